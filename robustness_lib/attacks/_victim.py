@@ -1,0 +1,95 @@
+"""The model under attack: held still, asked for logits and input gradients, and its calls counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robustness_lib.attacks._inputs import check_logits
+
+__all__ = ["Classifier", "Mode", "Victim", "held_still"]
+
+Classifier = Callable[[Tensor], Tensor]
+Mode = Literal["eval", "keep"]
+
+
+@contextmanager
+def held_still(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
+    """Parameters frozen and, for mode "eval", every submodule in eval mode; all of it as before afterwards, also
+    after an exception. Under "keep" the buffers (running statistics) that train mode moves are put back too.
+
+    Gradients are taken with respect to the input alone, so `.grad` of the parameters is never touched.
+    A plain function is left as it is. Inside, autograd works even if the caller has switched it off.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        if not isinstance(model, nn.Module):
+            yield
+            return
+        was_training = [(module, module.training) for module in model.modules()]
+        required_grad = [p for p in model.parameters() if p.requires_grad]
+        buffers = [(b, b.clone()) for b in model.buffers()] if mode == "keep" else []
+        try:
+            if mode == "eval":
+                model.eval()
+            for parameter in required_grad:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in required_grad:
+                parameter.requires_grad_(True)
+            for module, training in was_training:
+                module.training = training  # not module.train(), which would also set its children
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+
+class Victim:
+    """Counts what an attack spends. `calls`: batches sent through the model."""
+
+    def __init__(self, model: Classifier) -> None:
+        self.model = model
+        self.calls = 0
+        self._unchecked: tuple[Tensor, ...] | None = None
+        self._device = next((p.device for p in model.parameters()), None) if isinstance(model, nn.Module) else None
+
+    def device(self, x: Tensor) -> torch.device:
+        """Where batches must travel: the device of the model's parameters, or x's where it has none."""
+        return self._device or x.device
+
+    def expect(self, labels: tuple[Tensor, ...]) -> None:
+        """A new batch: check the model's next answer, and these labels against it."""
+        self._unchecked = labels
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, K), without a graph."""
+        with torch.no_grad():
+            return self._ask(x)
+
+    def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, K), loss per example (N,), and the loss's gradient with respect to x: (N, ...).
+
+        The loss is summed, not averaged: an average would make an example's gradient depend on the batch size.
+        """
+        x = x.detach().requires_grad_()
+        logits = self._ask(x)
+        values = loss(logits)
+        gradient = torch.autograd.grad(values.sum(), x, allow_unused=True)[0] if values.requires_grad else None
+        if gradient is None:
+            raise ValueError(
+                "the model's output does not depend on its input as autograd sees it (the model detaches, converts to "
+                "numpy, runs under no_grad, or is constant), so there is no gradient to follow"
+            )
+        return logits.detach(), values.detach(), gradient
+
+    def _ask(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        logits = self.model(x)
+        if self._unchecked is not None:
+            check_logits(logits, x, self._unchecked)
+            self._unchecked = None
+        return logits

@@ -1,0 +1,132 @@
+"""The threat model: what an attacker may do to an image, as a value.
+
+Attacks that follow a gradient never branch on the norm. They ask the threat model to start, to step, to project.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from robustness_lib.counter_random import bulk_normal, bulk_uniform, uniform
+
+__all__ = ["ThreatModel"]
+
+# Rounds of the exact L2 projection below. It gains whole pixels each round and rarely needs more than four;
+# stopping early leaves the point inside the ball, a hair nearer to x.
+_PROJECTION_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """All images within distance ε of x, and inside the pixel box [0, 1].
+
+    norm: "linf" (no pixel value moves by more than ε) or "l2" (Euclidean length of the whole change at most ε).
+    eps: ε in pixel units of [0, 1], so 8/255 and not 8. Zero allows nothing; an ε larger than the box allows
+        every image.
+
+    Raises ValueError for another norm, and for an ε that is negative or not finite.
+    """
+
+    norm: str
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2"):
+            hint = (
+                " L1 is left out on purpose: its steepest step changes one pixel at a time and the attacks "
+                "published for it need projections of their own." if self.norm in ("l1", "L1") else ""
+            )
+            raise ValueError(f'norm must be "linf" or "l2"; found {self.norm!r}.{hint}')
+        if isinstance(self.eps, bool) or not isinstance(self.eps, (int, float)):
+            raise TypeError(f"eps must be a number in pixel units of [0, 1], such as 8/255; found {self.eps!r}")
+        if not (self.eps >= 0 and math.isfinite(self.eps)):
+            raise ValueError(f"eps must be finite and at least 0, in pixel units of [0, 1]; found {self.eps}")
+
+    def __str__(self) -> str:
+        levels = self.eps * 255
+        if self.norm == "l2":
+            return f"L2 {self.eps:g}"
+        return f"L∞ {round(levels)}/255" if abs(levels - round(levels)) < 1e-6 else f"L∞ {self.eps:g}"
+
+    def with_eps(self, eps: float) -> ThreatModel:
+        """The same norm at another ε."""
+        return replace(self, eps=eps)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The point of ball ∩ box nearest to x_adv (in Euclidean distance). x_adv, x: (N, ...); x inside the box.
+
+        Exact for L∞, where both sets are boxes. For L2 the nearest point scales the change and clips it, and the
+        scale that uses up ε is found by a few monotone rounds: exact to rounding in the usual case, and never
+        outside the ball. (Clipping after scaling, as is common, gives a point nearer to x than need be.)
+        """
+        if self.norm == "linf":
+            return torch.clamp(x_adv, (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1))
+        delta = x_adv - x
+        size = delta.abs().flatten(1)
+        room = torch.where(delta > 0, 1 - x, x).flatten(1)
+        scale = _largest_scale(size, room, self.eps)
+        return (x + delta * _per_example(scale, x)).clamp_(0, 1)
+
+    def random_point(self, x: Tensor, *, seed: int, index: Tensor, step: int = 0) -> Tensor:
+        """A random start. x: (N, ...), index: (N,) the examples' numbers in their data set.
+
+        L∞: uniform in ball ∩ box, exactly. L2: uniform in the ball, then clipped to the box; clipping never
+        leaves the ball, but points that the box cut off gather on its faces.
+        """
+        shape = x.shape[1:]
+        if self.norm == "linf":
+            low, high = (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1)
+            u = bulk_uniform(shape, seed=seed, index=index, step=step, dtype=x.dtype)
+            return torch.clamp(low + u.to(x.device) * (high - low), low, high)
+        direction = bulk_normal(shape, seed=seed, index=index, step=step, dtype=x.dtype).to(x.device)
+        # In d dimensions the share of the ball within radius r is (r/ε)^d.
+        share = uniform((), seed=seed, index=index, step=step).to(x.device, x.dtype) ** (1 / max(1, shape.numel()))
+        return (x + self.steepest_step(direction, 1.0) * _per_example(share * self.eps, x)).clamp_(0, 1)
+
+    def steepest_step(self, gradient: Tensor, step_size: float | Tensor) -> Tensor:
+        """The change of length `step_size` along which a linear function with this gradient grows most.
+
+        gradient: (N, ...). L∞: step_size · sign(gradient). L2: step_size · gradient / ‖gradient‖, and no step
+        where the gradient is zero.
+        """
+        if self.norm == "linf":
+            return gradient.sign().mul_(step_size)
+        flat = gradient.flatten(1)
+        # Divide by the largest entry first: squares of gradients below 1e-19 underflow in float32.
+        largest = flat.abs().amax(1).clamp_(min=torch.finfo(flat.dtype).tiny)
+        flat = flat / largest[:, None]
+        length = flat.norm(dim=1).clamp_(min=torch.finfo(flat.dtype).tiny)
+        return (flat / length[:, None]).mul_(step_size).view_as(gradient)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Distance per example in this norm: (N,) float64, computed in float64."""
+        delta = (x_adv.double() - x.double()).flatten(1)
+        if delta.shape[1] == 0:
+            return delta.new_zeros(len(delta))
+        distance: Tensor = delta.abs().amax(1) if self.norm == "linf" else delta.norm(dim=1)
+        return distance
+
+
+def _per_example(value: Tensor, x: Tensor) -> Tensor:
+    """(N,) shaped so that it multiplies (N, ...) example by example."""
+    return value.view(-1, *[1] * (x.ndim - 1))
+
+
+def _largest_scale(size: Tensor, room: Tensor, eps: float) -> Tensor:
+    """The largest s in [0, 1] with Σ min(s·size, room)² ≤ ε², per row. size, room: (N, d), at least 0.
+
+    Start from the s that would be right without a box. Entries beyond their room are fixed there, and the rest may
+    take what they leave over: s grows, more entries reach their room, and no round oversteps ε.
+    """
+    tiny = torch.finfo(size.dtype).tiny
+    free = torch.ones_like(size, dtype=torch.bool)
+    scale = size.new_zeros(len(size))
+    for _ in range(_PROJECTION_ROUNDS):
+        left = (eps**2 - torch.where(free, 0, room).square().sum(1)).clamp_(min=0)
+        scale = (left.sqrt() / torch.where(free, size, 0).norm(dim=1).clamp_(min=tiny)).clamp_(max=1)
+        free = scale[:, None] * size < room
+    return scale

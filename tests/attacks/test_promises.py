@@ -1,0 +1,329 @@
+"""What every attack inside a threat model promises, run for each attack × norm × dtype × targeted.
+
+A new attack joins by one line in ATTACKS.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from robustness_lib import ThreatModel
+from robustness_lib.attacks import FGSM, PGD
+
+ATTACKS = {
+    "fgsm": lambda threat, **options: FGSM(threat, **options),
+    "pgd": lambda threat, **options: PGD(threat, steps=10, restarts=2, **options),
+    "pgd-margin": lambda threat, **options: PGD(threat, steps=10, loss="margin", **options),
+}
+# FGSM has no random start and takes one step: some promises are about starts.
+RANDOM = [name for name in ATTACKS if name != "fgsm"]
+
+each_attack = pytest.mark.parametrize("name", ATTACKS)
+each_norm = pytest.mark.parametrize("norm", ["linf", "l2"])
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+each_goal = pytest.mark.parametrize("targeted", [False, True])
+
+
+class Net(nn.Module):
+    """Small, nonlinear, with the two layers whose mode matters."""
+
+    def __init__(self, seed=0, classes=5):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
+                                      nn.Dropout(0.5), nn.Linear(8 * 6 * 4, classes))
+            self.body[1].running_mean.normal_(0, 0.1)
+            self.body[1].running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        return 3 * self.body(x)
+
+
+def threat_of(norm):
+    return ThreatModel(norm, 0.06 if norm == "linf" else 0.35)
+
+
+def problem(dtype=torch.float32, n=24, targeted=False):
+    """Images of which the net has some wrong already, some breakable, some not."""
+    model = Net().to(dtype).eval()
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand((n, 3, 8, 6), generator=generator, dtype=dtype)
+    x = torch.where(torch.rand(x.shape, generator=generator) < 0.2, x.round(), x)
+    with torch.no_grad():
+        order = model(x).argsort(1, descending=True)
+    y = order[:, 0].clone()
+    y[:3] = order[:3, 1]  # misclassified from the start
+    target = order[:, 1].clone() if targeted else None
+    if targeted:
+        target[3:5] = order[3:5, 0]  # reached from the start
+    return model, x, y, target
+
+
+@each_attack
+@each_norm
+@each_dtype
+@each_goal
+@pytest.mark.parametrize("stop", ["success", "never"])
+def test_results_are_inside_and_say_the_truth(name, norm, dtype, targeted, stop):
+    model, x, y, target = problem(dtype, targeted=targeted)
+    threat = threat_of(norm)
+    result = ATTACKS[name](threat, stop=stop).run(model, x, y, target)
+    x_adv = result.x_adv
+    assert x_adv.shape == x.shape
+    assert x_adv.dtype == dtype
+    assert x_adv.device == x.device
+    assert not x_adv.requires_grad
+    assert (threat.distance(x_adv, x) <= threat.eps * (1 + 1e-5) + 1e-6).all()
+    assert ((x_adv >= 0) & (x_adv <= 1)).all()
+    torch.testing.assert_close(result.distance, threat.distance(x_adv, x))
+    with torch.no_grad():
+        predicted = model(x_adv).argmax(1)
+    truth = predicted == target if targeted else predicted != y
+    assert torch.equal(result.success, truth)
+    assert result.success.sum() >= 4  # the problem is breakable ...
+    if stop == "success":
+        assert result.queries.max() > result.queries.min()  # ... and not equally for all
+
+
+@each_attack
+@each_norm
+@each_goal
+def test_already_successful_examples_come_back_untouched(name, norm, targeted):
+    model, x, y, target = problem(targeted=targeted)
+    result = ATTACKS[name](threat_of(norm)).run(model, x, y, target)
+    done = torch.arange(3, 5) if targeted else torch.arange(3)
+    assert torch.equal(result.x_adv[done], x[done])
+    assert result.success[done].all()
+    assert (result.queries[done] == 1).all()
+    assert (result.gradients[done] == 0).all()
+
+
+@each_attack
+@each_norm
+@pytest.mark.parametrize("stop", ["success", "never"])
+def test_zero_eps_returns_x(name, norm, stop):
+    model, x, y, _ = problem()
+    assert torch.equal(ATTACKS[name](ThreatModel(norm, 0), stop=stop)(model, x, y), x)
+
+
+@each_attack
+@each_norm
+@pytest.mark.parametrize("stop", ["success", "never"])
+def test_results_do_not_depend_on_the_batch(name, norm, stop):
+    """float64, where a convolution over another batch size gives the same signs."""
+    model, x, y, _ = problem(torch.float64)
+    attack = ATTACKS[name](threat_of(norm), stop=stop)
+    whole = attack.run(model, x, y)
+    pieces = attack.run(model, x, y, batch_size=7)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(3))
+    shuffled = attack.run(model, x[order], y[order], index=order)
+    for other, rows in ((pieces, slice(None)), (shuffled, order)):
+        torch.testing.assert_close(other.x_adv, whole.x_adv[rows], atol=1e-9, rtol=0)
+        assert torch.equal(other.success, whole.success[rows])
+        assert torch.equal(other.queries, whole.queries[rows])
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_the_same_index_and_seed_give_the_same_numbers_and_others_give_others(name):
+    model, x, y, _ = problem()
+    x, y = x[5:7].repeat(2, 1, 1, 1), y[5:7].repeat(2)
+    attack = ATTACKS[name](ThreatModel("linf", 0.01), stop="never")
+    same = attack(model, x, y, index=torch.tensor([4, 9, 4, 9]))
+    assert torch.equal(same[:2], same[2:])
+    starts = []
+    attack.run(model, x, y, on_step=lambda s: starts.append(s.x_adv) if s.step == 0 else None)
+    assert not torch.equal(starts[0][:2], starts[0][2:])  # default index: other examples
+    reseeded = []
+    dataclasses.replace(attack, seed=1).run(
+        model, x, y, on_step=lambda s: reseeded.append(s.x_adv) if s.step == 0 else None)
+    assert not torch.equal(starts[0], reseeded[0])
+
+
+def snapshot(model):
+    return ({k: v.clone() for k, v in model.state_dict().items()}, [m.training for m in model.modules()],
+            [p.requires_grad for p in model.parameters()],
+            [None if p.grad is None else p.grad.clone() for p in model.parameters()])
+
+
+def same(a, b):
+    return (all(torch.equal(a[0][k], b[0][k]) for k in a[0]) and a[1:3] == b[1:3]
+            and all((g is None and h is None) or torch.equal(g, h) for g, h in zip(a[3], b[3], strict=True)))
+
+
+@each_attack
+@pytest.mark.parametrize("mode", ["eval", "keep"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_as_it_was(name, mode, fails):
+    model, x, y, _ = problem()
+    model.train()
+    model.body[4].eval()  # a mixed state, to be restored module by module
+    model.body[0].weight.requires_grad_(False)
+    F.cross_entropy(model(x), y).backward()  # gradients that belong to the caller
+    before = snapshot(model)
+    if fails:
+        calls = []
+
+        def explode(module, inputs):
+            calls.append(1)
+            if len(calls) == 3:
+                raise RuntimeError("out of luck")
+
+        hook = model.register_forward_pre_hook(explode)
+        with pytest.raises(RuntimeError, match="out of luck"):
+            ATTACKS[name](threat_of("linf"), mode=mode, stop="success").run(model, x, y)
+        hook.remove()
+    else:
+        ATTACKS[name](threat_of("linf"), mode=mode).run(model, x, y)
+    assert same(snapshot(model), before)
+
+
+@each_attack
+def test_the_model_is_attacked_in_eval_mode_unless_told_otherwise(name):
+    model, x, y, _ = problem()
+    seen = []
+    model.body[1].register_forward_hook(lambda module, *_: seen.append(module.training))
+    model.train()
+    ATTACKS[name](threat_of("linf")).run(model, x, y)
+    assert not any(seen)
+    seen.clear()
+    ATTACKS[name](threat_of("linf"), mode="keep").run(model, x, y)
+    assert all(seen)
+
+
+@each_attack
+def test_no_draw_from_the_global_generator(name):
+    model, x, y, _ = problem()
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    ATTACKS[name](threat_of("l2")).run(model, x, y)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@each_attack
+def test_a_stochastic_models_own_draws_advance(name):
+    model, x, y, _ = problem()
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    ATTACKS[name](threat_of("linf")).run(lambda z: model(z + 0.01 * torch.randn_like(z)), x, y)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+@each_attack
+def test_it_works_with_autograd_switched_off_by_the_caller(name):
+    model, x, y, _ = problem()
+    attack = ATTACKS[name](threat_of("linf"))
+    expected = attack(model, x, y)
+    with torch.no_grad():
+        assert torch.equal(attack(model, x, y), expected)
+    with torch.inference_mode():
+        assert torch.equal(attack(model, x.clone(), y.clone()), expected)
+
+
+@each_attack
+def test_an_empty_batch_returns_empty(name):
+    model, x, y, _ = problem()
+    result = ATTACKS[name](threat_of("linf")).run(model, x[:0], y[:0])
+    assert result.x_adv.shape == (0, 3, 8, 6)
+    assert len(result.success) == len(result.distance) == len(result.queries) == result.calls == 0
+
+
+@each_attack
+def test_the_inputs_are_not_written_to(name):
+    model, x, y, _ = problem()
+    x_before, y_before = x.clone(), y.clone()
+    ATTACKS[name](threat_of("linf")).run(model, x, y)
+    assert torch.equal(x, x_before)
+    assert torch.equal(y, y_before)
+
+
+def bad_inputs():
+    model, x, y, _ = problem()
+    nan = x.clone()
+    nan[0, 0, 0, 0] = torch.nan
+    return {
+        "normalized": ((model, x * 4 - 2, y), ValueError, "normalization outside the model"),
+        "integers": ((model, (x * 255).to(torch.uint8), y), TypeError, "Divide 8-bit images by 255"),
+        "half": ((model, x.half(), y), TypeError, "Half precision"),
+        "nan": ((model, nan, y), ValueError, "NaN"),
+        "array": ((model, x.numpy(), y), TypeError, "torch.Tensor"),
+        "one image": ((model, x[0, 0, 0], y), ValueError, "batch dimension"),
+        "float labels": ((model, x, y.float()), TypeError, "int64"),
+        "one-hot labels": ((model, x, F.one_hot(y, 5)), ValueError, "one label per image"),
+        "label too large": ((model, x, y + 4), ValueError, "0 ... 4"),
+        "label negative": ((model, x, y - 5), ValueError, "0 ... 4"),
+        "target too large": ((model, x, y, y + 4), ValueError, "0 ... 4"),
+        "tuple": ((lambda z: (model(z), None), x, y), TypeError, "as_classifier"),
+        "one logit": ((lambda z: model(z)[:, :1], x, y * 0), ValueError, "binary"),
+        "flat": ((lambda z: model(z)[:, 0], x, y), ValueError, "as_classifier"),
+        "decisions": ((lambda z: F.one_hot(model(z).argmax(1), 5), x, y), TypeError, "logits"),
+        "nan logits": ((lambda z: model(z) * torch.nan, x, y), ValueError, "NaN"),
+        "detached": ((lambda z: model(z.detach()), x, y), ValueError, "autograd"),
+        "constant": ((lambda z: torch.ones(len(z), 5, requires_grad=True), x, y * 0), ValueError, "does not depend"),
+    }
+
+
+@each_attack
+@pytest.mark.parametrize("case", bad_inputs())
+@pytest.mark.parametrize("stop", ["success", "never"])
+def test_wrong_input_is_refused_in_words(name, case, stop):
+    arguments, error, words = bad_inputs()[case]
+    with pytest.raises(error, match=words):
+        ATTACKS[name](threat_of("linf"), stop=stop).run(*arguments)
+
+
+@each_attack
+@pytest.mark.parametrize(("options", "error", "words"), [
+    ({"loss": "dlr2"}, ValueError, "loss must be"),
+    ({"stop": "first"}, ValueError, "stop must be"),
+    ({"mode": "train"}, ValueError, "mode must be"),
+])
+def test_wrong_settings_are_refused_in_words(name, options, error, words):
+    if name == "pgd-margin":
+        options = options if "loss" not in options else {"mode": "x"}
+        words = words if "loss" not in words else "mode must be"
+    with pytest.raises(error, match=words):
+        ATTACKS[name](threat_of("linf"), **options)
+
+
+def test_a_threat_model_is_needed():
+    with pytest.raises(TypeError, match="ThreatModel"):
+        FGSM(8 / 255)
+
+
+@each_attack
+def test_a_wrong_start_index_or_batch_size_is_refused(name):
+    model, x, y, _ = problem()
+    attack = ATTACKS[name](threat_of("linf"))
+    with pytest.raises(ValueError, match="start"):
+        attack.run(model, x, y, start=x[:2])
+    with pytest.raises(ValueError, match="index"):
+        attack.run(model, x, y, index=torch.arange(3))
+    with pytest.raises(ValueError, match="batch_size"):
+        attack.run(model, x, y, batch_size=0)
+
+
+@each_attack
+def test_nan_answers_never_count_as_success_and_nan_gradients_never_leave_the_ball(name):
+    model, x, y, _ = problem()
+
+    def breaks_off_the_clean_images(z):
+        moved = (z != x).flatten(1).any(1) if z.shape == x.shape else torch.ones(len(z), dtype=torch.bool)
+        return torch.where(moved[:, None], torch.nan, 1.0) * model(z)
+
+    result = ATTACKS[name](threat_of("linf")).run(breaks_off_the_clean_images, x, y)
+    assert result.success.tolist() == [True] * 3 + [False] * (len(x) - 3)
+    assert not result.x_adv.isnan().any()
+
+
+@pytest.mark.cuda
+@each_attack
+def test_batches_travel_to_the_models_device(name):
+    model, x, y, _ = problem(torch.float64)
+    expected = ATTACKS[name](threat_of("linf")).run(model, x, y)
+    result = ATTACKS[name](threat_of("linf")).run(model.cuda(), x, y, batch_size=7)
+    assert result.x_adv.device == x.device
+    torch.testing.assert_close(result.x_adv, expected.x_adv, atol=1e-9, rtol=0)

@@ -1,0 +1,169 @@
+"""The threat model: projections against an independent solver, starts inside and spread out, steps steepest."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.optimize import brentq
+
+from robustness_lib import ThreatModel
+
+NORMS = ("linf", "l2")
+
+
+def images(n, shape=(3, 5, 4), seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand((n, *shape), generator=generator, dtype=dtype)
+    # A third of all values on the box's faces, where real images have them.
+    return torch.where(torch.rand(x.shape, generator=generator) < 1 / 3, x.round(), x)
+
+
+def inside(threat, x_adv, x):
+    slack = threat.eps * (1 + 1e-5) + 1e-6
+    return bool((threat.distance(x_adv, x) <= slack).all()) and bool(((x_adv >= 0) & (x_adv <= 1)).all())
+
+
+@given(st.sampled_from(NORMS), st.floats(0, 5), st.integers(0, 10_000), st.floats(0.01, 4),
+       st.sampled_from([torch.float32, torch.float64]))
+@settings(max_examples=150, deadline=None)
+def test_projection_lands_inside_and_leaves_inner_points_alone(norm, eps, seed, spread, dtype):
+    threat = ThreatModel(norm, eps)
+    x = images(4, seed=seed, dtype=dtype)
+    far = x + spread * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    projected = threat.project(far, x)
+    assert inside(threat, projected, x)
+    assert projected.dtype == dtype
+    torch.testing.assert_close(threat.project(projected, x), projected, atol=2e-6, rtol=0)
+
+
+def exact_l2_projection(z, x, eps):
+    """min ‖u − z‖ subject to ‖u − x‖ ≤ ε, 0 ≤ u ≤ 1, by its Lagrange multiplier and a root finder, in float64."""
+
+    def u(multiplier):
+        return np.clip((z + multiplier * x) / (1 + multiplier), 0, 1)
+
+    def excess(multiplier):
+        return np.linalg.norm(u(multiplier) - x) - eps
+
+    if excess(0) <= 0:
+        return u(0)
+    return u(brentq(excess, 0, 1e9, xtol=1e-14, rtol=1e-14))
+
+
+@given(st.integers(0, 10_000), st.floats(0.05, 3), st.floats(0.05, 3))
+@settings(max_examples=100, deadline=None)
+def test_l2_projection_is_the_nearest_point_of_ball_and_box(seed, eps, spread):
+    x = images(3, seed=seed, dtype=torch.float64)
+    far = x + spread * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
+    projected = ThreatModel("l2", eps).project(far, x)
+    for u, z, centre in zip(projected, far, x, strict=True):
+        exact = exact_l2_projection(z.numpy().ravel(), centre.numpy().ravel(), eps)
+        np.testing.assert_allclose(u.numpy().ravel(), exact, atol=1e-6)
+
+
+def test_scaling_then_clipping_is_not_the_nearest_point():
+    """The usual shortcut stops short of the sphere: this is why the projection is solved."""
+    x = torch.tensor([[1.0, 0.5]], dtype=torch.float64)  # the first pixel cannot go up
+    z = torch.tensor([[2.0, 1.0]], dtype=torch.float64)
+    nearest = ThreatModel("l2", 0.4).project(z, x)
+    torch.testing.assert_close(nearest, torch.tensor([[1.0, 0.9]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_zero_and_huge_eps(norm):
+    x = images(5)
+    far = x + torch.randn_like(x)
+    assert torch.equal(ThreatModel(norm, 0).project(far, x), x)
+    assert torch.equal(ThreatModel(norm, 0.0).random_point(x, seed=0, index=torch.arange(5)), x)
+    assert torch.equal(ThreatModel(norm, 1e6).project(far, x), far.clamp(0, 1))
+    assert inside(ThreatModel(norm, 100), ThreatModel(norm, 100).random_point(x, seed=0, index=torch.arange(5)), x)
+
+
+@given(st.sampled_from(NORMS), st.floats(0, 3), st.integers(-5, 10**12))
+@settings(max_examples=60, deadline=None)
+def test_starts_are_inside_and_belong_to_the_example(norm, eps, seed):
+    threat, x = ThreatModel(norm, eps), images(6, seed=3)
+    index = torch.tensor([7, 0, 3, 100, 5, 10**10])
+    start = threat.random_point(x, seed=seed, index=index)
+    assert inside(threat, start, x)
+    order = torch.tensor([4, 2, 0])
+    assert torch.equal(threat.random_point(x[order], seed=seed, index=index[order]), start[order])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_starts_differ_by_seed_example_and_step_and_leave_the_global_generator_alone(norm):
+    threat, x = ThreatModel(norm, 0.1), torch.full((2, 50), 0.5)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    index = torch.arange(2)
+    draws = [threat.random_point(x, seed=0, index=index), threat.random_point(x, seed=1, index=index),
+             threat.random_point(x, seed=0, index=index, step=1)]
+    assert torch.equal(torch.get_rng_state(), before)
+    rows = torch.cat(draws)
+    assert len({tuple(row.tolist()) for row in rows}) == 6
+
+
+def test_linf_starts_are_uniform_in_ball_and_box():
+    x = torch.cat([torch.full((4000, 1), 0.5), torch.full((4000, 1), 0.02)])
+    start = ThreatModel("linf", 0.1).random_point(x, seed=1, index=torch.arange(8000)).double().numpy()[:, 0]
+    assert stats.kstest(start[:4000], "uniform", args=(0.4, 0.2)).pvalue > 1e-3
+    assert stats.kstest(start[4000:], "uniform", args=(0, 0.12)).pvalue > 1e-3  # no heap on the face at 0
+
+
+@pytest.mark.parametrize("d", [1, 2, 30])
+def test_l2_starts_are_uniform_in_the_ball(d):
+    x = torch.full((4000, d), 0.5)
+    threat = ThreatModel("l2", 0.3)
+    start = threat.random_point(x, seed=2, index=torch.arange(4000))
+    radius = threat.distance(start, x).numpy() / 0.3
+    assert stats.kstest(radius**d, "uniform").pvalue > 1e-3
+    direction = (start - x) / (start - x).norm(dim=1, keepdim=True)
+    assert direction.mean(0).abs().max() < 5 / math.sqrt(4000)
+
+
+@given(st.sampled_from(NORMS), st.integers(0, 10_000), st.floats(1e-3, 2), st.sampled_from([1.0, 1e-30, 1e30]))
+@settings(max_examples=60, deadline=None)
+def test_no_other_step_of_that_length_gains_more(norm, seed, size, scale):
+    generator = torch.Generator().manual_seed(seed)
+    gradient = torch.randn((3, 12), generator=generator)
+    threat = ThreatModel(norm, size)
+    step = threat.steepest_step(gradient * scale, size)
+    dual = gradient.abs().sum(1) if norm == "linf" else gradient.norm(dim=1)  # Hölder's bound, reached
+    torch.testing.assert_close((step * gradient).sum(1), size * dual, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(threat.distance(step, torch.zeros_like(step)), torch.tensor(size, dtype=torch.float64), rtol=1e-5)
+
+
+def test_no_step_where_the_gradient_is_zero():
+    for norm in NORMS:
+        assert torch.equal(ThreatModel(norm, 1).steepest_step(torch.zeros(2, 3), 0.1), torch.zeros(2, 3))
+
+
+def test_distance_is_computed_in_float64():
+    x = torch.zeros(1, 4)
+    x_adv = torch.tensor([[0.1, 0.2, 0.0, 0.2]])
+    assert ThreatModel("linf", 1).distance(x_adv, x).dtype == torch.float64
+    torch.testing.assert_close(ThreatModel("l2", 1).distance(x_adv, x), torch.tensor([0.3], dtype=torch.float64), atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize(("arguments", "error", "words"), [
+    (("l1", 0.1), ValueError, "L1 is left out"),
+    (("inf", 0.1), ValueError, "linf"),
+    (("linf", -0.1), ValueError, "at least 0"),
+    (("linf", float("nan")), ValueError, "finite"),
+    (("l2", float("inf")), ValueError, "finite"),
+    (("l2", "8/255"), TypeError, "8/255"),
+    (("l2", True), TypeError, "number"),
+])
+def test_bad_threat_models_are_refused_in_words(arguments, error, words):
+    with pytest.raises(error, match=words):
+        ThreatModel(*arguments)
+
+
+def test_it_prints_as_people_say_it():
+    assert str(ThreatModel("linf", 8 / 255)) == "L∞ 8/255"
+    assert str(ThreatModel("linf", 0.3)) == "L∞ 0.3"
+    assert str(ThreatModel("l2", 0.5)) == "L2 0.5"

@@ -27,6 +27,7 @@ TWINS = (
     "install both together, from one place: `python -m pip install --force-reinstall torch torchvision`, "
     "or choose your system on the Get Started page of pytorch.org"
 )
+MODULES = {"pillow": "PIL"}  # where the module is not called as the package is
 NMS = (
     "import torch, torchvision\n"
     "boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])\n"
@@ -95,7 +96,7 @@ def package(name: str, requirement: str, extra: str) -> Finding:
         return report(name, f"{version}, and {requirement.strip()} is needed", fix)
     if not extra and not name.startswith("torch"):  # those two are tried by `twins`
         try:
-            importlib.import_module(name.replace("-", "_"))
+            importlib.import_module(MODULES.get(name, name.replace("-", "_")))
         except Exception as error:
             return fault(name, f"{version} is installed but does not import ({first_line(error)})", fix)
     return ok(name, version)
@@ -162,7 +163,7 @@ def data() -> Iterator[Finding]:
     for name, source in SOURCES.items():
         places = (f"{name}-test.npz", f"{source.torchvision}/raw")
         if not any((folder / place).exists() for folder in folders() for place in places):
-            fix = f"only if you want it: `python -m robustness_lib.data fetch {name}`"
+            fix = f"only if you want it: `robustness data fetch {name}`"
             yield note(f"data: {name}", "not here", fix)
             continue
         try:

@@ -1,0 +1,8 @@
+"""Data sets, all loaded in one way: `load(name, split, n) -> (x, y, classes)`."""
+
+from robustness_lib.data._load import NAMES, SPLITS, load
+from robustness_lib.data.moons import draw_moons
+from robustness_lib.data.real import fetch
+from robustness_lib.data.signs import draw_signs
+
+__all__ = ["NAMES", "SPLITS", "draw_moons", "draw_signs", "fetch", "load"]

@@ -105,9 +105,10 @@ def bulk_normal(shape: Sequence[int], *, seed: int, index: Tensor, step: int = 0
 def _bulk(draw: Callable[..., Tensor], shape: Sequence[int], seed: int, index: Tensor, step: int,
           dtype: torch.dtype) -> Tensor:
     # Always on the CPU, then moved: a CUDA generator would give other numbers for the same seed.
-    out = torch.empty((len(index), *shape), dtype=dtype)
+    keys = _keys(seed, index, step).tolist()
+    out = torch.empty((len(keys), *shape), dtype=dtype)
     generator = torch.Generator()
-    for row, key in zip(out, _keys(seed, index, step).tolist(), strict=True):
+    for row, key in zip(out, keys, strict=True):
         generator.manual_seed(key)
         draw(shape, generator=generator, out=row)
     return out.to(index.device)

@@ -1,0 +1,86 @@
+"""A slider over ε that moves without a kernel: frames in a stack, linked in the page's own JavaScript."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from robustness_lib.widgets._png import png_bytes
+from robustness_lib.widgets.epsilon_frames import Frame, epsilon_frames
+
+__all__ = ["epsilon_slider"]
+
+_STYLE = Path(__file__).with_name("epsilon_slider.css")
+
+
+def epsilon_slider(
+    model: nn.Module | Sequence[Frame], x: Tensor | None = None, y: Tensor | int | None = None, attack: Any = None,
+    epsilons: Sequence[float] | None = None, classes: Sequence[str] | None = None,
+) -> ipywidgets.VBox:
+    """Clean image, perturbation, adversarial image and class bars for one image, under a slider over ε.
+
+    The same widget moves in JupyterLab and in the built page. Arguments as in `epsilon_frames`; frames that are
+    already there can be passed instead: `epsilon_slider(frames)`.
+    """
+    if isinstance(model, nn.Module):
+        if x is None or y is None or attack is None or epsilons is None:
+            raise TypeError("epsilon_slider needs (model, x, y, attack, epsilons), or the frames of epsilon_frames")
+        frames: Sequence[Frame] = epsilon_frames(model, x, y, attack, epsilons, classes)
+    else:
+        frames = model
+    if not frames:
+        raise ValueError("epsilon_slider was given no frames")
+    # HTML and not Image: it carries alt text, follows dark mode, and weighs a few kilobytes.
+    stack = ipywidgets.Stack([ipywidgets.HTML(frame_html(frame)) for frame in frames], selected_index=0)
+    slider = ipywidgets.SelectionSlider(
+        options=[(frame.eps_text, i) for i, frame in enumerate(frames)], index=0, description="ε",
+        layout={"width": "100%"}, style={"description_width": "1.5em"},
+    )
+    ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
+    style = ipywidgets.HTML(f"<style>{_STYLE.read_text(encoding='utf-8')}</style>", layout={"display": "none"})
+    box = ipywidgets.VBox([style, slider, stack], layout={"width": "100%"})
+    box.add_class("epsilon-slider")
+    return box
+
+
+def frame_html(frame: Frame) -> str:
+    """One ε as a piece of HTML: three pictures, a caption in words, the class bars."""
+    # dark-light is the theme's word for a picture that dark mode must not dim.
+    magnified = f"change × {frame.magnification:.2g}"
+    pictures = [
+        ("clean", frame.clean, f"Clean image of {frame.classes[frame.label]}"),
+        (magnified, frame.perturbation, f"The change, magnified {frame.magnification:.2g} times; grey is no change"),
+        ("attacked", frame.adversarial, f"Attacked image. {frame.caption}"),
+    ]
+    figures = "".join(
+        f'<figure><img class="epsilon-picture dark-light" alt="{escape(alt)}" src="{_data_url(pixels)}">'
+        f"<figcaption>{escape(name)}</figcaption></figure>"
+        for name, pixels, alt in pictures
+    )
+    bars = "".join(_bar(frame, k) for k in range(len(frame.classes)))
+    return (
+        f'<div class="epsilon-frame"><p class="epsilon-caption">{escape(frame.caption)}</p>'
+        f'<div class="epsilon-pictures">{figures}</div><ul class="epsilon-bars">{bars}</ul></div>'
+    )
+
+
+def _bar(frame: Frame, k: int) -> str:
+    share = 100 * frame.probabilities[k]
+    kind = "true" if k == frame.label else "wrong" if k == frame.predicted else "other"
+    mark = " ✓" if k == frame.label else ""
+    return (
+        f'<li class="epsilon-{kind}"><span>{escape(frame.classes[k])}{mark}</span>'
+        f'<i><b style="width:{share:.1f}%"></b></i><span>{share:.0f} %</span></li>'
+    )
+
+
+def _data_url(pixels: NDArray[np.uint8]) -> str:
+    return "data:image/png;base64," + base64.b64encode(png_bytes(pixels)).decode()

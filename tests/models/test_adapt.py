@@ -1,0 +1,119 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from robustness_lib import ThreatModel
+from robustness_lib.attacks import FGSM
+from robustness_lib.models import Normalize, as_classifier
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(48, 3)).eval()
+
+
+def images(n=6, dtype=torch.float32):
+    return torch.rand((n, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+def test_normalize_is_what_torchvision_does():
+    from torchvision.transforms.functional import normalize
+
+    x = images()
+    torch.testing.assert_close(Normalize(MEAN, STD)(x), normalize(x, MEAN, STD))
+    assert Normalize(MEAN, STD)(images(dtype=torch.float64)).dtype == torch.float64
+
+
+def test_normalize_adds_nothing_to_the_state_dict():
+    assert nn.Sequential(Normalize(MEAN, STD), net()).state_dict().keys() == {"1.1.weight", "1.1.bias"}
+
+
+@pytest.mark.parametrize(("mean", "std", "words"), [
+    ((0.5,), (0.2, 0.2), "one number per channel"),
+    ((0.5,), (0.0,), "positive"),
+    ((0.5,), (-0.2,), "positive"),
+    ((0.5,), (float("nan"),), "positive"),
+    ((123.7,), (58.4,), "divide by 255"),
+])
+def test_normalize_refuses_nonsense(mean, std, words):
+    with pytest.raises(ValueError, match=words):
+        Normalize(mean, std)
+
+
+def test_normalize_refuses_other_channels():
+    with pytest.raises(ValueError, match="3 channels"):
+        Normalize(MEAN, STD)(torch.rand(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize(("wrap", "output"), [
+    (lambda z: z, "auto"),
+    (lambda z: (z, "aux"), "auto"),
+    (lambda z: [z], "auto"),
+    (lambda z: SimpleNamespace(logits=z), "auto"),
+    (lambda z: {"logits": z, "loss": None}, "auto"),
+    (lambda z: {"scores": z}, "scores"),
+    (lambda z: SimpleNamespace(scores=z), "scores"),
+    (lambda z: ("aux", z), 1),
+    (lambda z: {"a": [z]}, lambda answer: answer["a"][0]),
+])
+def test_logits_are_found_wherever_they_are(wrap, output):
+    inner, x = net(), images()
+
+    class Wrapped(nn.Module):
+        def forward(self, z):
+            return wrap(inner(z))
+
+    model = as_classifier(Wrapped(), mean=MEAN, std=STD, output=output)
+    torch.testing.assert_close(model(x), inner(Normalize(MEAN, STD)(x)))
+
+
+@pytest.mark.parametrize("shape", ["(N,)", "(N, 1)"])
+def test_one_logit_becomes_two(shape):
+    inner, x = nn.Sequential(nn.Flatten(), nn.Linear(48, 1)), images()
+    raw = nn.Sequential(inner, nn.Flatten(0)) if shape == "(N,)" else inner
+    logits = as_classifier(raw, output="binary")(x)
+    assert logits.shape == (6, 2)
+    z = inner(x)[:, 0]
+    torch.testing.assert_close(logits.softmax(1)[:, 1], z.sigmoid())
+    assert torch.equal(logits.argmax(1) == 1, z > 0)
+
+
+@pytest.mark.parametrize(("answer", "output", "error", "words"), [
+    ("text", "auto", TypeError, "no logits found"),
+    ((), "auto", TypeError, "no logits found"),
+    ({"a": 1}, "auto", TypeError, "no logits found"),
+    ({"a": 1}, "b", TypeError, "has no 'b'"),
+    ((1,), 3, TypeError, "has no 3"),
+    (torch.zeros(2, 3), "binary", ValueError, "one logit per image"),
+])
+def test_what_cannot_be_found_is_said(answer, output, error, words):
+    class Odd(nn.Module):
+        def forward(self, z):
+            return answer
+
+    with pytest.raises(error, match=words):
+        as_classifier(Odd(), output=output)(images())
+
+
+def test_half_a_normalization_is_refused():
+    with pytest.raises(ValueError, match="both mean and std"):
+        as_classifier(net(), mean=MEAN)
+
+
+def test_eps_is_in_pixels_through_the_wrapper():
+    """The bug it exists to prevent: ε in normalized space is ε·std in pixels."""
+    x = images() * 0.8 + 0.1
+    model = as_classifier(net(), mean=MEAN, std=STD)
+    y = model(x).argmax(1)
+    x_adv = FGSM(ThreatModel("linf", 0.05), stop="never")(model, x, y)
+    torch.testing.assert_close((x_adv - x).abs().amax((1, 2, 3)), torch.full((6,), 0.05), atol=1e-6, rtol=0)
+
+
+def test_the_wrapper_keeps_the_models_mode():
+    assert as_classifier(net().train()).training
+    assert not as_classifier(net().eval()).training

@@ -1,0 +1,45 @@
+import pytest
+import torch
+from torch import nn
+
+from robustness_lib.models import mlp, small_cnn, tiny_cnn
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_small_cnn_is_the_net_that_it_says_it_is():
+    model = small_cnn()
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert sum(isinstance(m, nn.Conv2d) for m in model) == 3
+    assert sum(isinstance(m, nn.Linear) for m in model) == 2
+    assert parameters(model) == pytest.approx(412_000, rel=0.01)
+
+
+def test_small_cnn_takes_other_shapes_and_layers():
+    model = small_cnn((4, 8), in_shape=(1, 28, 20), classes=3, hidden=16, batch_norm=True, dropout=0.2)
+    assert model(torch.rand(5, 1, 28, 20)).shape == (5, 3)
+    assert {nn.BatchNorm2d, nn.Dropout} <= {type(m) for m in model}
+
+
+def test_tiny_cnn_is_tiny_and_plain():
+    model = tiny_cnn()
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert parameters(model) < 21_000
+    assert {type(m) for m in model} == {nn.Conv2d, nn.ReLU, nn.Flatten, nn.Linear}
+    assert tiny_cnn(in_shape=(1, 24, 40), classes=4)(torch.rand(2, 1, 24, 40)).shape == (2, 4)
+
+
+def test_mlp_has_no_activation_at_the_end():
+    assert [type(m) for m in mlp([2, 5, 5, 3])] == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+
+
+@pytest.mark.parametrize(("build", "words"), [
+    (lambda: small_cnn(in_shape=(3, 7, 32)), "8 pixels"),
+    (lambda: tiny_cnn(in_shape=(1, 28, 28)), "multiples of 8"),
+    (lambda: mlp([2]), "input and an output"),
+])
+def test_impossible_shapes_are_refused_in_words(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()

@@ -1,0 +1,71 @@
+"""What Python sends to the page, and what it refuses; the numbers are tested in a browser (tests/book)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustness_lib.widgets import live_attack
+
+
+def test_weights_and_images_arrive_bit_for_bit(model: nn.Sequential, image: Tensor) -> None:
+    widget = live_attack({"one": model, "two": nn.Sequential(nn.Flatten(), nn.Linear(432, 5, bias=False))},
+                         image[None], torch.tensor([3]))
+    assert widget.names == ["one", "two"]
+    assert widget.shape == [3, 12, 12]
+    assert widget.classes == list("01234")
+    assert np.frombuffer(widget.images, np.uint8).tolist() == (image * 255).round().flatten().int().tolist()
+    numbers = np.frombuffer(widget.weights, "<f4")
+    conv, relu, flatten, linear = widget.networks[0]
+    assert [layer["kind"] for layer in widget.networks[0]] == ["conv", "relu", "flatten", "linear"]
+    assert (conv["inShape"], conv["outShape"]) == ([3, 12, 12], [4, 5, 5])
+    assert (conv["kernel"], conv["stride"], conv["padding"]) == ([3, 3], [2, 2], [0, 0])
+    for layer, module in ((conv, model[0]), (linear, model[3])):
+        for name in ("weight", "bias"):
+            offset, length = layer[name]
+            assert (numbers[offset : offset + length] == getattr(module, name).detach().numpy().ravel()).all()
+    offset, length = widget.networks[1][1]["bias"]
+    assert (numbers[offset : offset + length] == np.zeros(5)).all()
+    assert "weight" not in relu
+    assert "weight" not in flatten
+
+
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (nn.BatchNorm2d(3), "broken.0: BatchNorm2d"),
+        (nn.Conv2d(3, 3, 3, dilation=2), "broken.0: Conv2d"),
+        (nn.Conv2d(3, 3, 3, groups=3), "broken.0: Conv2d"),
+        (nn.Conv2d(3, 3, 3, padding="same"), "broken.0: Conv2d"),
+        (nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), "broken.0: Conv2d"),
+        (nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), "broken.0.1: MaxPool2d"),
+    ],
+)
+def test_a_layer_that_the_page_cannot_run_is_named(image: Tensor, layer: nn.Module, named: str) -> None:
+    broken = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(5))
+    with pytest.raises(TypeError, match=named):
+        live_attack({"broken": broken}, image[None], [0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": {}}, "at least one model"),
+        ({"images": torch.zeros(3, 12, 12)}, "N labels"),
+        ({"labels": [0, 1]}, "2 labels"),
+        ({"labels": [5]}, "fit together"),
+        ({"classes": ["stop", "go"]}, "fit together"),
+        ({"images": torch.full((1, 3, 12, 12), 1.5)}, "normalization"),
+        ({"images": torch.zeros(1, 3, 12, 12, dtype=torch.uint8)}, "floating point"),
+        ({"max_level": 0}, "max_level"),
+    ],
+)
+def test_wrong_input_is_refused_in_words(
+    model: nn.Sequential, image: Tensor, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        live_attack(**{"models": {"m": model}, "images": image[None], "labels": [0], **change})

@@ -1,0 +1,24 @@
+"""Our PNG writer against a reader that is not ours."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from robustness_lib.widgets._png import png_bytes
+
+
+def test_every_pixel_comes_back() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    image = Image.open(io.BytesIO(png_bytes(pixels)))
+    image.verify()  # checksums of every chunk
+    assert (np.asarray(Image.open(io.BytesIO(png_bytes(pixels)))) == pixels).all()
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((5, 7), "uint8"), ((5, 7, 3), "float32"), ((5, 7, 4), "uint8")])
+def test_other_arrays_are_refused(shape: tuple[int, ...], dtype: str) -> None:
+    with pytest.raises(ValueError, match="uint8 of shape"):
+        png_bytes(np.zeros(shape, dtype))

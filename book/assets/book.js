@@ -11,7 +11,7 @@
   }
 
   function makeReachable(box) {
-    const scrolls = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
+    const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
     if (scrolls && !box.hasAttribute("tabindex")) box.setAttribute("tabindex", "0");
   }
 

@@ -56,8 +56,8 @@ def ten_line_pgd(model, x, y, eps, steps, start):
         z = z.detach().requires_grad_()
         logits = model(z)
         broken |= logits.argmax(1) != y
-        F.cross_entropy(logits, y, reduction="sum").backward()
-        z = (z + 2.5 * eps / steps * z.grad.sign()).clamp(x - eps, x + eps).clamp(0, 1)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), z)
+        z = (z + 2.5 * eps / steps * gradient.sign()).clamp(x - eps, x + eps).clamp(0, 1)
     return broken | (model(z).argmax(1) != y)
 
 

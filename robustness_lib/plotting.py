@@ -79,7 +79,7 @@ def plane(axes: Axes, model: Classifier, x: Tensor | None = None, y: Tensor | No
     ticks = torch.linspace(0, 1, resolution)
     grid = torch.cartesian_prod(ticks, ticks)
     with torch.no_grad():
-        predicted = model(grid).argmax(1).reshape(resolution, resolution).T.cpu()
+        predicted = model(grid).argmax(1).reshape(resolution, resolution).T.cpu().numpy()
     axes.imshow(predicted, origin="lower", extent=(0, 1, 0, 1), cmap=_REGIONS, vmin=0, vmax=1, aspect="equal")
     if x is not None and y is not None:
         for label, colour, marker in ((0, BLUE, "o"), (1, ORANGE, "s")):
@@ -130,7 +130,7 @@ def loss_surface(axes: Axes, loss: Callable[[Tensor], Tensor], x: Tensor, direct
     points = x + a.reshape(-1, 1, 1, 1) * first + b.reshape(-1, 1, 1, 1) * second
     with torch.no_grad():
         values = torch.cat([loss(part) for part in torch.split(points.clamp(0, 1), 256)]).reshape(resolution, resolution)
-    contours = axes.contourf(a * 255, b * 255, values, levels=levels, cmap="viridis")
+    contours = axes.contourf(a * 255, b * 255, values.numpy(), levels=levels, cmap="viridis")
     axes.plot(0, 0, "+", color="white", markersize=9)
     axes.set(aspect="equal", xlabel="along the gradient's sign", ylabel="along a random sign")
     axes.figure.colorbar(contours, ax=axes, shrink=0.7)

@@ -26,5 +26,5 @@ def test_an_accuracy_always_says_n_and_interval():
 
 @pytest.mark.parametrize("arguments", [(-1, 5), (6, 5), (0, 0), (1, 2, 0.0), (1, 2, 1.0)])
 def test_nonsense_is_refused(arguments):
-    with pytest.raises(ValueError, match="need|level"):
+    with pytest.raises(ValueError, match=r"need|level"):
         clopper_pearson(*arguments)

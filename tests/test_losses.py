@@ -11,7 +11,8 @@ Y = torch.tensor([0, 1])
 
 
 def test_cross_entropy_by_hand_and_per_example():
-    expected = [math.log(sum(math.exp(z) for z in row)) - row[y] for row, y in zip(LOGITS.tolist(), Y.tolist(), strict=True)]
+    expected = [math.log(sum(math.exp(z) for z in row)) - row[y]
+                for row, y in zip(LOGITS.tolist(), Y.tolist(), strict=True)]
     torch.testing.assert_close(cross_entropy(LOGITS, Y), torch.tensor(expected, dtype=torch.float64))
 
 

@@ -49,7 +49,8 @@ def test_it_breaks_what_a_ten_line_pgd_breaks_from_the_same_start():
     assert torch.equal(result.success, broken)
     assert 5 < broken.sum() < 55
     iterates = {}
-    PGD(THREAT, steps=20, stop="never").run(model, x, y, start=start, on_step=lambda s: iterates.update({s.step: s.x_adv}))
+    attack = PGD(THREAT, steps=20, stop="never")
+    attack.run(model, x, y, start=start, on_step=lambda s: iterates.update({s.step: s.x_adv}))
     torch.testing.assert_close(iterates[20], last)
 
 
@@ -100,7 +101,8 @@ def test_an_iterate_that_succeeded_is_not_lost_when_later_steps_fail():
 
     def model(z):
         moved = z[:, 0] - 0.5
-        return torch.stack([torch.where((moved > 0.02) & (moved < 0.04), -1.0, 1.0) - moved, torch.zeros_like(moved)], 1)
+        score = torch.where((moved > 0.02) & (moved < 0.04), -1.0, 1.0) - moved
+        return torch.stack([score, torch.zeros_like(moved)], 1)
 
     x, y = torch.full((1, 3), 0.5), torch.tensor([0])
     attack = PGD(THREAT, steps=20, step_size=0.01, random_start=False)
@@ -165,7 +167,8 @@ def test_it_stops_when_nobody_stands():
 def test_random_numbers_of_a_restart_are_its_own():
     model, x, y = problem(n=3)
     starts = []
-    PGD(THREAT, steps=1, restarts=3, stop="never").run(model, x, y, on_step=lambda s: starts.append(s.x_adv) if s.step == 0 else None)
+    PGD(THREAT, steps=1, restarts=3, stop="never").run(
+        model, x, y, on_step=lambda s: starts.append(s.x_adv) if s.step == 0 else None)
     assert len({tuple(row.tolist()) for row in torch.cat(starts)}) == 9
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robustness_lib.intervals import Accuracy
@@ -45,18 +46,22 @@ def columns(n: int, height: float = 2.2, width: float = 4.5) -> tuple[Figure, li
 def image(axes: Axes, x: Tensor, title: str = "") -> None:
     """An image (C, H, W) in [0, 1], enlarged without smoothing: what the model sees, pixel by pixel."""
     pixels = x.detach().cpu().permute(1, 2, 0).numpy()
-    axes.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_title(title)
+    _show(axes, pixels, title)
 
 
 def perturbation(axes: Axes, delta: Tensor, eps: float, title: str | None = None) -> None:
     """A change (C, H, W) on a fixed scale of ±ε: mid-grey is no change, whatever this image's own range."""
     pixels = (delta.detach().cpu() / (2 * eps) + 0.5).clamp(0, 1).permute(1, 2, 0).numpy() if eps > 0 else \
         np.full((*delta.shape[1:], delta.shape[0]), 0.5)
-    axes.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    _show(axes, pixels, describe_perturbation(eps) if title is None else title)
+
+
+def _show(axes: Axes, pixels: NDArray[Any], title: str) -> None:
+    """Pixels (H, W, C) in [0, 1]; a single channel in grey."""
+    shown = pixels if pixels.shape[2] == 3 else pixels[..., 0]
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
-    axes.set_title(describe_perturbation(eps) if title is None else title)
+    axes.set_title(title)
 
 
 def describe_perturbation(eps: float) -> str:
@@ -129,7 +134,8 @@ def loss_surface(axes: Axes, loss: Callable[[Tensor], Tensor], x: Tensor, direct
     first, second = directions
     points = x + a.reshape(-1, 1, 1, 1) * first + b.reshape(-1, 1, 1, 1) * second
     with torch.no_grad():
-        values = torch.cat([loss(part) for part in torch.split(points.clamp(0, 1), 256)]).reshape(resolution, resolution)
+        values = torch.cat([loss(part) for part in torch.split(points.clamp(0, 1), 256)])
+    values = values.reshape(resolution, resolution)
     contours = axes.contourf(a * 255, b * 255, values.numpy(), levels=levels, cmap="viridis")
     axes.plot(0, 0, "+", color="white", markersize=9)
     axes.set(aspect="equal", xlabel="along the gradient's sign", ylabel="along a random sign")

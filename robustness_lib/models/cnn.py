@@ -18,7 +18,8 @@ def small_cnn(channels: Sequence[int] = (12, 24, 48), *, in_shape: tuple[int, in
     """
     depth, height, width = in_shape
     if min(height, width) >> len(channels) < 1:
-        raise ValueError(f"{len(channels)} poolings need images of {2 ** len(channels)} pixels or more; found {in_shape}")
+        smallest = 2 ** len(channels)
+        raise ValueError(f"{len(channels)} poolings need images of {smallest} pixels or more; found {in_shape}")
     layers: list[nn.Module] = []
     for width_out in channels:
         layers.append(nn.Conv2d(depth, width_out, 3, padding=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from torch import nn
@@ -17,6 +18,6 @@ def mlp(widths: Sequence[int] = (2, 64, 64, 2)) -> nn.Sequential:
     if len(widths) < 2:
         raise ValueError(f"mlp needs at least an input and an output width; found {list(widths)}")
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths, widths[1:], strict=False):
+    for width_in, width_out in itertools.pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

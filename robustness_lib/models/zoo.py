@@ -49,7 +49,7 @@ def load_pretrained(name: str) -> nn.Module:
         raise ValueError(f"the weights of {name!r} are missing ({path.name}): install the package again")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about["file"]["sha256"]:
-        raise ValueError(f"{path.name} is not the file its card describes (checksum differs): install the package again")
+        raise ValueError(f"{path.name} is not the file of its card (checksum differs): install the package again")
     model = _build(about["architecture"])
     state = safetensors.torch.load(content)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}

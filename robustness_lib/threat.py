@@ -91,16 +91,18 @@ class ThreatModel:
         """The change of length `step_size` along which a linear function with this gradient grows most.
 
         gradient: (N, ...). L∞: step_size · sign(gradient). L2: step_size · gradient / ‖gradient‖, and no step
-        where the gradient is zero.
+        where the gradient is zero. A step_size of shape (N,) holds one length per example.
         """
+        size = _per_example(step_size, gradient) if isinstance(step_size, Tensor) else step_size
         if self.norm == "linf":
-            return gradient.sign().mul_(step_size)
+            return gradient.sign().mul_(size)
         flat = gradient.flatten(1)
         # Divide by the largest entry first: squares of gradients below 1e-19 underflow in float32.
         largest = flat.abs().amax(1).clamp_(min=torch.finfo(flat.dtype).tiny)
         flat = flat / largest[:, None]
         length = flat.norm(dim=1).clamp_(min=torch.finfo(flat.dtype).tiny)
-        return (flat / length[:, None]).mul_(step_size).view_as(gradient)
+        direction: Tensor = (flat / length[:, None]).view_as(gradient)
+        return direction.mul_(size)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Distance per example in this norm: (N,) float64, computed in float64."""

@@ -138,6 +138,15 @@ def test_no_other_step_of_that_length_gains_more(norm, seed, size, scale):
     torch.testing.assert_close(length, torch.full_like(length, size), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_each_example_can_have_its_own_step(norm):
+    gradient, sizes = torch.randn(3, 2, 4), torch.tensor([0.1, 0.2, 0.3])
+    step = ThreatModel(norm, 1).steepest_step(gradient, sizes)
+    for i in range(3):
+        alone = ThreatModel(norm, 1).steepest_step(gradient[i:i + 1], float(sizes[i]))
+        torch.testing.assert_close(step[i:i + 1], alone)
+
+
 def test_no_step_where_the_gradient_is_zero():
     for norm in NORMS:
         assert torch.equal(ThreatModel(norm, 1).steepest_step(torch.zeros(2, 3), 0.1), torch.zeros(2, 3))

@@ -48,7 +48,8 @@ def epsilon_strip(
 def _draw(frames: Sequence[Frame]) -> Figure:
     caption = "\n".join(textwrap.wrap(_caption(frames), 72))
     lines = caption.count("\n") + 1
-    figure = _Shown(figsize=(4.5, 3.0 + 0.17 * lines), dpi=150, layout="none")
+    figure = _Shown(figsize=(4.5, 3.0 + 0.17 * lines), dpi=150)
+    figure.set_layout_engine("none")  # the margins below are the figure's own
     grid = figure.add_gridspec(2, len(frames), left=0.06, right=0.995, top=0.86, bottom=0.08 + 0.035 * lines,
                                wspace=0.06, hspace=0.04)
     for column, frame in enumerate(frames):

@@ -85,8 +85,9 @@ def compare(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> dict[str, obj
         if repeat:
             for name, value in pair.items():
                 times[name].append(value)
+    theirs_adv = theirs(x, y)
     with torch.no_grad():
-        broken_by_theirs = int((model(theirs(x, y)).argmax(1) != y).sum())
+        broken_by_theirs = int((model(theirs_adv).argmax(1) != y).sum())
     result = ours.run(model, x, y)
     median = {name: statistics.median(values) for name, values in times.items()}
     return {

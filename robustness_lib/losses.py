@@ -17,8 +17,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """−log p_y. Its gradient vanishes where the model is certain: p_y rounds to 1 once the other logits lie about
-    17 (float32) below z_y, and then no first-order attack on this loss can start."""
+    """−log p_y. Its gradient fades where the model is certain. In float32, once the other logits lie about 17 below
+    z_y, p_y rounds to 1 and the label's own logit drops out of the gradient; about 100 below, the others underflow
+    too, the gradient is exactly zero, and no first-order attack on this loss can start."""
     return F.cross_entropy(logits, y, reduction="none")
 
 

@@ -92,13 +92,17 @@ def normal(shape: Sequence[int], *, seed: int, index: Tensor, step: int = 0,
 
 def bulk_uniform(shape: Sequence[int], *, seed: int, index: Tensor, step: int = 0,
                  dtype: torch.dtype = torch.float32) -> Tensor:
-    """Uniform on [0, 1), many numbers per example: (N, *shape), on the device of `index`."""
+    """Uniform on [0, 1), many numbers per example: (N, *shape), on the device of `index`.
+
+    torch's generator keeps 32 bits of its seed. Among 65,000 pairs of example and step it is likely that two share
+    their numbers: harmless for starts and training noise. Where it matters, use `uniform`.
+    """
     return _bulk(torch.rand, shape, seed, index, step, dtype)
 
 
 def bulk_normal(shape: Sequence[int], *, seed: int, index: Tensor, step: int = 0,
                 dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal, many numbers per example: (N, *shape), on the device of `index`."""
+    """Standard normal, many numbers per example: (N, *shape), on the device of `index`. See `bulk_uniform`."""
     return _bulk(torch.randn, shape, seed, index, step, dtype)
 
 

@@ -6,7 +6,9 @@ Attacks that follow a gradient never branch on the norm. They ask the threat mod
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -41,8 +43,9 @@ class ThreatModel:
                 "published for it need projections of their own." if self.norm in ("l1", "L1") else ""
             )
             raise ValueError(f'norm must be "linf" or "l2"; found {self.norm!r}.{hint}')
-        if isinstance(self.eps, bool) or not isinstance(self.eps, (int, float)):
+        if isinstance(self.eps, bool) or not isinstance(self.eps, Real):
             raise TypeError(f"eps must be a number in pixel units of [0, 1], such as 8/255; found {self.eps!r}")
+        object.__setattr__(self, "eps", float(self.eps))
         if not (self.eps >= 0 and math.isfinite(self.eps)):
             raise ValueError(f"eps must be finite and at least 0, in pixel units of [0, 1]; found {self.eps}")
 
@@ -56,6 +59,17 @@ class ThreatModel:
         """The same norm at another ε."""
         return replace(self, eps=eps)
 
+    def reach(self, x: Tensor) -> float:
+        """How far an image can really get from x (N, ...): ε, or the size of the pixel box where that is smaller."""
+        return min(self.eps, 1.0 if self.norm == "linf" else math.sqrt(x[0].numel()))
+
+    def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """`project` onto the ball around these x, for many calls: what depends on x alone is computed once."""
+        if self.norm == "linf":
+            low, high = (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1)
+            return lambda x_adv: torch.clamp(x_adv, low, high)
+        return lambda x_adv: self._project_l2(x_adv, x)
+
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The point of ball ∩ box nearest to x_adv (in Euclidean distance). x_adv, x: (N, ...); x inside the box.
 
@@ -63,12 +77,13 @@ class ThreatModel:
         scale that uses up ε is found by a few monotone rounds: exact to rounding in the usual case, and never
         outside the ball. (Clipping after scaling, as is common, gives a point nearer to x than need be.)
         """
-        if self.norm == "linf":
-            return torch.clamp(x_adv, (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1))
+        return self.projection(x)(x_adv)
+
+    def _project_l2(self, x_adv: Tensor, x: Tensor) -> Tensor:
         delta = x_adv - x
         size = delta.abs().flatten(1)
         room = torch.where(delta > 0, 1 - x, x).flatten(1)
-        scale = _largest_scale(size, room, self.eps)
+        scale = _largest_scale(size, room, self.reach(x) if len(x) else 0.0)
         return (x + delta * _per_example(scale, x)).clamp_(0, 1)
 
     def random_point(self, x: Tensor, *, seed: int, index: Tensor, step: int = 0) -> Tensor:

@@ -51,8 +51,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _why_not_skipped(item: pytest.Item) -> str | None:
     """Why this test may not be skipped here, or None where it may."""
-    given = [name for name in (DATA, MODELS) if os.environ.get(name)]
-    if given and item.get_closest_marker("reference"):
+    asked = getattr(item, "fixturenames", ())
+    needs = [name for name, fixture in ((DATA, "real_data"), (MODELS, "reference_models")) if fixture in asked]
+    given = [name for name in needs or (DATA, MODELS) if os.environ.get(name)]
+    if given and len(given) >= len(needs) and item.get_closest_marker("reference"):
         return f"a reference test may not be skipped where {' and '.join(given)} is set"
     if os.environ.get("CI") and item.get_closest_marker("browser"):
         return "a browser test may not be skipped on the build server (CI is set): install chromium"

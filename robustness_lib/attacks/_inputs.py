@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
-__all__ = ["check_images", "check_index", "check_labels", "check_logits"]
+__all__ = ["check_count", "check_images", "check_index", "check_labels", "check_logits", "check_start"]
+
+
+def check_count(name: str, value: object, least: int | None = 1) -> None:
+    """A whole number, at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number; found {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}; found {value}")
 
 
 def check_images(x: Tensor) -> None:
@@ -43,10 +53,24 @@ def check_labels(y: Tensor, x: Tensor, name: str = "y") -> None:
         raise ValueError(f"{name} must have shape ({len(x)},), one label per image; found {tuple(y.shape)}")
 
 
+def check_start(start: Tensor | None, x: Tensor) -> None:
+    """Images to begin from: of x's shape, and no NaN, which no projection would bring back."""
+    if start is None:
+        return
+    if not isinstance(start, Tensor):
+        raise TypeError(f"start must be a tensor of images; found {type(start).__name__}")
+    if start.shape != x.shape:
+        raise ValueError(f"start must have the images' shape {tuple(x.shape)}; found {tuple(start.shape)}")
+    if start.isnan().any():
+        raise ValueError("start contains NaN")
+
+
 def check_index(index: Tensor | None, x: Tensor) -> Tensor:
     """The examples' numbers in their data set, on the CPU; 0 to N − 1 where none are given."""
     if index is None:
         return torch.arange(len(x))
+    if not isinstance(index, Tensor):
+        raise TypeError(f"index must be an int64 tensor, one number per image; found {type(index).__name__}")
     if index.dtype != torch.int64 or index.shape != x.shape[:1]:
         raise ValueError(
             f"index must be int64 of shape ({len(x)},), each image's number in its data set; "

@@ -20,7 +20,7 @@ Mode = Literal["eval", "keep"]
 @contextmanager
 def held_still(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
     """Parameters frozen and, for mode "eval", every submodule in eval mode; all of it as before afterwards, also
-    after an exception. Under "keep" the buffers (running statistics) that train mode moves are put back too.
+    after an exception. Buffers that a pass moves or replaces (running statistics, counters) are put back too.
 
     Gradients are taken with respect to the input alone, so `.grad` of the parameters is never touched.
     A plain function is left as it is. Inside, autograd works even if the caller has switched it off.
@@ -31,7 +31,8 @@ def held_still(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
             return
         was_training = [(module, module.training) for module in model.modules()]
         required_grad = [p for p in model.parameters() if p.requires_grad]
-        buffers = [(b, b.clone()) for b in model.buffers()] if mode == "keep" else []
+        buffers = [(module, name, buffer, buffer.clone()) for module in model.modules()
+                   for name, buffer in module._buffers.items() if buffer is not None]
         try:
             if mode == "eval":
                 model.eval()
@@ -44,7 +45,8 @@ def held_still(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
             for module, training in was_training:
                 module.training = training  # not module.train(), which would also set its children
             with torch.no_grad():
-                for buffer, value in buffers:
+                for owner, name, buffer, value in buffers:
+                    owner._buffers[name] = buffer
                     buffer.copy_(value)
 
 
@@ -55,7 +57,9 @@ class Victim:
         self.model = model
         self.calls = 0
         self._unchecked: tuple[Tensor, ...] | None = None
-        self._device = next((p.device for p in model.parameters()), None) if isinstance(model, nn.Module) else None
+        first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        self._device = None if first is None else first.device
+        self._dtype = None if first is None else first.dtype
 
     def device(self, x: Tensor) -> torch.device:
         """Where batches must travel: the device of the model's parameters, or x's where it has none."""
@@ -88,7 +92,15 @@ class Victim:
 
     def _ask(self, x: Tensor) -> Tensor:
         self.calls += 1
-        logits = self.model(x)
+        try:
+            logits = self.model(x)
+        except RuntimeError as error:
+            if self._dtype in (None, x.dtype):
+                raise
+            raise TypeError(
+                f"the model's parameters are {self._dtype} and the images {x.dtype}, and the model failed on them "
+                f"({error}). Convert one of the two: x.float(), or model.double()."
+            ) from error
         if self._unchecked is not None:
             check_logits(logits, x, self._unchecked)
             self._unchecked = None

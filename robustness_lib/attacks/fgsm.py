@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from robustness_lib.attacks._attack import Attack
-from robustness_lib.attacks._search import Search
+from robustness_lib.attacks._search import Run, Search
 
 __all__ = ["FGSM"]
 
@@ -22,14 +21,12 @@ class FGSM(Attack):
     """
 
     def _attack(self, search: Search, start: Tensor | None) -> None:
-        rows = search.start_restart(0)
-        x, goal = search.x[rows], search.goal[rows]
-        begin = x if start is None else search.threat.project(start[rows], x)
-        _, _, gradient = search.victim.gradient(begin, goal.value)
-        search.gradients[rows] += 1
-        search.zero_gradient[rows] = (gradient == 0).flatten(1).all(1)
-        step = search.threat.steepest_step(torch.nan_to_num(gradient), search.threat.eps)
-        x_adv = search.threat.project(begin + step, x)
+        run = Run(search, search.standing())
+        begin = run.x if start is None else run.project(start[run.rows])
+        _, _, gradient = run.gradient(begin)
+        run.note_blind(gradient)
+        run.queries += 1  # the pass that gave the gradient
+        x_adv = run.project(begin + search.threat.steepest_step(gradient, search.threat.reach(run.x)))
         logits = search.victim.logits(x_adv)
-        search.queries[rows] += 1  # the pass that gave the gradient
-        search.offer(rows, 1, x_adv, goal.value(logits), logits)
+        run.offer(1, x_adv, run.goal.value(logits), logits)
+        run.commit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def read_npz(path: Path, keys: Sequence[str]) -> Arrays:
             if array.dtype != dtype or array.ndim != ndim or len(array) != len(arrays[keys[0]]):
                 raise ValueError(f"{key} must be {np.dtype(dtype)} with {ndim} axes, one row for each image; "
                                  f"found {array.dtype} of shape {array.shape}")
-    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged or is not a data set: {error}. "
                          f"Delete it, and it will be made again.") from error
     return arrays

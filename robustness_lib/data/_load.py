@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -46,6 +48,8 @@ def load(name: str, split: str = "test", n: int | None = None) -> tuple[Tensor, 
 
 
 def _count(n: int | None, present: int, name: str, split: str) -> int:
+    if n is not None and (isinstance(n, bool) or not isinstance(n, Integral)):
+        raise TypeError(f"n must be a whole number of examples, or None for all; found {n!r}")
     if n is not None and n > present:
         more = "; robustness_lib.data.draw_signs draws more" if name == "signs" else ""
         raise ValueError(f"{name} has {present} {split} examples here; {n} were asked for{more}")

@@ -8,6 +8,7 @@ A set that is not here is downloaded by torchvision, once.
 from __future__ import annotations
 
 import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
         axes = raw[3]
         shape = np.frombuffer(raw, dtype=">u4", count=axes, offset=4)
         return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape)
-    except (ValueError, OSError, EOFError, IndexError) as error:
+    except (ValueError, OSError, EOFError, IndexError, zlib.error) as error:
         raise ValueError(f"{path} is damaged or is not an idx file: {error}. Fetch it again.") from error
 
 

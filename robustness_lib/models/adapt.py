@@ -64,7 +64,11 @@ def as_classifier(model: nn.Module, *, mean: Sequence[float] | None = None, std:
     if (mean is None) != (std is None):
         raise ValueError("give both mean and std, or neither")
     normalize = nn.Identity() if mean is None or std is None else Normalize(mean, std)
-    return _AsClassifier(model, _picker(output), normalize).train(model.training)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module; found {type(model).__name__}")
+    wrapper = _AsClassifier(model, _picker(output), normalize)
+    wrapper.training = model.training  # not .train(), which would also set the submodules of the caller's model
+    return wrapper
 
 
 def _picker(output: str | int | Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:

@@ -111,6 +111,8 @@ def epsilon_frames(
     Raises ValueError if there is more than one image, if epsilons is empty, negative or not increasing, or if the
     number of class names is not the number of logits.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module; found {type(model).__name__}")
     x, y = _one_image(x, y)
     _check_epsilons(epsilons)
     results = _results(model, x, y, attack, epsilons)

@@ -30,7 +30,7 @@ def epsilon_slider(
     The same widget moves in JupyterLab and in the built page. Arguments as in `epsilon_frames`; frames that are
     already there can be passed instead: `epsilon_slider(frames)`.
     """
-    if isinstance(model, nn.Module):
+    if not isinstance(model, Sequence):
         if x is None or y is None or attack is None or epsilons is None:
             raise TypeError("epsilon_slider needs (model, x, y, attack, epsilons), or the frames of epsilon_frames")
         frames: Sequence[Frame] = epsilon_frames(model, x, y, attack, epsilons, classes)

@@ -37,19 +37,23 @@ class LiveAttack(anywidget.AnyWidget):
 
 
 def live_attack(
-    models: Mapping[str, nn.Module], images: Tensor, labels: Tensor | Sequence[int],
+    models: Mapping[str, nn.Module], images: Tensor, labels: Tensor | Sequence[int] | None = None,
     classes: Sequence[str] | None = None, max_level: int = 16,
 ) -> LiveAttack:
     """FGSM and PGD in the L∞ ball, run by the reader's own browser on small trained networks.
 
     models: name -> nn.Sequential of Conv2d, ReLU, Flatten, Linear. images: float (N, C, H, W) in [0, 1], C = 1 or 3,
-    rounded to 8 bits. labels: (N,). classes: names of the K classes. max_level: the slider's largest ε in grey levels.
+    rounded to 8 bits. labels: (N,); without them, what the first model says of the images. classes: names of the K
+    classes. max_level: the slider's largest ε in grey levels.
     Raises TypeError naming the layer that the JavaScript does not know, ValueError on images, labels or class names
     that do not fit.
     """
-    labels = [int(label) for label in labels]
     if not models:
         raise ValueError("live_attack needs at least one model: {name: nn.Sequential(...)}")
+    if labels is None:
+        with torch.no_grad():
+            labels = next(iter(models.values()))(images).argmax(1)
+    labels = [int(label) for label in labels]
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) != len(labels) or not labels:
         raise ValueError(
             f"images must be (N, 1 or 3, H, W) with N labels; found {tuple(images.shape)}, {len(labels)} labels"

@@ -55,6 +55,15 @@ def test_fgsm_lowers_the_margin_by_exactly_eps_times_the_dual_norm(norm):
     torch.testing.assert_close(-margin_loss(model(x_adv), y), margin - eps * dual)
 
 
+def test_l2_uses_up_its_budget():
+    model, x, y, _, w = linear_problem()
+    threat = ThreatModel("l2", 0.05)
+    x_adv = PGD(threat, steps=40, stop="never")(model, x, y)
+    assert (threat.distance(x_adv, x) >= 0.999 * 0.05).all()
+    dropped = (margin_loss(model(x_adv), y) - margin_loss(model(x), y)) / (0.05 * w.norm())
+    assert (dropped > 0.97).all()
+
+
 def test_numbers_by_hand():
     """w = (2, −1), ε = .1: the sign step lowers the margin by .3, the best L2 step of length .1 by .224."""
     w = torch.tensor([2.0, -1.0], dtype=torch.float64)

@@ -151,7 +151,7 @@ def test_finished_examples_leave_the_batch_in_chunks():
     model, x, y = problem(n=200)
     sizes = []
     model.register_forward_hook(lambda m, inputs, output: sizes.append(len(inputs[0])))
-    result = PGD(ThreatModel("linf", 0.13), steps=40).run(model, x, y)
+    result = PGD(ThreatModel("linf", 0.13), steps=40).run(model, x, y)  # 200 points fit one batch
     assert 20 < result.success.sum() < 180
     assert sizes == sorted(sizes, reverse=True)
     resisting = int((~result.success).sum())
@@ -185,7 +185,12 @@ def test_a_start_is_projected_and_used_once():
 
 
 def test_an_example_weighs_the_same_in_every_batch():
-    """A mean over the batch would scale gradients by 1/N: harmless for signs, not for L2 with tiny gradients."""
+    """A mean over the batch would scale gradients by 1/N, and lose those near the smallest number that there is."""
+    model, x, y = problem(dtype=torch.float32)
+    tiny = PGD(THREAT, steps=1, random_start=False, stop="never", loss=lambda z, y: 1e-44 * cross_entropy(z, y))
+    moved = (tiny(model, x, y) != x).float().mean()
+    alone = (torch.cat([tiny(model, x[i:i + 1], y[i:i + 1]) for i in range(60)]) != x).float().mean()
+    assert moved == alone > 0.02
     model, x, y = problem()
     attack = PGD(ThreatModel("l2", 0.3), steps=8, stop="never")
     together = attack(model, x, y)
@@ -208,6 +213,27 @@ def test_a_saturated_softmax_is_reported_and_the_margin_gets_through():
     assert sighted.success.sum() > blind.success.sum() + 5
 
 
+def test_who_was_broken_in_the_end_is_not_called_unattacked():
+    def flat_left_of_the_middle(z):
+        return torch.stack([torch.full((len(z),), 0.1), torch.relu(5 * (z[:, 0] - 0.55))], 1)
+
+    x, y = torch.full((50, 1), 0.5), torch.zeros(50, dtype=torch.int64)
+    result = PGD(ThreatModel("linf", 0.2), steps=10, restarts=8).run(flat_left_of_the_middle, x, y)
+    resisting = int((~result.success).sum())
+    assert resisting < 20
+    assert all(f"{resisting} of 50" in w.message for w in result.warnings)
+
+
+def test_a_large_eps_does_not_jump_over_an_island():
+    def island(z):
+        return torch.stack([0.2 - 2 * (z[:, 0] - 0.71).abs(), torch.zeros(len(z))], 1).flip(1)
+
+    x, y = torch.full((5, 1), 0.5), torch.zeros(5, dtype=torch.int64)
+    for eps in (0.3, 1, 10, 1000):
+        attack = PGD(ThreatModel("linf", eps), random_start=False, loss="margin")
+        assert attack.run(island, x, y).success.all()
+
+
 def test_honest_models_raise_no_warning():
     model, x, y = problem()
     for attack in (FGSM(THREAT), PGD(THREAT)):
@@ -226,10 +252,14 @@ def test_own_losses_can_be_climbed():
     ({"restarts": 0}, "restarts must be at least 1"),
     ({"step_size": 0.0}, "step_size must be positive"),
     ({"step_size": float("nan")}, "step_size must be positive"),
+    ({"step_size": float("inf")}, "step_size must be positive"),
+    ({"steps": 10.0}, "steps must be a whole number"),
+    ({"restarts": True}, "restarts must be a whole number"),
+    ({"seed": 1.5}, "seed must be a whole number"),
     ({"restarts": 2, "random_start": False}, "repeat the same run"),
 ])
 def test_wrong_settings_are_refused_in_words(options, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         PGD(THREAT, **options)
 
 

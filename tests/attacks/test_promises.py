@@ -4,6 +4,7 @@ A new attack joins by one line in ATTACKS.
 """
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -300,6 +301,14 @@ def test_a_wrong_start_index_or_batch_size_is_refused(name):
     attack = ATTACKS[name](threat_of("linf"))
     with pytest.raises(ValueError, match="start"):
         attack.run(model, x, y, start=x[:2])
+    with pytest.raises(ValueError, match="start contains NaN"):
+        attack.run(model, x, y, start=x * torch.nan)
+    with pytest.raises(TypeError, match="start must be a tensor"):
+        attack.run(model, x, y, start=[0])
+    with pytest.raises(TypeError, match="index must be"):
+        attack.run(model, x, y, index=[0])
+    with pytest.raises(TypeError, match="whole number"):
+        attack.run(model, x, y, batch_size=2.0)
     with pytest.raises(ValueError, match="index"):
         attack.run(model, x, y, index=torch.arange(3))
     with pytest.raises(ValueError, match="batch_size"):
@@ -317,6 +326,74 @@ def test_nan_answers_never_count_as_success_and_nan_gradients_never_leave_the_ba
     result = ATTACKS[name](threat_of("linf")).run(breaks_off_the_clean_images, x, y)
     assert result.success.tolist() == [True] * 3 + [False] * (len(x) - 3)
     assert not result.x_adv.isnan().any()
+    assert [w.kind for w in result.warnings] == ["not a number"]
+    assert f"{len(x) - 3} of {len(x)}" in result.warnings[0].message
+
+
+@each_attack
+def test_nan_gradients_are_reported(name):
+    model, x, y, _ = problem()
+    result = ATTACKS[name](threat_of("linf")).run(lambda z: model(z) + 0 * (0 * z).sum((1, 2, 3)).sqrt()[:, None], x, y)
+    assert "not a number" in [w.kind for w in result.warnings]
+    assert not result.x_adv.isnan().any()
+
+
+@each_attack
+def test_results_carry_no_graph(name):
+    model, x, y, _ = problem()
+    result = ATTACKS[name](threat_of("linf")).run(model, x.clone().requires_grad_(), y)
+    assert not result.x_adv.requires_grad
+    assert not result.distance.requires_grad
+
+
+@each_attack
+@pytest.mark.parametrize("mode", ["eval", "keep"])
+def test_buffers_that_a_model_replaces_are_put_back(name, mode):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Net()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, z):
+            self.calls = self.calls + 1
+            return self.net(z)
+
+    _, x, y, _ = problem()
+    model = Counting()
+    ATTACKS[name](threat_of("linf"), mode=mode).run(model, x, y)
+    assert model.calls == 0
+
+
+@each_attack
+@each_norm
+def test_an_eps_beyond_the_box_is_no_weaker(name, norm):
+    """An island of error in the middle of nowhere: found at ε = 1, so it must be found at ε = 100."""
+    model, x, y, _ = problem(torch.float64)
+    broken = [int(ATTACKS[name](ThreatModel(norm, eps)).run(model, x, y).success.sum())
+              for eps in (math.sqrt(x[0].numel()), 1e4, 1e200)]
+    assert broken[0] == broken[1] == broken[2]
+
+
+@each_attack
+def test_float64_images_on_a_float32_model_are_explained(name):
+    model, x, y, _ = problem()
+    with pytest.raises(TypeError, match=r"x\.float\(\), or model\.double\(\)"):
+        ATTACKS[name](threat_of("linf")).run(model, x.double(), y)
+
+
+def test_parts_that_fit_the_cache_give_what_one_batch_gives():
+    model, x, y, _ = problem(torch.float64)
+    x, y = x.repeat(150, 1, 1, 1), y.repeat(150)  # 3,600 images of 144 values
+    sizes = []
+    model.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    attack = FGSM(threat_of("linf"))
+    parts = attack(model, x, y)
+    assert 2000 < max(sizes) < 3600
+    torch.testing.assert_close(parts, attack(model, x, y, batch_size=len(x)), atol=1e-9, rtol=0)
+    sizes.clear()
+    attack.run(model, x, y, on_step=lambda step: None)
+    assert max(sizes) == 3600
 
 
 @pytest.mark.cuda

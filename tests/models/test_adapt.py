@@ -117,3 +117,12 @@ def test_eps_is_in_pixels_through_the_wrapper():
 def test_the_wrapper_keeps_the_models_mode():
     assert as_classifier(net().train()).training
     assert not as_classifier(net().eval()).training
+    mixed = nn.Sequential(nn.BatchNorm2d(3), net()).train()
+    mixed[0].eval()  # frozen on purpose
+    assert as_classifier(mixed).training
+    assert not mixed[0].training
+
+
+def test_a_function_is_refused_in_words():
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
+        as_classifier(lambda z: z)

@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from robustness_lib import data, models
+from robustness_lib import ThreatModel, data, models
+from robustness_lib.attacks import FGSM, PGD
 from robustness_lib.intervals import clopper_pearson
 from robustness_lib.models import zoo
 
@@ -129,3 +130,30 @@ def test_large_files_and_unknown_architectures_are_refused(folder):
     with pytest.raises(ValueError, match="unknown architecture"):
         models.save_pretrained("m", models.mlp(), {"architecture": {"builder": "os.system"}}, folder=folder)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(("name", "eps"), [("signs-standard", "linf 4/255"), ("signs-pgd", "linf 8/255"),
+                                           ("signs-tiny-pgd", "linf 4/255")])
+def test_the_attacked_accuracy_on_the_card_is_the_files(name, eps):
+    """One attack on the first 200 images leaves at least what several left, and not much more."""
+    figures = models.card(name)["accuracy"][eps]
+    x, y, _ = data.load("signs", n=200)
+    attack = PGD(ThreatModel("linf", int(eps.split()[1].split("/")[0]) / 255), steps=20)
+    standing = int((~attack.run(models.load_pretrained(name), x, y).success).sum())
+    low, high = clopper_pearson(standing, 200, level=0.999)
+    assert low <= figures["accuracy"] <= high
+
+
+@pytest.mark.reference
+def test_fgsm_and_pgd_on_mnist_agree_with_the_card(real_data):
+    model, figures = models.load_pretrained("mnist-standard"), models.card("mnist-standard")["accuracy"]
+    x, y, _ = data.load("mnist")
+    with torch.no_grad():
+        assert int((model(x).argmax(1) == y).sum()) == pytest.approx(figures["clean"]["correct"], abs=2)
+    x, y = x[:1000], y[:1000]
+    threat = ThreatModel("linf", 0.1)
+    one, many = FGSM(threat).run(model, x, y), PGD(threat, steps=20).run(model, x, y)
+    assert (one.success & ~many.success).sum() <= 5
+    left = 1000 - int(many.success.sum())
+    assert left < 1000 - int(one.success.sum()) - 50
+    assert figures["linf 0.1"]["correct"] <= left <= figures["linf 0.1"]["correct"] + 80

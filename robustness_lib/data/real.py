@@ -55,21 +55,34 @@ def load(name: str, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.i
 
 
 def fetch(name: str) -> list[Path]:
-    """Download a set (both parts) into the cache, unless it is there. Returns the files that hold it.
+    """Download a set (both parts) into the cache, unless it is here already. Returns what holds it.
 
-    Raises ValueError for an unknown name, FileNotFoundError where the download fails.
+    Raises ValueError for an unknown name or a damaged file, FileNotFoundError where the download fails.
     """
     if name not in SOURCES:
         raise ValueError(f"there is no data set {name!r} to fetch; choose one of {', '.join(SOURCES)}")
-    paths = [cache_folder() / f"{name}-{part}.npz" for part in ("train", "test")]
-    for path, part in zip(paths, ("train", "test"), strict=True):
-        if not path.exists():
-            write_npz(path, _download(name, part))
-    return paths
+    return [_fetch_part(name, part) for part in ("train", "test")]
+
+
+def _fetch_part(name: str, part: str) -> Path:
+    for folder in folders():
+        path, raw = folder / f"{name}-{part}.npz", folder / SOURCES[name].torchvision / "raw"
+        if path.exists():
+            read_npz(path, _keys(name, part))  # a file that is there but damaged must not pass for the set
+            return path
+        if _originals(raw, part) is not None:
+            return raw
+    path = cache_folder() / f"{name}-{part}.npz"
+    write_npz(path, _download(name, part))
+    return path
+
+
+def _keys(name: str, part: str) -> list[str]:
+    return ["images", "labels"] + ["tracks"] * (SOURCES[name].tracks and part == "train")
 
 
 def _read(name: str, part: str) -> Arrays:
-    keys = ["images", "labels"] + ["tracks"] * (SOURCES[name].tracks and part == "train")
+    keys = _keys(name, part)
     for folder in folders():
         path = folder / f"{name}-{part}.npz"
         if path.exists():

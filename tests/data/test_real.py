@@ -264,3 +264,31 @@ def test_a_few_images_load_at_once(real_data: Path) -> None:
     x, _, _ = data.load("mnist", "test", n=100)
     assert len(x) == 100
     assert time.process_time() - started < 1
+
+
+@pytest.mark.usefixtures("no_network")
+def test_what_is_here_is_not_fetched_again_and_what_is_damaged_is_named(
+        cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _write_npz(cache, "cifar10")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    for part in ("train", "test"):
+        (cache / f"cifar10-{part}.npz").rename(elsewhere / f"cifar10-{part}.npz")
+    monkeypatch.setenv("ROBUSTNESS_DATA", str(elsewhere))
+    assert data.fetch("cifar10") == [elsewhere / f"cifar10-{part}.npz" for part in ("train", "test")]
+    path = elsewhere / "cifar10-test.npz"
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(ValueError, match=f"{path} is damaged"):
+        data.fetch("cifar10")
+
+
+def test_a_flipped_byte_in_a_compressed_file_is_named(cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / "cifar10-test.npz"
+    images = np.arange(20 * 3 * 32 * 32).astype(np.uint8).reshape(20, 3, 32, 32)
+    np.savez_compressed(path, images=images, labels=np.arange(20))
+    content = bytearray(path.read_bytes())
+    for at in range(200, 260):
+        content[at] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path} is damaged"):
+        data.load("cifar10")

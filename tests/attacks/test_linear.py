@@ -61,7 +61,7 @@ def test_l2_uses_up_its_budget():
     x_adv = PGD(threat, steps=40, stop="never")(model, x, y)
     assert (threat.distance(x_adv, x) >= 0.999 * 0.05).all()
     dropped = (margin_loss(model(x_adv), y) - margin_loss(model(x), y)) / (0.05 * w.norm())
-    assert (dropped > 0.97).all()
+    assert (dropped > 0.96).all()  # fixed steps creep along the sphere; forty end within 15 degrees of the pole
 
 
 def test_numbers_by_hand():

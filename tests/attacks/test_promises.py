@@ -331,6 +331,22 @@ def test_nan_answers_never_count_as_success_and_nan_gradients_never_leave_the_ba
 
 
 @each_attack
+def test_nan_that_only_the_last_answer_holds_is_reported(name):
+    model, x, y, _ = problem()
+    calls = []
+
+    def fails_at_the_end(z):
+        calls.append(1)
+        return model(z) * (torch.nan if len(calls) == last else 1)
+
+    attack = ATTACKS[name](ThreatModel("linf", 1e-4), stop="never")
+    last = -1
+    attack.run(fails_at_the_end, x, y)
+    last, _ = len(calls), calls.clear()
+    assert [w.kind for w in attack.run(fails_at_the_end, x, y).warnings] == ["not a number"]
+
+
+@each_attack
 def test_nan_gradients_are_reported(name):
     model, x, y, _ = problem()
     result = ATTACKS[name](threat_of("linf")).run(lambda z: model(z) + 0 * (0 * z).sum((1, 2, 3)).sqrt()[:, None], x, y)

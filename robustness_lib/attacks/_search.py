@@ -117,7 +117,7 @@ class Run:
         self.gradients += standing
         # A sum is NaN where an entry is; infinities of both signs make one too, and are as suspect.
         self.not_a_number |= gradient.flatten(1).sum(1).isnan() & standing
-        return logits, loss, torch.nan_to_num(gradient, out=gradient)
+        return logits, loss, torch.nan_to_num(gradient)
 
     def note_blind(self, gradient: Tensor) -> None:
         """Remember who starts without a gradient to follow."""

@@ -355,6 +355,16 @@ def test_nan_gradients_are_reported(name):
 
 
 @each_attack
+@each_norm
+def test_gradients_that_share_their_memory_are_fine(name, norm):
+    """The gradient of a sum is one number, spread over the image without being copied."""
+    x, y = torch.rand(4, 3, 5, 5), torch.tensor([0, 1, 0, 1])
+    result = ATTACKS[name](threat_of(norm)).run(
+        lambda z: torch.stack([z.sum((1, 2, 3)), 37.5 * torch.ones(len(z))], 1), x, y)
+    assert result.x_adv.shape == x.shape
+
+
+@each_attack
 def test_results_carry_no_graph(name):
     model, x, y, _ = problem()
     result = ATTACKS[name](threat_of("linf")).run(model, x.clone().requires_grad_(), y)

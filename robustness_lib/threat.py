@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.counter_random import bulk_normal, bulk_uniform, uniform
+from robustness_lib.shapes import per_example, rows
 
 __all__ = ["ThreatModel"]
 
@@ -81,10 +82,10 @@ class ThreatModel:
 
     def _project_l2(self, x_adv: Tensor, x: Tensor) -> Tensor:
         delta = x_adv - x
-        size = delta.abs().flatten(1)
-        room = torch.where(delta > 0, 1 - x, x).flatten(1)
+        room = (delta > 0).to(x.dtype).sub_(x).abs_()  # 1 − x where the pixel grows, x where it falls
+        size, room = rows(delta.abs(), x), rows(room, x)
         scale = _largest_scale(size, room, self.reach(x) if len(x) else 0.0)
-        return (x + delta * _per_example(scale, x)).clamp_(0, 1)
+        return (x + delta * per_example(scale, x)).clamp_(0, 1)
 
     def random_point(self, x: Tensor, *, seed: int, index: Tensor, step: int = 0) -> Tensor:
         """A random start. x: (N, ...), index: (N,) the examples' numbers in their data set.
@@ -100,7 +101,7 @@ class ThreatModel:
         direction = bulk_normal(shape, seed=seed, index=index, step=step, dtype=x.dtype).to(x.device)
         # In d dimensions the share of the ball within radius r is (r/ε)^d.
         share = uniform((), seed=seed, index=index, step=step).to(x.device, x.dtype) ** (1 / max(1, shape.numel()))
-        return (x + self.steepest_step(direction, 1.0) * _per_example(share * self.eps, x)).clamp_(0, 1)
+        return (x + self.steepest_step(direction, 1.0) * per_example(share * self.eps, x)).clamp_(0, 1)
 
     def steepest_step(self, gradient: Tensor, step_size: float | Tensor) -> Tensor:
         """The change of length `step_size` along which a linear function with this gradient grows most.
@@ -108,16 +109,15 @@ class ThreatModel:
         gradient: (N, ...). L∞: step_size · sign(gradient). L2: step_size · gradient / ‖gradient‖, and no step
         where the gradient is zero. A step_size of shape (N,) holds one length per example.
         """
-        size = _per_example(step_size, gradient) if isinstance(step_size, Tensor) else step_size
         if self.norm == "linf":
+            size = per_example(step_size, gradient) if isinstance(step_size, Tensor) else step_size
             return gradient.sign().mul_(size)
-        flat = gradient.flatten(1)
+        tiny = torch.finfo(gradient.dtype).tiny
         # Divide by the largest entry first: squares of gradients below 1e-19 underflow in float32.
-        largest = flat.abs().amax(1).clamp_(min=torch.finfo(flat.dtype).tiny)
-        flat = flat / largest[:, None]
-        length = flat.norm(dim=1).clamp_(min=torch.finfo(flat.dtype).tiny)
-        direction: Tensor = (flat / length[:, None]).view_as(gradient)
-        return direction.mul_(size)
+        largest = torch.linalg.vector_norm(rows(gradient, gradient), ord=math.inf, dim=1).clamp_(min=tiny)
+        step = gradient / per_example(largest, gradient)
+        length = torch.linalg.vector_norm(rows(step, step), dim=1).clamp_(min=tiny)
+        return step.mul_(per_example(step_size / length, step))
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Distance per example in this norm: (N,) float64, computed in float64."""
@@ -128,11 +128,6 @@ class ThreatModel:
         return distance
 
 
-def _per_example(value: Tensor, x: Tensor) -> Tensor:
-    """(N,) shaped so that it multiplies (N, ...) example by example."""
-    return value.view(-1, *[1] * (x.ndim - 1))
-
-
 def _largest_scale(size: Tensor, room: Tensor, eps: float) -> Tensor:
     """The largest s in [0, 1] with Σ min(s·size, room)² ≤ ε², per row. size, room: (N, d), at least 0.
 
@@ -140,10 +135,18 @@ def _largest_scale(size: Tensor, room: Tensor, eps: float) -> Tensor:
     take what they leave over: s grows, more entries reach their room, and no round oversteps ε.
     """
     tiny = torch.finfo(size.dtype).tiny
-    free = torch.ones_like(size, dtype=torch.bool)
-    scale = size.new_zeros(len(size))
+    scale = _fill(torch.full_like(size[:, 0], eps), torch.linalg.vector_norm(size, dim=1), tiny)
+    room_squared = room.square()
     for _ in range(_PROJECTION_ROUNDS):
-        left = (eps**2 - torch.where(free, 0, room).square().sum(1)).clamp_(min=0)
-        scale = (left.sqrt() / torch.where(free, size, 0).norm(dim=1).clamp_(min=tiny)).clamp_(max=1)
-        free = scale[:, None] * size < room
+        free = (size * scale[:, None] < room).to(size.dtype)
+        left = (eps**2 - torch.linalg.vecdot(1 - free, room_squared)).clamp_(min=0).sqrt()
+        grown = _fill(left, torch.linalg.vector_norm(size * free, dim=1), tiny)
+        # On a GPU asking would cost more than the rounds that it saves.
+        if grown.device.type == "cpu" and not bool((grown > scale).any()):
+            break
+        scale = torch.maximum(scale, grown)
     return scale
+
+
+def _fill(length: Tensor, size: Tensor, tiny: float) -> Tensor:
+    return (length / size.clamp_(min=tiny)).clamp_(max=1)

@@ -148,13 +148,26 @@ def test_make_says_which_python_it_needs(tmp_path: Path) -> None:
     assert str(old) in ran.stdout
 
 
+PYTHON_IN_README = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+
+
 def test_the_example_in_the_readme_runs_in_ten_lines(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    example = PYTHON_IN_README[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
     ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     standard, robust = (int(re.findall(r"on (\d+) of 100", line)[0]) for line in ran.stdout.splitlines())
     assert standard < robust, ran.stdout
+
+
+def test_the_second_example_in_the_readme_runs(tmp_path: Path) -> None:
+    """On three images: on a hundred it takes minutes."""
+    example = "\n".join(PYTHON_IN_README).replace("n=100", "n=3")
+    ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"% \(95 %: .*n = 3\)", ran.stdout)
+    assert re.search(r"^square \d of \d in \d+ s$", ran.stdout, flags=re.M)
+    assert (tmp_path / "run" / "header.json").is_file()
 
 
 def test_the_map_in_the_readme_names_the_chapters_that_exist() -> None:

@@ -1,23 +1,19 @@
-"""What every attack inside a threat model has in common: the call, the checks, the batches, the result."""
+"""What every attack has in common: the call, the checks, the batches, the result."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from robustness_lib.attacks._doubts import AttackWarning, changed_mode, doubt
 from robustness_lib.attacks._inputs import check_count, check_images, check_index, check_labels, check_start
-from robustness_lib.attacks._search import Goal, Search, StepObserver
+from robustness_lib.attacks._search import Search, StepObserver
 from robustness_lib.attacks._victim import Classifier, Mode, Victim, held_still
-from robustness_lib.losses import LOSSES, Loss
-from robustness_lib.threat import ThreatModel
 
-__all__ = ["Attack", "AttackResult", "AttackWarning", "Stop"]
-
-Stop = Literal["success", "never"]
+__all__ = ["Attack", "AttackResult", "default_batch"]
 
 # Pixel values in a batch on the CPU: activations of much more fall out of the caches. On `signs-pgd`, 400 images of
 # 3×32×32 took about a fifth less time in parts of 128 than at once (one machine, one thread).
@@ -25,21 +21,11 @@ _CACHE_VALUES = 400_000
 
 
 @dataclass(frozen=True)
-class AttackWarning:
-    """Something that makes a verdict doubtful, and what to do about it."""
-
-    kind: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
-
-
-@dataclass(frozen=True)
 class AttackResult:
     """What an attack found. All per example, in the order of the images given.
 
-    x_adv: (N, ...) like x. success: (N,) bool. distance: (N,) float64 from x in the threat model's norm.
+    x_adv: (N, ...) like x. success: (N,) bool. distance: (N,) float64 from x in the attack's norm; ∞ where a
+    minimum-norm attack found nothing (x_adv is x there).
     queries: (N,) int64 forward passes spent on the example while it stood; gradients: (N,) backward passes.
     calls: batches sent through the model. warnings: reasons for doubt.
     """
@@ -57,31 +43,33 @@ class AttackResult:
 class Attack(ABC):
     """An attack is a frozen dataclass that you call: x_adv = attack(model, x, y).
 
-    threat: what the attacker may do. loss: "ce", "margin", or any function (logits, labels) -> (N,) to climb.
-    stop: "success" ends an example's search at its first success (evaluation); "never" lets every example take all
-    its steps and returns the iterate of highest loss (training, transfer, curves).
     mode: "eval" attacks the model in eval mode, "keep" in whatever mode it is.
     The global random generator is neither read nor advanced.
     """
 
-    threat: ThreatModel
-    loss: Loss | str = field(default="ce", kw_only=True)
-    stop: Stop = field(default="success", kw_only=True)
     mode: Mode = field(default="eval", kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threat, ThreatModel):
-            raise TypeError(f'threat must be a ThreatModel, such as ThreatModel("linf", 8/255); found {self.threat!r}')
-        if isinstance(self.loss, str) and self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {sorted(LOSSES)} or a function; found {self.loss!r}")
-        if self.stop not in ("success", "never"):
-            raise ValueError(f'stop must be "success" or "never"; found {self.stop!r}')
         if self.mode not in ("eval", "keep"):
             raise ValueError(f'mode must be "eval" or "keep"; found {self.mode!r}')
 
     @abstractmethod
     def _attack(self, search: Search, start: Tensor | None) -> None:
         """Offer points to the search. `start`: images to begin from, or None for the attack's own."""
+
+    @abstractmethod
+    def _search(self, victim: Victim, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
+                on_step: StepObserver | None, offset: int) -> Search:
+        """The search over one batch."""
+
+    @abstractmethod
+    def _distance(self, x_adv: Tensor, x: Tensor, success: Tensor) -> Tensor:
+        """(N,) float64 for the result."""
+
+    @property
+    def _samples(self) -> int:
+        """How often the model is asked at each point; see `Victim`."""
+        return 1
 
     def __call__(self, model: Classifier, x: Tensor, y: Tensor, target: Tensor | None = None, *,
                  index: Tensor | None = None, start: Tensor | None = None, batch_size: int | None = None) -> Tensor:
@@ -111,52 +99,55 @@ class Attack(ABC):
         if batch_size is not None:
             check_count("batch_size", batch_size)
         index = check_index(index, x)
-        victim = Victim(model)
+        victim = Victim(model, self._samples)
         parts: list[Search] = []
         size = batch_size or self._default_batch(x, victim, on_step)
-        with held_still(model, self.mode):
+        with held_still(model, self.mode), victim.layout:
             x, y = (t.clone() if t.is_inference() else t.detach() for t in (x, y))
             for first in range(0, len(x), size):
-                rows = slice(first, first + size)
-                search = self._begin(victim, x[rows], y[rows], None if target is None else target[rows],
-                                     index[rows], on_step, first)
+                part = slice(first, first + size)
+                search = self._begin(victim, x[part], y[part], None if target is None else target[part],
+                                     index[part], on_step, first)
                 if len(search.standing()):
-                    self._attack(search, None if start is None else start[rows].detach().to(search.x))
-                search.x = search.best.to(x.device)  # the batch travels back; only its result is kept
+                    self._attack(search, None if start is None else start[part].detach().to(search.x))
+                search.x = search.best.to(x.device).contiguous()  # the batch travels back; only its result is kept
                 parts.append(search)
-        return self._result(x, parts, victim.calls)
+            doubts = _warnings(parts, len(x)) + changed_mode(model, self.mode)
+        return self._result(x, parts, victim.calls, doubts)
 
     def _default_batch(self, x: Tensor, victim: Victim, on_step: StepObserver | None) -> int:
         # In train mode examples can depend on each other, and an observer expects a step to show everybody.
         if len(x) and on_step is None and self.mode == "eval" and victim.device(x).type == "cpu":
-            return max(32, _CACHE_VALUES // x[0].numel())
+            return default_batch(x, victim.device(x))
         return max(1, len(x))
 
     def _begin(self, victim: Victim, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
                on_step: StepObserver | None, offset: int) -> Search:
-        x = x.to(victim.device(x))
-        labels = (y if target is None else target).to(x.device)
-        goal = Goal(LOSSES[self.loss] if isinstance(self.loss, str) else self.loss, labels, target is not None)
-        search = Search(victim, self.threat, x, goal, index, self.stop, on_step, offset)
+        device = victim.device(x)
+        x = x.to(device, copy=True)  # a model that works in place must not reach the caller's images
+        y, target = y.to(device), None if target is None else target.to(device)
         victim.expect((y,) if target is None else (y, target))
-        if self.stop == "success":
-            search.success = goal.reached(victim.logits(x))  # already successful: comes back untouched
-            search.queries += 1
+        search = self._search(victim, victim.layout.arrange(x), y, target, index, on_step, offset)
+        if search.stop != "never":
+            search.success = search.goal.reached(search.clean_logits())  # already successful: comes back untouched
+            search.best_loss[search.success] = torch.inf if search.stop == "success" else 0.0
+            search.finished = search.success.clone()
         return search
 
-    def _result(self, x: Tensor, parts: list[Search], calls: int) -> AttackResult:
+    def _result(self, x: Tensor, parts: list[Search], calls: int, doubts: tuple[AttackWarning, ...]) -> AttackResult:
         def join(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
             return torch.cat([t.to(x.device) for t in tensors]) if tensors else torch.empty(0, dtype=dtype)
 
         x_adv = torch.cat([p.x for p in parts]) if parts else x.clone()
+        success = join([p.success for p in parts], torch.bool)
         return AttackResult(
             x_adv=x_adv,
-            success=join([p.success for p in parts], torch.bool),
-            distance=self.threat.distance(x_adv, x),
+            success=success,
+            distance=self._distance(x_adv, x, success),
             calls=calls,
             queries=join([p.queries for p in parts], torch.int64),
             gradients=join([p.gradients for p in parts], torch.int64),
-            warnings=_warnings(parts, len(x)),
+            warnings=doubts,
         )
 
 
@@ -164,19 +155,10 @@ def _warnings(parts: list[Search], n: int) -> tuple[AttackWarning, ...]:
     """Only images that were not broken count: a success needs no excuse."""
     blind = sum(int((p.blind & ~p.success).sum()) for p in parts)
     broken_off = sum(int((p.not_a_number & ~p.success).sum()) for p in parts)
-    warnings = []
-    if blind:
-        warnings.append(AttackWarning(
-            "zero gradient",
-            f"for {blind} of {n} images the loss had a gradient of exactly zero at a start, so these were not really "
-            f'attacked. Logits that saturate the softmax do this (try loss="margin"), and so do steps that autograd '
-            f"cannot see through (rounding, thresholds). Do not count these images as robust.",
-        ))
-    if broken_off:
-        warnings.append(AttackWarning(
-            "not a number",
-            f"for {broken_off} of {n} images the model's answer or gradient held NaN or infinities on the way, which "
-            f"the attack cannot follow. Look for a square root, logarithm or division at zero in the model. Do not "
-            f"count these images as robust.",
-        ))
-    return tuple(warnings)
+    counts = (("zero gradient", blind), ("not a number", broken_off))
+    return tuple(doubt(kind, images, n) for kind, images in counts if images)
+
+
+def default_batch(x: Tensor, device: torch.device) -> int:
+    """Images that travel together: on a CPU as many as its caches hold."""
+    return max(32, _CACHE_VALUES // x[0].numel()) if device.type == "cpu" else 250

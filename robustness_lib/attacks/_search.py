@@ -1,4 +1,4 @@
-"""The one loop discipline that gradient attacks share.
+"""The one loop discipline that attacks share.
 
 A batch of examples, those still standing, the best found for each so far, and what was spent. Finished examples
 leave the batch, but only when enough have finished to pay for it: each new batch shape costs a kernel re-plan on
@@ -8,39 +8,55 @@ the CPU, and asking how many are left costs a wait on a GPU.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from robustness_lib.attacks._victim import Victim
-from robustness_lib.losses import Loss
+from robustness_lib.losses import Loss, PairLoss
+from robustness_lib.shapes import per_example, rows
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["Goal", "Run", "Search", "Step", "StepObserver", "climb"]
+__all__ = ["Goal", "Run", "Search", "Step", "StepObserver", "look_now", "next_classes"]
 
-_LEAVE = 1 / 8  # finished examples leave once they are this share of the batch
+_LEAVE = 1 / 16  # finished examples leave once they are this share of the batch
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What the attack wants. Untargeted: any class but the label. Targeted: one class."""
+    """What the attack wants. Untargeted: any class but the label. Targeted: one class.
 
-    loss: Loss
-    labels: Tensor  # (N,) true labels, or the targets
-    targeted: bool
+    toward: (N,) for a loss on pairs, the class that the label is to lose to; success is still any of the above.
+    """
+
+    loss: Loss | PairLoss
+    y: Tensor  # (N,) true labels
+    target: Tensor | None = None  # (N,)
+    toward: Tensor | None = None  # (N,)
 
     def __getitem__(self, rows: Tensor) -> Goal:
-        return Goal(self.loss, self.labels[rows], self.targeted)
+        def pick(labels: Tensor | None) -> Tensor | None:
+            return None if labels is None else labels[rows]
+
+        return Goal(self.loss, self.y[rows], pick(self.target), pick(self.toward))
+
+    def pull(self, toward: Tensor) -> Goal:
+        return replace(self, toward=toward)
 
     def value(self, logits: Tensor) -> Tensor:
         """Per-example loss to climb: (N,)."""
-        return -self.loss(logits, self.labels) if self.targeted else self.loss(logits, self.labels)
+        if self.toward is not None:
+            return self.loss(logits, self.y, self.toward)  # type: ignore[call-arg]
+        if self.target is not None:
+            return -self.loss(logits, self.target)  # type: ignore[call-arg]
+        return self.loss(logits, self.y)  # type: ignore[call-arg]
 
     def reached(self, logits: Tensor) -> Tensor:
         """(N,) bool. An answer with NaN in it is no answer and counts for nobody."""
-        hit = logits.argmax(1) == self.labels
-        return (hit if self.targeted else ~hit) & ~logits.isnan().any(1)
+        prediction = logits.argmax(1)
+        hit = prediction != self.y if self.target is None else prediction == self.target
+        return hit & ~logits.isnan().any(1)
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,8 @@ class Search:
 
     stop="success": an example is finished at its first success, and that point is kept; of one that resists, the
     point of highest loss. stop="never": nobody finishes, and the point of highest loss is kept in any case.
+    stop="nearest": the success nearest to x is kept, x itself where there is none; an example is finished once it
+    has a success within the threat model.
     """
 
     def __init__(self, victim: Victim, threat: ThreatModel, x: Tensor, goal: Goal, index: Tensor, stop: str,
@@ -73,107 +91,142 @@ class Search:
         self.best = x.clone()
         self.best_loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self.success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.finished = torch.zeros_like(self.success)
         self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.gradients = torch.zeros_like(self.queries)
         self.blind = torch.zeros_like(self.success)  # gradient exactly zero at a start
         self.not_a_number = torch.zeros_like(self.success)  # NaN in an answer or a gradient
+        self._clean: Tensor | None = None
+
+    def clean_logits(self) -> Tensor:
+        """The model's answer on x itself (N, K), asked for once."""
+        if self._clean is None:
+            self._clean = self.victim.logits(self.x)
+            self.queries += self.victim.samples
+        return self._clean
 
     def standing(self) -> Tensor:
         """Positions of the examples that still need work."""
-        everybody = torch.ones_like(self.success) if self.stop == "never" else ~self.success
-        return everybody.nonzero()[:, 0]
+        return (~self.finished).nonzero()[:, 0]
 
 
 class Run:
-    """One pass over some examples of a search, packed together: what the loop touches at each step is contiguous."""
+    """One pass over some examples of a search, packed together: what the loop touches at each step is contiguous.
 
-    _STATE = ("best", "best_loss", "success", "queries", "gradients", "blind", "not_a_number")
+    `best`, `best_loss` and `success` are this run's own; `commit` keeps of each example the better of run and search.
+    """
+
+    _STATE = ("best", "best_loss", "success", "finished", "queries", "gradients", "blind", "not_a_number")
     best: Tensor
     best_loss: Tensor
     success: Tensor
+    finished: Tensor
     queries: Tensor
     gradients: Tensor
     blind: Tensor
     not_a_number: Tensor
 
-    def __init__(self, search: Search, rows: Tensor, restart: int = 0) -> None:
-        self.search, self.restart = search, restart
-        self._pack(rows)
-
-    def _pack(self, rows: Tensor) -> None:
-        self.rows, self.x, self.goal = rows, self.search.x[rows], self.search.goal[rows]
-        self.project = self.search.threat.projection(self.x)
+    def __init__(self, search: Search, rows: Tensor, restart: int = 0, goal: Goal | None = None) -> None:
+        """goal: (for the whole search) instead of the search's own."""
+        self.search, self.restart, self.rows = search, restart, rows
+        self.x, self.goal = search.x[rows], (goal or search.goal)[rows]
+        self.project = search.threat.projection(self.x)
         for name in self._STATE:
-            setattr(self, name, getattr(self.search, name)[rows])
+            setattr(self, name, getattr(search, name)[rows])
+        self.best = self.x.clone()
+        self.best_loss = torch.full_like(self.best_loss, -torch.inf)
+        self.success = torch.zeros_like(self.success)
 
-    def standing(self) -> Tensor:
-        """(M,) bool."""
-        return torch.ones_like(self.success) if self.search.stop == "never" else ~self.success
+    @property
+    def index(self) -> Tensor:
+        """The examples' numbers in their data set, on the CPU."""
+        return self.search.index[self.rows.cpu()]
 
     def gradient(self, x_adv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, climbed loss, and the loss's gradient with NaN as 0: a NaN would walk out of every ball and box."""
         logits, loss, gradient = self.search.victim.gradient(x_adv, self.goal.value)
-        standing = self.standing()
-        self.gradients += standing
+        standing = ~self.finished
+        self.gradients += standing * self.search.victim.samples
         # A sum is NaN where an entry is; infinities of both signs make one too, and are as suspect.
-        self.not_a_number |= gradient.flatten(1).sum(1).isnan() & standing
+        self.not_a_number |= rows(gradient, gradient).sum(1).isnan() & standing
         return logits, loss, torch.nan_to_num(gradient)
 
     def note_blind(self, gradient: Tensor) -> None:
         """Remember who starts without a gradient to follow."""
-        self.blind |= (gradient == 0).flatten(1).all(1) & self.standing() & ~self.not_a_number
+        self.blind |= (gradient == 0).flatten(1).all(1) & ~self.finished & ~self.not_a_number
 
-    def offer(self, step: int, x_adv: Tensor, loss: Tensor, logits: Tensor) -> None:
-        """Keep x_adv[i] (M, ...) for each example where it beats what that example has."""
-        success, standing = self.goal.reached(logits), self.standing()
-        rank = loss if self.search.stop == "never" else torch.where(success, torch.inf, loss)
-        better = standing & ((rank > self.best_loss) | (success & (self.search.stop == "success")))
-        mask = better.view(-1, *[1] * (x_adv.ndim - 1))
-        torch.where(mask, x_adv, self.best, out=self.best)
+    def offer(self, step: int, x_adv: Tensor, loss: Tensor, logits: Tensor) -> Tensor:
+        """Keep x_adv[i] (M, ...) for each example where it beats what that example has. Returns where: (M,) bool."""
+        success, standing = self.goal.reached(logits), ~self.finished
+        rank = self._rank(x_adv, loss, success)
+        better = standing & (rank > self.best_loss)
+        torch.where(per_example(better, x_adv), x_adv, self.best, out=self.best)
         self.best_loss = torch.where(better, rank, self.best_loss)
         self.success = torch.where(better, success, self.success)
-        self.queries += standing
+        self.count(logits, standing)
+        self.finish()
+        self.show(step, x_adv, loss, success)
+        return better
+
+    def _rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
+        if self.search.stop == "never":
+            return loss
+        if self.search.stop == "success":
+            return torch.where(success, torch.inf, loss)
+        distance = self.search.threat.distance(x_adv, self.x).to(loss)
+        return torch.where(success, -distance, -torch.inf)
+
+    def finish(self) -> None:
+        """Who needs no further step."""
+        if self.search.stop == "success":
+            self.finished = self.success
+        elif self.search.stop == "nearest":
+            self.finished = self.success & (self.best_loss >= -self.search.threat.eps)
+
+    def count(self, logits: Tensor, standing: Tensor) -> None:
+        """An answer was spent on those standing."""
+        self.queries += standing * self.search.victim.samples
         self.not_a_number |= logits.isnan().any(1) & standing
+
+    def show(self, step: int, x_adv: Tensor, loss: Tensor, success: Tensor) -> None:
         if self.search.observer is not None:
             rows = self.rows.cpu() + self.search.offset
-            self.search.observer(Step(self.restart, step, rows, x_adv.detach(), loss, success))
+            self.search.observer(Step(self.restart, step, rows, x_adv.detach().contiguous(), loss, success))
 
-    def drop_finished(self, x_adv: Tensor) -> Tensor:
-        """Let the finished leave, if they are enough. Returns the x_adv of those that remain."""
-        keep = self.standing().nonzero()[:, 0]
+    def drop_finished(self) -> Tensor | None:
+        """Let the finished leave, if they are enough. Returns the positions (in this run) of those that remain, by
+        which the attack must pick from its own tensors, or None if nobody left."""
+        keep = (~self.finished).nonzero()[:, 0]
         if len(keep) > (1 - _LEAVE) * len(self.rows):
-            return x_adv
+            return None
         self.commit()
-        self._pack(self.rows[keep])
-        return x_adv[keep]
+        self.rows, self.x, self.goal = self.rows[keep], self.x[keep], self.goal[keep]
+        self.project = self.search.threat.projection(self.x)
+        for name in self._STATE:
+            setattr(self, name, getattr(self, name)[keep])
+        return keep
 
     def commit(self) -> None:
         """Write what was found back to the search."""
-        for name in self._STATE:
-            getattr(self.search, name)[self.rows] = getattr(self, name)
+        search, rows = self.search, self.rows
+        for name in ("queries", "gradients", "blind", "not_a_number"):
+            getattr(search, name)[rows] = getattr(self, name)
+        better = self.best_loss > search.best_loss[rows]
+        search.best[rows] = torch.where(per_example(better, self.best), self.best, search.best[rows])
+        search.best_loss[rows] = torch.where(better, self.best_loss, search.best_loss[rows])
+        search.success[rows] = torch.where(better, self.success, search.success[rows])
+        search.finished[rows] |= self.finished
 
 
-def climb(run: Run, x_adv: Tensor, steps: int, step_size: float) -> None:
-    """Projected steepest ascent from x_adv (M, ...), offering every iterate.
-
-    Costs `steps` gradients and one forward pass more, for the last iterate.
-    """
-    for step in range(steps):
-        logits, loss, gradient = run.gradient(x_adv)
-        run.offer(step, x_adv, loss, logits)
-        if step == 0:
-            run.note_blind(gradient)
-        x_adv = run.project(run.search.threat.steepest_step(gradient, step_size).add_(x_adv))
-        if run.search.stop == "success" and _look_now(step):
-            x_adv = run.drop_finished(x_adv)
-            if len(x_adv) == 0:
-                return
-    logits = run.search.victim.logits(x_adv)
-    run.offer(steps, x_adv, run.goal.value(logits), logits)
-    run.commit()
+def next_classes(search: Search, count: int) -> list[Tensor]:
+    """The classes that follow the label in the clean logits, nearest first: `count` of them, or all, each (N,)."""
+    logits = search.clean_logits()
+    others = logits.scatter(1, search.goal.y[:, None], -torch.inf)
+    return list(others.topk(min(count, logits.shape[1] - 1), dim=1).indices.unbind(1))
 
 
-def _look_now(step: int) -> bool:
-    """Most examples that break at all break at once: look after steps 1, 2, 4, 8, then after every eighth."""
+def look_now(step: int) -> bool:
+    """Most examples that break at all break at once: look after each of the first four steps, after every second up
+    to the sixteenth, then after every fourth."""
     done = step + 1
-    return done % 8 == 0 or done & (done - 1) == 0
+    return done <= 4 or done % (2 if done <= 16 else 4) == 0

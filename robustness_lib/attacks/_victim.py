@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.attacks._inputs import check_logits
+from robustness_lib.attacks._layout import ChannelsLast
 
-__all__ = ["Classifier", "Mode", "Victim", "held_still"]
+__all__ = ["Classifier", "Mode", "NoGradient", "Victim", "held_still"]
 
 Classifier = Callable[[Tensor], Tensor]
 Mode = Literal["eval", "keep"]
@@ -50,12 +51,21 @@ def held_still(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
                     buffer.copy_(value)
 
 
-class Victim:
-    """Counts what an attack spends. `calls`: batches sent through the model."""
+class NoGradient(ValueError):
+    """The model's answer does not depend on its input as autograd sees it."""
 
-    def __init__(self, model: Classifier) -> None:
-        self.model = model
+
+class Victim:
+    """Counts what an attack spends. `calls`: batches sent through the model.
+
+    samples: how often a point is asked for its answer, for models that answer at random: logits, loss and gradient
+    are then means over the draws (expectation over transformation; Athalye et al. 2018, arXiv 1707.07397).
+    """
+
+    def __init__(self, model: Classifier, samples: int = 1) -> None:
+        self.model, self.samples = model, samples
         self.calls = 0
+        self.layout = ChannelsLast(model)
         self._unchecked: tuple[Tensor, ...] | None = None
         first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         self._device = None if first is None else first.device
@@ -72,35 +82,57 @@ class Victim:
     def logits(self, x: Tensor) -> Tensor:
         """Logits (N, K), without a graph."""
         with torch.no_grad():
-            return self._ask(x)
+            total = self._ask(x)
+            for _ in range(1, self.samples):
+                total = total + self._ask(x)
+        return total if self.samples == 1 else total / self.samples
 
     def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, K), loss per example (N,), and the loss's gradient with respect to x: (N, ...).
+        """Logits (N, K), loss per example (N,), and the loss's gradient with respect to x: (N, ...)."""
+        first, *others = (self._gradient_once(x, loss) for _ in range(self.samples))
+        if not others:
+            return first
+        logits, values, gradient = (torch.stack(draws).mean(0) for draws in zip(first, *others, strict=True))
+        return logits, values, gradient
 
-        The loss is summed, not averaged: an average would make an example's gradient depend on the batch size.
-        """
+    def _gradient_once(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss is summed, not averaged: an average would make an example's gradient depend on the batch size."""
         x = x.detach().requires_grad_()
         logits = self._ask(x)
         values = loss(logits)
-        gradient = torch.autograd.grad(values.sum(), x, allow_unused=True)[0] if values.requires_grad else None
+        try:
+            gradient = torch.autograd.grad(values.sum(), x, allow_unused=True)[0] if values.requires_grad else None
+        except RuntimeError as error:
+            if not self.layout.blames(error):
+                raise
+            self.layout.undo()
+            return self._gradient_once(x, loss)
         if gradient is None:
-            raise ValueError(
+            raise NoGradient(
                 "the model's output does not depend on its input as autograd sees it (the model detaches, converts to "
                 "numpy, runs under no_grad, or is constant), so there is no gradient to follow"
             )
         return logits.detach(), values.detach(), gradient
 
     def _ask(self, x: Tensor) -> Tensor:
-        self.calls += 1
+        version = x._version
         try:
-            logits = self.model(x)
+            logits = self.model(x if self.layout.active else x.contiguous())
         except RuntimeError as error:
+            if self.layout.blames(error):
+                self.layout.undo()
+                return self._ask(x)
+            self.calls += 1
             if self._dtype in (None, x.dtype):
                 raise
             raise TypeError(
                 f"the model's parameters are {self._dtype} and the images {x.dtype}, and the model failed on them "
                 f"({error}). Convert one of the two: x.float(), or model.double()."
             ) from error
+        self.calls += 1
+        if x._version != version:
+            raise ValueError("the model changes its input in place, so nobody knows what it answered to; "
+                             "write z = (z - mean) / std and not z.sub_(mean).div_(std)")
         if self._unchecked is not None:
             check_logits(logits, x, self._unchecked)
             self._unchecked = None

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustness_lib.attacks._attack import Attack
+from robustness_lib.attacks._bounded import BoundedAttack
 from robustness_lib.attacks._search import Run, Search
 
 __all__ = ["FGSM"]
 
 
 @dataclass(frozen=True)
-class FGSM(Attack):
+class FGSM(BoundedAttack):
     """One step of length ε along the gradient's sign (L∞) or direction (L2), clipped to the box.
 
     Best possible for the loss's linearization at x, where the gradient is not zero and the box does not bind; hence
@@ -22,7 +22,7 @@ class FGSM(Attack):
 
     def _attack(self, search: Search, start: Tensor | None) -> None:
         run = Run(search, search.standing())
-        begin = run.x if start is None else run.project(start[run.rows])
+        begin = run.x if start is None else self._given_start(run, start)
         _, _, gradient = run.gradient(begin)
         run.note_blind(gradient)
         run.queries += 1  # the pass that gave the gradient

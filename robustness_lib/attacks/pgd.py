@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustness_lib.attacks._attack import Attack
+from robustness_lib.attacks._bounded import BoundedAttack
 from robustness_lib.attacks._inputs import check_count
-from robustness_lib.attacks._search import Run, Search, climb
+from robustness_lib.attacks._search import Run, Search, look_now
 
 __all__ = ["PGD"]
 
 
 @dataclass(frozen=True)
-class PGD(Attack):
+class PGD(BoundedAttack):
     """`steps` steepest steps of the threat model's norm, each projected onto ball ∩ box.
 
     step_size: in pixel units; None means 2.5·ε/steps (with ε no larger than the pixel box), enough to cross the ball
@@ -48,12 +48,31 @@ class PGD(Attack):
             if len(rows) == 0:
                 return
             run = Run(search, rows, restart)
-            climb(run, self._start(run, start), self.steps, step_size)
+            _climb(run, self._start(run, start), self.steps, step_size)
 
     def _start(self, run: Run, start: Tensor | None) -> Tensor:
         if start is not None and run.restart == 0:
-            return run.project(start[run.rows])
-        if not self.random_start:
-            return run.x
-        index = run.search.index[run.rows.cpu()]
-        return run.search.threat.random_point(run.x, seed=self.seed, index=index, step=run.restart)
+            return self._given_start(run, start)
+        return self._random_start(run, seed=self.seed, step=run.restart) if self.random_start else run.x
+
+
+def _climb(run: Run, x_adv: Tensor, steps: int, step_size: float) -> None:
+    """Projected steepest ascent from x_adv (M, ...), offering every iterate.
+
+    Costs `steps` gradients and one forward pass more, for the last iterate.
+    """
+    for step in range(steps):
+        logits, loss, gradient = run.gradient(x_adv)
+        run.offer(step, x_adv, loss, logits)
+        if step == 0:
+            run.note_blind(gradient)
+        x_adv = run.project(run.search.threat.steepest_step(gradient, step_size).add_(x_adv))
+        if run.search.stop == "success" and look_now(step):
+            keep = run.drop_finished()
+            if keep is not None:
+                x_adv = x_adv[keep]
+            if len(x_adv) == 0:
+                return
+    logits = run.search.victim.logits(x_adv)
+    run.offer(steps, x_adv, run.goal.value(logits), logits)
+    run.commit()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import platformdirs
+
+from robustness_lib.files import write_whole
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -31,16 +33,10 @@ def folders() -> list[Path]:
 
 
 def write_npz(path: Path, arrays: Arrays) -> None:
-    """Write whole or not at all: under a temporary name first, so that a kill leaves no half file there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write whole or not at all."""
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_whole(path, content.getvalue())
 
 
 def read_npz(path: Path, keys: Sequence[str]) -> Arrays:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from robustness_lib.files import write_whole
 from robustness_lib.models.cnn import small_cnn, tiny_cnn
 from robustness_lib.models.mlp import mlp
 
@@ -81,15 +81,8 @@ def save_pretrained(name: str, model: nn.Module, about: dict[str, Any], *, dtype
     if len(content) > 2_000_000:
         raise ValueError(f"{name}.safetensors would be {len(content) / 1e6:.2f} MB; a shipped file has 2 MB at most")
     about = about | {"file": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}}
-    folder.mkdir(exist_ok=True, parents=True)
-    _write(folder / f"{name}.safetensors", content)
-    _write(folder / f"{name}.json", (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    write_whole(folder / f"{name}.safetensors", content)
+    write_whole(folder / f"{name}.json", (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _build(architecture: dict[str, Any]) -> nn.Module:

@@ -23,12 +23,13 @@ _STYLE = Path(__file__).with_name("epsilon_slider.css")
 
 def epsilon_slider(
     model: nn.Module | Sequence[Frame], x: Tensor | None = None, y: Tensor | int | None = None, attack: Any = None,
-    epsilons: Sequence[float] | None = None, classes: Sequence[str] | None = None,
+    epsilons: Sequence[float] | None = None, classes: Sequence[str] | None = None, *, name: str = "ε",
 ) -> ipywidgets.VBox:
     """Clean image, perturbation, adversarial image and class bars for one image, under a slider over ε.
 
     The same widget moves in JupyterLab and in the built page. Arguments as in `epsilon_frames`; frames that are
-    already there can be passed instead: `epsilon_slider(frames)`.
+    already there can be passed instead: `epsilon_slider(frames)`. name: what the slider runs over, where the frames
+    are a kind of their own that differs in something else (their `eps_text` is what the handle says).
     """
     if not isinstance(model, Sequence):
         if x is None or y is None or attack is None or epsilons is None:
@@ -41,8 +42,8 @@ def epsilon_slider(
     # HTML and not Image: it carries alt text, follows dark mode, and weighs a few kilobytes.
     stack = ipywidgets.Stack([ipywidgets.HTML(frame_html(frame)) for frame in frames], selected_index=0)
     slider = ipywidgets.SelectionSlider(
-        options=[(frame.eps_text, i) for i, frame in enumerate(frames)], index=0, description="ε",
-        layout={"width": "100%"}, style={"description_width": "1.5em"},
+        options=[(frame.eps_text, i) for i, frame in enumerate(frames)], index=0, description=name,
+        layout={"width": "100%"}, style={"description_width": f"{0.5 + len(name):g}em"},
     )
     ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
     style = ipywidgets.HTML(f"<style>{_STYLE.read_text(encoding='utf-8')}</style>", layout={"display": "none"})

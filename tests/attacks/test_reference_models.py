@@ -4,13 +4,15 @@ WK17a (Wong and Kolter's MNIST net): a mixed-integer solver found the exact robu
 the 10,000 test images. No attack may go below; a good PGD ends close above.
 """
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from robustness_lib import ThreatModel, data
-from robustness_lib.attacks import FGSM, PGD
+from robustness_lib.attacks import FAB, FGSM, PGD, AutoAttack, AutoPGD, SquareAttack
 
 pytestmark = pytest.mark.reference
 
@@ -101,3 +103,39 @@ def test_one_step_breaks_less_than_many(net, real_data):
     many = PGD(ThreatModel("linf", eps), steps=steps).run(model, x, y).success
     assert one.sum() < many.sum()
     assert (one & ~many).sum() <= 1
+
+
+@pytest.mark.parametrize(("name", "n"), [("wk17a", 300), ("trades", 150)])
+def test_auto_attack_gives_the_verdicts_of_the_reference_implementation(reference_models, real_data, name, n):
+    """All but two, per image. To break more is no fault; to leave more standing is one."""
+    model, eps, _ = load(reference_models, name)
+    x, y, _ = data.load("mnist", n=n)
+    recorded = json.loads((reference_models / f"ref_aa_{name}_{n}.json").read_text())
+    clean, robust = (torch.tensor(recorded[key][:n], dtype=torch.bool) for key in ("clean", "robust"))
+    assert recorded["eps"] == eps
+    result = AutoAttack(ThreatModel("linf", eps)).run(model, x, y)
+    assert torch.equal(result.clean, clean)
+    assert (result.robust & ~robust).sum() <= 2
+    assert result.robust.sum() <= robust.sum()
+    assert [w.kind for w in result.warnings] in ([], ["Square found more"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", [
+    AutoPGD(ThreatModel("linf", 0.1)), AutoPGD(ThreatModel("linf", 0.1), loss="targeted-dlr"),
+    FAB("linf", stop_within=0.1), SquareAttack(ThreatModel("linf", 0.1)),
+], ids=["apgd-ce", "apgd-t", "fab-t", "square"])
+def test_no_attack_goes_below_the_exact_accuracy_on_the_whole_test_set(reference_models, real_data, attack):
+    model, eps, _ = load(reference_models, "wk17a")
+    x, y, _ = data.load("mnist")
+    result = attack.run(model, x, y)
+    broken = result.success & (result.distance <= eps * (1 + 1e-5) + 1e-6)
+    assert int((~broken).sum()) >= 9562
+    assert int((~broken).sum()) <= 9620
+
+
+@pytest.mark.slow
+def test_auto_attack_does_not_go_below_the_exact_accuracy_on_the_whole_test_set(reference_models, real_data):
+    model, eps, _ = load(reference_models, "wk17a")
+    x, y, _ = data.load("mnist")
+    assert 9562 <= int(AutoAttack(ThreatModel("linf", eps)).run(model, x, y).robust.sum()) <= 9570

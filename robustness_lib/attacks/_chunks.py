@@ -1,0 +1,122 @@
+"""A long attack on disk, chunk by chunk, so that a killed run goes on where it was.
+
+A folder: `header.json` says what is attacked, and one file holds each finished chunk. Every file is written whole or
+not at all and never changed, so there is no moment at which a kill does harm: the next run asks for the same chunks
+in the same order, and those that are there need no work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustness_lib.attacks._victim import Classifier
+from robustness_lib.files import write_whole
+
+__all__ = ["Chunks", "fingerprint", "model_fingerprint"]
+
+Content = dict[str, Any]
+
+
+class Chunks:
+    """header: what is attacked; a folder that was begun with another one is refused. answers: the model's logits on
+    a few images (or None, for a model that answers at random): they catch what a fingerprint cannot see.
+
+    Raises ValueError, naming what differs.
+    """
+
+    def __init__(self, folder: Path | None, header: dict[str, str], answers: Tensor | None) -> None:
+        self.folder = folder
+        if folder is None:
+            return
+        mine = header | {"answers": None if answers is None else answers.double().tolist()}
+        path = folder / "header.json"
+        if not path.exists():
+            if folder.exists() and any(folder.iterdir()) and not all(f.suffix == ".part" for f in folder.iterdir()):
+                raise ValueError(f"{folder} holds other files and no state of an attack; name an empty or new folder")
+            write_whole(path, (json.dumps(mine, indent=1) + "\n").encode())
+            return
+        theirs = _read_header(path)
+        different = [key for key in header if theirs.get(key) != header[key]]
+        if not different and not _agree(theirs.get("answers"), mine["answers"]):
+            different = ["model (it answers differently)"]
+        if different:
+            raise ValueError(
+                f"the state in {folder} belongs to another run: not the same {', '.join(different)}. Go on with what "
+                f"it was begun with, name another folder, or delete this one to begin again."
+            )
+
+    def get(self, name: str, work: Callable[[], Content]) -> Content:
+        """The chunk of this name: from disk where it is there, else done now and kept."""
+        if self.folder is None:
+            return work()
+        path = self.folder / f"{name}.npz"
+        if path.exists():
+            return _read_chunk(path)
+        content = work()
+        file = io.BytesIO()
+        arrays = {key: value.numpy() for key, value in content.items() if isinstance(value, Tensor)}
+        rest = {key: value for key, value in content.items() if not isinstance(value, Tensor)}
+        np.savez(file, allow_pickle=False, rest=np.array(json.dumps(rest)), **arrays)
+        write_whole(path, file.getvalue())
+        return content
+
+
+def fingerprint(*parts: Tensor | str) -> str:
+    """sha256 over tensors (type, shape and values) and text."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            value = part.detach().cpu().contiguous()
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.numpy().tobytes())
+        else:
+            digest.update(part.encode())
+    return digest.hexdigest()
+
+
+def model_fingerprint(model: Classifier) -> str:
+    """Of every parameter and buffer, and of the structure as printed (addresses left out). A plain function has
+    only its name: `Chunks` compares answers too."""
+    if not isinstance(model, nn.Module):
+        return fingerprint(getattr(model, "__qualname__", type(model).__name__))
+    named = [*model.named_parameters(), *model.named_buffers()]
+    structure = re.sub(r"0x[0-9a-f]+", "", repr(model))
+    return fingerprint(structure, *(part for name, value in named for part in (name, value)))
+
+
+def _agree(theirs: Any, mine: Any) -> bool:
+    if theirs is None or mine is None:
+        return theirs is mine
+    a, b = np.array(theirs), np.array(mine)
+    # Other kernels on another machine round differently; another model is further away than that.
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-3, atol=1e-3 * max(1e-12, float(np.abs(b).max()))))
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(header, dict):
+            raise ValueError("not a mapping")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as the state of an attack ({error}); delete the folder to begin "
+                         f"again") from error
+    return header
+
+
+def _read_chunk(path: Path) -> Content:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content: Content = json.loads(str(file["rest"]))
+            return content | {key: torch.from_numpy(file[key]) for key in file.files if key != "rest"}
+    except Exception as error:  # a damaged zip raises many kinds
+        raise ValueError(f"{path} is damaged ({error}); delete it, and its images are attacked again") from error

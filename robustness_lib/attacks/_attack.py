@@ -104,6 +104,7 @@ class Attack(ABC):
         size = batch_size or self._default_batch(x, victim, on_step)
         with held_still(model, self.mode), victim.layout:
             x, y = (t.clone() if t.is_inference() else t.detach() for t in (x, y))
+            victim.expect((y,) if target is None else (y, target))
             for first in range(0, len(x), size):
                 part = slice(first, first + size)
                 search = self._begin(victim, x[part], y[part], None if target is None else target[part],
@@ -126,11 +127,10 @@ class Attack(ABC):
         device = victim.device(x)
         x = x.to(device, copy=True)  # a model that works in place must not reach the caller's images
         y, target = y.to(device), None if target is None else target.to(device)
-        victim.expect((y,) if target is None else (y, target))
         search = self._search(victim, victim.layout.arrange(x), y, target, index, on_step, offset)
         if search.stop != "never":
             search.success = search.goal.reached(search.clean_logits())  # already successful: comes back untouched
-            search.best_loss[search.success] = torch.inf if search.stop == "success" else 0.0
+            search.best_rank[search.success] = torch.inf if search.stop == "success" else 0.0
             search.finished = search.success.clone()
         return search
 
@@ -153,10 +153,13 @@ class Attack(ABC):
 
 def _warnings(parts: list[Search], n: int) -> tuple[AttackWarning, ...]:
     """Only images that were not broken count: a success needs no excuse."""
-    blind = sum(int((p.blind & ~p.success).sum()) for p in parts)
-    broken_off = sum(int((p.not_a_number & ~p.success).sum()) for p in parts)
-    counts = (("zero gradient", blind), ("not a number", broken_off))
-    return tuple(doubt(kind, images, n) for kind, images in counts if images)
+    warnings = {str(note): note for part in parts for note in part.notes}
+    for kind, seen in (("zero gradient", "blind"), ("not a number", "not_a_number")):
+        marks = [(getattr(part, seen) & ~part.success).cpu() for part in parts]
+        images = torch.cat(marks).nonzero()[:, 0].tolist() if marks else []
+        if images:
+            warnings[kind] = doubt(kind, images, n)
+    return tuple(warnings.values())
 
 
 def default_batch(x: Tensor, device: torch.device) -> int:

@@ -11,8 +11,10 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,8 @@ class Chunks:
         self.folder = folder
         if folder is None:
             return
+        if folder.is_file():
+            raise ValueError(f"{folder} is a file; the state of an attack is a folder")
         mine = header | {"answers": None if answers is None else answers.double().tolist()}
         path = folder / "header.json"
         if not path.exists():
@@ -45,6 +49,8 @@ class Chunks:
                 raise ValueError(f"{folder} holds other files and no state of an attack; name an empty or new folder")
             write_whole(path, (json.dumps(mine, indent=1) + "\n").encode())
             return
+        for half in folder.glob("*.part"):  # left behind by a kill
+            half.unlink(missing_ok=True)
         theirs = _read_header(path)
         different = [key for key in header if theirs.get(key) != header[key]]
         if not different and not _agree(theirs.get("answers"), mine["answers"]):
@@ -78,20 +84,48 @@ def fingerprint(*parts: Tensor | str) -> str:
         if isinstance(part, Tensor):
             value = part.detach().cpu().contiguous()
             digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            digest.update(value.numpy().tobytes())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
         else:
             digest.update(part.encode())
     return digest.hexdigest()
 
 
 def model_fingerprint(model: Classifier) -> str:
-    """Of every parameter and buffer, and of the structure as printed (addresses left out). A plain function has
-    only its name: `Chunks` compares answers too."""
-    if not isinstance(model, nn.Module):
-        return fingerprint(getattr(model, "__qualname__", type(model).__name__))
-    named = [*model.named_parameters(), *model.named_buffers()]
-    structure = re.sub(r"0x[0-9a-f]+", "", repr(model))
-    return fingerprint(structure, *(part for name, value in named for part in (name, value)))
+    """Of what decides a model's answers, as far as it can be seen: parameters, buffers and plain settings of every
+    submodule, the structure as printed, and what a function has closed over. `Chunks` compares answers too."""
+    return fingerprint(*_parts(model))
+
+
+def _parts(thing: object, inside: tuple[int, ...] = ()) -> Iterator[Tensor | str]:
+    inside = (*inside, id(thing))  # a function may close over itself
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, nn.Module):
+        yield re.sub(r"0x[0-9a-f]+", "", repr(thing))  # no addresses
+        for name, value in (*thing.named_parameters(), *thing.named_buffers()):
+            yield from (name, value)
+        for name, module in thing.named_modules():
+            settings = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+            yield from (f"{name}.{key}={value!r}" for key, value in settings.items()
+                        if key != "training" and isinstance(value, (bool, int, float, str, tuple)))
+    elif isinstance(thing, partial):
+        for part in (thing.func, *thing.args, *thing.keywords.values()):
+            yield from _parts(part, inside)
+    elif isinstance(thing, MethodType):
+        yield from _parts(thing.__func__, inside)
+        yield from _parts(thing.__self__, inside)
+    elif isinstance(thing, FunctionType):
+        yield thing.__qualname__
+        yield from _parts(thing.__code__)
+        for cell in thing.__closure__ or ():
+            if id(cell.cell_contents) not in inside:
+                yield from _parts(cell.cell_contents, inside)
+    elif isinstance(thing, CodeType):
+        for constant in thing.co_consts:
+            yield from _parts(constant)
+    else:
+        plain = isinstance(thing, (bool, int, float, str, tuple))
+        yield repr(thing) if plain else type(thing).__qualname__
 
 
 def _agree(theirs: Any, mine: Any) -> bool:

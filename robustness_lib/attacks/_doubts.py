@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from robustness_lib.attacks._victim import Classifier, Mode
 
-__all__ = ["AttackWarning", "changed_mode", "doubt", "looks_like_probabilities", "square_ahead", "varies"]
+__all__ = ["AttackWarning", "changed_mode", "doubt", "looks_like_probabilities",
+           "modes_seen", "square_ahead", "varies"]
 
 _TEXT = {
     "zero gradient":
@@ -21,6 +24,9 @@ _TEXT = {
         "for {images} of {of} images the model's answer or gradient held NaN or infinities on the way, which the "
         "attack cannot follow. Look for a square root, logarithm or division at zero in the model. Do not count "
         "these images as robust.",
+    "one loss blind":
+        "a note only: for {images} of {of} images this loss had a gradient of exactly zero at a start (logits that "
+        "saturate the softmax do this). Another attack of the ensemble had a gradient there.",
     "changed mode":
         "the model switched parts of itself to training mode while it was attacked (it calls .train() in its forward "
         "pass?), so the attack met another model than evaluation does: dropout, or batch statistics that mix the "
@@ -38,8 +44,8 @@ _TEXT = {
         "goes into the softmax.",
     "Square ahead":
         "Square, which uses no gradients, broke {images} of {of} images that the gradient attacks had left standing. "
-        "That is more than chance, and a sign that the gradients are masked. Do not trust the gradient attacks on "
-        "this model; look for saturated, shattered or random gradients, and attack through them.",
+        "Gradient attacks should not leave that many, which is a sign that the gradients are masked. Do not trust them "
+        "on this model; look for saturated, shattered or random gradients, and attack through them.",
     "Square found more":
         "a note only: Square broke {images} of {of} images that the gradient attacks had left standing. A few are "
         "usual on honest models.",
@@ -55,20 +61,28 @@ _TEXT = {
 
 @dataclass(frozen=True)
 class AttackWarning:
-    """Something that makes a verdict doubtful, and what to do about it. images: how many it concerns (0: the model)."""
+    """Something that makes a verdict doubtful, and what to do about it.
+
+    rows: positions of the images that it concerns; none where it concerns the model.
+    """
 
     kind: str
     message: str
-    images: int = 0
+    rows: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def images(self) -> int:
+        """How many images it concerns."""
+        return len(self.rows)
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
 
 
-def doubt(kind: str, images: int = 0, of: int = 0, *, during: str = "") -> AttackWarning:
+def doubt(kind: str, rows: Sequence[int] = (), of: int = 0, *, during: str = "") -> AttackWarning:
     """The warning of this kind. during: the attack that saw it."""
-    text = _TEXT[kind].format(images=images, of=of)
-    return AttackWarning(kind, f"{during}: {text}" if during else text, images)
+    text = _TEXT[kind].format(images=len(rows), of=of)
+    return AttackWarning(kind, f"{during}: {text}" if during else text, tuple(rows))
 
 
 def changed_mode(model: Classifier, mode: Mode) -> tuple[AttackWarning, ...]:
@@ -78,27 +92,48 @@ def changed_mode(model: Classifier, mode: Mode) -> tuple[AttackWarning, ...]:
     return (doubt("changed mode"),)
 
 
+@contextmanager
+def modes_seen(model: Classifier) -> Iterator[set[str]]:
+    """Names of the submodules that run in training mode while this is open, also if they are set back afterwards."""
+    training: set[str] = set()
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        yield training
+        return
+
+    def note(name: str, module: nn.Module, inputs: object) -> None:
+        if module.training:
+            training.add(name)
+
+    hooks = [module.register_forward_pre_hook(partial(note, name)) for name, module in model.named_modules()]
+    try:
+        yield training
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def looks_like_probabilities(logits: Tensor) -> tuple[AttackWarning, ...]:
     """logits: (N, K). By chance, logits of one image may; of all images, hardly."""
-    sums = logits.double().sum(1)
-    alike = bool((logits >= 0).all() & (logits <= 1).all() & ((sums - 1).abs() < 1e-3).all())
+    off = (logits.double().sum(1) - 1).abs()
+    slack = max(1e-3, logits.shape[1] * torch.finfo(torch.bfloat16).eps / 8)  # answers may come in half precision
+    alike = bool((logits >= 0).all() & (logits <= 1).all() & (off < slack).all())
     return (doubt("probabilities"),) if alike and len(logits) else ()
 
 
 def varies(first: Tensor, again: Tensor) -> tuple[AttackWarning, ...]:
     """Two answers (N, K) to the same images, in one batch shape: a fixed model repeats itself to rounding."""
-    scale = first.double().abs().amax().clamp(min=1e-12) if len(first) else torch.ones(())
-    apart = len(first) and bool(((first.double() - again.double()).abs().amax() / scale) > 1e-4)
-    return (doubt("random answers"),) if apart else ()
+    scale = first.double().abs().amax().clamp(min=1e-12)
+    return (doubt("random answers"),) if bool((first.double() - again.double()).abs().amax() / scale > 1e-4) else ()
 
 
-def square_ahead(broken: int, n: int) -> tuple[AttackWarning, ...]:
-    """Square broke `broken` of n images after the gradient attacks, which broke none of these.
+def square_ahead(broken: Sequence[int], n: int) -> tuple[AttackWarning, ...]:
+    """Square broke these of n images after the gradient attacks, which had broken none of them.
 
-    Alarming when it is more than chance (exact one-sided sign test on the images that one side alone broke, p < .01)
-    and at least two points of the whole.
+    An alarm when it is more than chance and at least two points of the whole. Chance: were either side as good at
+    the images that only one of them breaks, all of them would fall to Square with probability 2^-count (the exact
+    one-sided sign test), and that must be below .01. Fewer than seven are therefore never an alarm.
     """
-    if broken == 0:
+    if not broken:
         return ()
-    certain = binomtest(broken, broken, 0.5, alternative="greater").pvalue < 0.01
-    return (doubt("Square ahead" if certain and broken >= 0.02 * n else "Square found more", broken, n),)
+    alarm = 0.5 ** len(broken) < 0.01 and len(broken) >= 0.02 * n
+    return (doubt("Square ahead" if alarm else "Square found more", broken, n),)

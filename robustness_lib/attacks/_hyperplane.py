@@ -69,14 +69,16 @@ class Hyperplane:
     def _solve(self, goal: Tensor, room: Tensor) -> Tensor:
         """t (N,) with g(t) = goal, or the largest t where no t suffices."""
         t_before = g_before = torch.zeros_like(goal)
+        done = goal < 0  # nobody; each row ends by itself, so that it does not matter who shares the batch
         t = (goal / self.slope).clamp_(max=self.most)
         for _ in range(_ROUNDS):
             g = self._within(t, room).mul_(self.weight).sum(1)
             left = goal - g
             slope = ((g - g_before) / (t - t_before)).clamp_(min=0)
             chord = (t + left / slope).clamp_(max=self.most)
-            t_before, g_before, t = t, g, torch.where((left > _THERE * goal) & (t < self.most), chord, t)
+            t_before, g_before, t = t, g, torch.where(~done & (left > _THERE * goal) & (t < self.most), chord, t)
+            done = done | (left <= _NEAR_ENOUGH * goal) | (t_before >= self.most)
             # Asking is free on the CPU and a wait on a GPU.
-            if t.device.type == "cpu" and bool(((left <= _NEAR_ENOUGH * goal) | (t_before >= self.most)).all()):
+            if t.device.type == "cpu" and bool(done.all()):
                 return t
         return torch.where(torch.mul(room, self.weight, out=self.moved).sum(1) <= goal, self.most, t)

@@ -95,7 +95,7 @@ def check_logits(logits: object, x: Tensor, labels: tuple[Tensor, ...]) -> None:
     if classes < 2:
         raise ValueError(f'the loss needs at least 2 classes; found {classes}. {help_} (output="binary")')
     if torch.isnan(logits).any():
-        raise ValueError("the model returns NaN on the images as given: no verdict on it means anything")
+        raise ValueError("the model returns NaN on the first images it is shown: no verdict on it means anything")
     for label in labels:
         low, high = (int(v) for v in label.aminmax())
         if low < 0 or high >= classes:

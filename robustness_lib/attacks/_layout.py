@@ -47,7 +47,8 @@ class ChannelsLast:
         return images.contiguous(memory_format=torch.channels_last)
 
     def blames(self, error: RuntimeError) -> bool:
-        return self.active and "view size is not compatible" in str(error)
+        refusals = ("view size is not compatible", "Cannot view a tensor")  # the second is the compiler's
+        return self.active and any(words in str(error) for words in refusals)
 
     def undo(self) -> None:
         for weight, data in zip(self._weights, self._original, strict=False):

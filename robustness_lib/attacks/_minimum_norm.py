@@ -59,7 +59,7 @@ class NearestRun(Run):
             self.change = self.change[keep]
         return keep
 
-    def _rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
+    def rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
         return torch.where(success, -self.measure(x_adv), -torch.inf)
 
     def measure(self, x_adv: Tensor) -> Tensor:

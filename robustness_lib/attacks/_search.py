@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustness_lib.attacks._doubts import AttackWarning
 from robustness_lib.attacks._victim import Victim
 from robustness_lib.losses import Loss, PairLoss
 from robustness_lib.shapes import per_example, rows
@@ -89,13 +90,14 @@ class Search:
         self.victim, self.threat, self.x, self.goal, self.index, self.stop = victim, threat, x, goal, index, stop
         self.observer, self.offset = observer, offset
         self.best = x.clone()
-        self.best_loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        self.best_rank = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self.success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.finished = torch.zeros_like(self.success)
         self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.gradients = torch.zeros_like(self.queries)
         self.blind = torch.zeros_like(self.success)  # gradient exactly zero at a start
         self.not_a_number = torch.zeros_like(self.success)  # NaN in an answer or a gradient
+        self.notes: list[AttackWarning] = []  # reasons for doubt that the attack itself has met
         self._clean: Tensor | None = None
 
     def clean_logits(self) -> Tensor:
@@ -113,12 +115,12 @@ class Search:
 class Run:
     """One pass over some examples of a search, packed together: what the loop touches at each step is contiguous.
 
-    `best`, `best_loss` and `success` are this run's own; `commit` keeps of each example the better of run and search.
+    `best`, `best_rank` and `success` are this run's own; `commit` keeps of each example the better of run and search.
     """
 
-    _STATE = ("best", "best_loss", "success", "finished", "queries", "gradients", "blind", "not_a_number")
+    _STATE = ("best", "best_rank", "success", "finished", "queries", "gradients", "blind", "not_a_number")
     best: Tensor
-    best_loss: Tensor
+    best_rank: Tensor
     success: Tensor
     finished: Tensor
     queries: Tensor
@@ -134,7 +136,7 @@ class Run:
         for name in self._STATE:
             setattr(self, name, getattr(search, name)[rows])
         self.best = self.x.clone()
-        self.best_loss = torch.full_like(self.best_loss, -torch.inf)
+        self.best_rank = torch.full_like(self.best_rank, -torch.inf)
         self.success = torch.zeros_like(self.success)
 
     @property
@@ -158,30 +160,27 @@ class Run:
     def offer(self, step: int, x_adv: Tensor, loss: Tensor, logits: Tensor) -> Tensor:
         """Keep x_adv[i] (M, ...) for each example where it beats what that example has. Returns where: (M,) bool."""
         success, standing = self.goal.reached(logits), ~self.finished
-        rank = self._rank(x_adv, loss, success)
-        better = standing & (rank > self.best_loss)
+        rank = self.rank(x_adv, loss, success)
+        better = standing & (rank > self.best_rank)
         torch.where(per_example(better, x_adv), x_adv, self.best, out=self.best)
-        self.best_loss = torch.where(better, rank, self.best_loss)
+        self.best_rank = torch.where(better, rank, self.best_rank)
         self.success = torch.where(better, success, self.success)
         self.count(logits, standing)
         self.finish()
         self.show(step, x_adv, loss, success)
         return better
 
-    def _rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
+    def rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
         if self.search.stop == "never":
             return loss
-        if self.search.stop == "success":
-            return torch.where(success, torch.inf, loss)
-        distance = self.search.threat.distance(x_adv, self.x).to(loss)
-        return torch.where(success, -distance, -torch.inf)
+        return torch.where(success, torch.inf, loss)
 
     def finish(self) -> None:
         """Who needs no further step."""
         if self.search.stop == "success":
             self.finished = self.success
         elif self.search.stop == "nearest":
-            self.finished = self.success & (self.best_loss >= -self.search.threat.eps)
+            self.finished = self.success & (self.best_rank >= -self.search.threat.eps)
 
     def count(self, logits: Tensor, standing: Tensor) -> None:
         """An answer was spent on those standing."""
@@ -211,9 +210,9 @@ class Run:
         search, rows = self.search, self.rows
         for name in ("queries", "gradients", "blind", "not_a_number"):
             getattr(search, name)[rows] = getattr(self, name)
-        better = self.best_loss > search.best_loss[rows]
+        better = self.best_rank > search.best_rank[rows]
         search.best[rows] = torch.where(per_example(better, self.best), self.best, search.best[rows])
-        search.best_loss[rows] = torch.where(better, self.best_loss, search.best_loss[rows])
+        search.best_rank[rows] = torch.where(better, self.best_rank, search.best_rank[rows])
         search.success[rows] = torch.where(better, self.success, search.success[rows])
         search.finished[rows] |= self.finished
 

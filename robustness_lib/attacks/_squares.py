@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustness_lib.attacks._search import Run
-from robustness_lib.attacks._windows import Windows, as_images, memory
+from robustness_lib.attacks._windows import Windows, as_images, memory, write
 from robustness_lib.counter_random import bits
 from robustness_lib.shapes import per_example, rows
 
@@ -60,10 +60,10 @@ class Squares(ABC):
         loss, success, standing = run.goal.value(logits), run.goal.reached(logits), ~run.finished
         if run.search.observer is not None:
             run.show(step, x_adv.clone(), loss, success)
-        rank = run._rank(x_adv, loss, success)
-        better = standing & (rank > run.best_loss)
+        rank = run.rank(x_adv, loss, success)
+        better = standing & (rank > run.best_rank)
         self._settle(better)
-        run.best_loss = torch.where(better, rank, run.best_loss)
+        run.best_rank = torch.where(better, rank, run.best_rank)
         run.success = torch.where(better, success, run.success)
         run.count(logits, standing)
         run.finish()
@@ -105,13 +105,13 @@ class LinfSquares(Squares):
         # A window that holds these values already would waste the query: it gets the opposite signs.
         unchanged = (torch.where(up, high, low) == before).flatten(0, 1).all(0)
         after = torch.where(up ^ unchanged, high, low)
-        self.pixels.put_(window, after)
+        write(self.pixels, window, after)
         self._tried = window, before, after
         return self.run.best
 
     def _settle(self, better: Tensor) -> None:
         window, before, after = self._tried
-        self.pixels.put_(window, torch.where(better, after, before))
+        write(self.pixels, window, torch.where(better, after, before))
 
 
 class L2Squares(Squares):
@@ -153,9 +153,9 @@ class L2Squares(Squares):
         to, source = self.windows.at(draw[0], *size), self.windows.at(draw[1], *size)
         x_to, x_source = self.x_pixels.take(to), self.x_pixels.take(source)
         before = self.pixels.take(to)
-        self.pixels.put_(to, x_to)
+        write(self.pixels, to, x_to)
         moved = _squared(self.pixels.take(source) - x_source)  # what both windows share counts once, as `old`
-        self.pixels.put_(to, before)
+        write(self.pixels, to, before)
         old = before - x_to
         old_squared = _squared(old)
         inside = (old_squared + moved).sum(0)  # (N,)
@@ -167,8 +167,8 @@ class L2Squares(Squares):
         after = torch.addcmul(x_to, new, (wanted / (_squared(new) + _TINY)).sqrt_().mul_(shrink)).clamp_(0, 1)
         torch.lerp(self.x, self.run.best, per_example(shrink, self.x), out=self._tried)
         pixels = memory(self._tried)
-        pixels.put_(source, x_source)
-        pixels.put_(to, after)
+        write(pixels, source, x_source)
+        write(pixels, to, after)
         self._used_then = outside * shrink.square() + _squared(after - x_to).sum(0)
         return self._tried
 
@@ -192,14 +192,19 @@ def _squared(delta: Tensor) -> Tensor:
 
 
 def linf_sides(share: float, height: int, width: int) -> tuple[int, int]:
+    """A square of this share of the pixels; where the image is too narrow for it, as long as it must be."""
     side = max(1, round(math.sqrt(share * height * width)))
-    return min(side, height), min(side, width)
+    if side > height:
+        return height, max(1, round(share * width))
+    if side > width:
+        return max(1, round(share * height)), width
+    return side, side
 
 
 def l2_sides(share: float, height: int, width: int) -> tuple[int, int]:
-    side = max(3, round(math.sqrt(share * height * width)))
-    side += side % 2 == 0  # odd: the bump has a middle
-    return min(side, height), min(side, width)
+    """The same with odd sides of at least 3, so that the bump has a middle; limited to the image."""
+    down, across = (max(3, side + (side % 2 == 0)) for side in linf_sides(share, height, width))
+    return min(down, height), min(across, width)
 
 
 def _bumps(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:

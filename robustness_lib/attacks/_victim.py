@@ -98,7 +98,12 @@ class Victim:
     def _gradient_once(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The loss is summed, not averaged: an average would make an example's gradient depend on the batch size."""
         x = x.detach().requires_grad_()
-        logits = self._ask(x)
+        try:
+            logits = self._ask(x)
+        except RuntimeError as error:
+            if "Can't call numpy() on Tensor that requires grad" not in str(error):
+                raise
+            raise NoGradient(f"the model leaves PyTorch, so there is no gradient to follow ({error})") from error
         values = loss(logits)
         try:
             gradient = torch.autograd.grad(values.sum(), x, allow_unused=True)[0] if values.requires_grad else None
@@ -136,4 +141,5 @@ class Victim:
         if self._unchecked is not None:
             check_logits(logits, x, self._unchecked)
             self._unchecked = None
-        return logits
+        # Losses and distances are kept in the images' own type, also where the model computes in another.
+        return logits.to(x.dtype) if isinstance(logits, Tensor) else logits

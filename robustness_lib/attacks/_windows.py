@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["Windows", "as_images", "memory"]
+__all__ = ["Windows", "as_images", "memory", "write"]
 
 
 class Windows:
@@ -48,3 +48,11 @@ def as_images(x: Tensor) -> Tensor:
 def memory(images: Tensor) -> Tensor:
     """The pixels in the order that they lie in memory. images: dense, as all tensors here are."""
     return torch.as_strided(images, (images.numel(),), (1,))
+
+
+def write(pixels: Tensor, places: Tensor, values: Tensor) -> None:
+    """values (P, C, N) to these places of `memory`."""
+    if torch.are_deterministic_algorithms_enabled():
+        pixels[places] = values  # `put_` is refused then, though no place comes twice here
+    else:
+        pixels.put_(places, values)

@@ -19,6 +19,7 @@ from robustness_lib.attacks._doubts import (
     AttackWarning,
     doubt,
     looks_like_probabilities,
+    modes_seen,
     square_ahead,
     varies,
 )
@@ -41,8 +42,9 @@ _PROBE = 16  # images that are asked twice
 class StageReport:
     """One attack of the ensemble: on how many images it was tried, how many it broke, and what it spent.
 
-    calls: batches sent through the model; queries, gradients: forward and backward passes, summed over the images.
-    seconds: of the attack and its check, also of the parts that an earlier, killed run did.
+    calls: batches sent through the model; queries, gradients: forward and backward passes, summed over the images
+    (without the check of what was found; all 0 where the model has no gradient to follow). seconds: of the attack and
+    its check, also of the parts that an earlier, killed run did.
     """
 
     name: str
@@ -91,8 +93,9 @@ class AutoAttack:
     the margin takes their place, and a warning says so.
     seed: any whole number. mode: "eval" attacks the model in eval mode, "keep" in whatever mode it is.
 
-    Every adversarial image is asked about once more, in full float32, outside the attack; one that fails, or lies
-    outside the threat model, does not count. The verdict is an upper bound on robust accuracy, never a proof.
+    Everything runs in full float32, with TF32 and autocast off. Every adversarial image is asked about once more,
+    outside the attack; one that fails, or lies outside the threat model, does not count. The verdict is an upper bound
+    on robust accuracy, never a proof.
     """
 
     threat: ThreatModel
@@ -141,7 +144,7 @@ class AutoAttack:
         the same verdicts.
 
         Raises TypeError or ValueError for input that cannot be attacked (see `Attack.run`), and ValueError for a
-        state of another model, other data, another threat model, version, seed or batch size.
+        state of another model, other data, another threat model, other settings or another batch size.
         """
         check_images(x)
         check_labels(y, x)
@@ -153,8 +156,9 @@ class AutoAttack:
             return AutoAttackResult(x.clone(), nobody, nobody, (), torch.zeros(0, dtype=torch.float64), ())
         job = _Job(self, model, x, y, index, batch_size or default_batch(x, Victim(model).device(x)),
                    None if state is None else Path(state))
-        for name, attack in self.attacks(job.classes).items():
-            job.stage(name, attack)
+        if self.threat.eps > 0:
+            for name, attack in self.attacks(job.classes).items():
+                job.stage(name, attack)
         return job.result()
 
 
@@ -165,108 +169,128 @@ class _Job:
                  state: Path | None) -> None:
         self.settings, self.model, self.x, self.y, self.index, self.size = settings, model, x, y, index, size
         self.draws = _DRAWS if settings.version == "rand" else 1
-        logits = self._ask(x, y)
-        self.classes = logits.shape[1]
-        self.warnings = list(self._first_look(logits))
-        self.clean = logits.argmax(1).cpu() == y.cpu()
+        self.warnings: list[AttackWarning] = []
+        self.blind: dict[str, set[int]] = {}  # attack → images that it had no gradient for
+        answers = self._first_look()
+        self.classes = answers.shape[1]
+        self.chunks = Chunks(state, {} if state is None else {
+            "format": "1", "model": model_fingerprint(model), "data": fingerprint(x, y, index),
+            "threat": repr(settings.threat), "settings": f"{settings!r} {settings.attacks(self.classes)!r}",
+            "batch size": str(size),
+        }, None if self.draws > 1 or any(w.kind == "random answers" for w in self.warnings) else answers)
+        self.clean = self.chunks.get("clean", self._clean)["clean"]
         self.robust = self.clean.clone()
         self.x_adv = x.clone()
         self.broken_by: list[str | None] = [None] * len(x)
         self.stages: list[StageReport] = []
-        repeats = settings.version == "standard" and not any(w.kind == "random answers" for w in self.warnings)
-        self.chunks = Chunks(state, {
-            "format": "1", "model": model_fingerprint(model), "data": fingerprint(x, y, index),
-            "threat": repr(settings.threat), "version": settings.version, "seed": str(settings.seed),
-            "mode": settings.mode, "batch size": str(size),
-        }, logits[:_PROBE].cpu() if repeats else None)
 
-    def _ask(self, x: Tensor, y: Tensor) -> Tensor:
-        """Logits (N, K) on fresh passes in full float32, batch by batch."""
+    def _first_look(self) -> Tensor:
+        """Logits on a few images and on points near them; and what is odd about the model."""
+        few, y = self.x[:_PROBE], self.y[:_PROBE]
+        near = self.settings.threat.random_point(few, seed=self.settings.seed, index=self.index[:_PROBE])
+        probe, labels = torch.cat((few, near)), torch.cat((y, y))
+        with modes_seen(self.model) as training:
+            answers = self._ask(probe, labels, check=self.y)
+        if training and self.settings.mode == "eval":
+            self.warnings.append(doubt("changed mode"))
+        self.warnings += looks_like_probabilities(answers)
+        if self.draws == 1:
+            self.warnings += varies(answers, self._ask(probe, labels))
+        if answers.shape[1] < (4 if self.settings.version == "standard" else 3):
+            self.warnings.append(doubt("few classes", of=answers.shape[1]))
+        return answers
+
+    def _clean(self) -> Content:
+        return {"clean": self._ask(self.x, self.y).argmax(1) == self.y.cpu()}
+
+    def _ask(self, x: Tensor, y: Tensor, check: Tensor | None = None) -> Tensor:
+        """Logits (N, K) on fresh passes in full float32, batch by batch. check: labels to hold against K."""
         victim = Victim(self.model, self.draws)
-        device = victim.device(x)
+        if check is not None:
+            victim.expect((check,))
         with held_still(self.model, self.settings.mode), full_precision():
-            parts = []
-            for images, labels in zip(torch.split(x, self.size), torch.split(y, self.size), strict=True):
-                victim.expect((labels.to(device),))
-                parts.append(victim.logits(images.to(device, copy=True)).cpu())
-        return torch.cat(parts)
-
-    def _first_look(self, logits: Tensor) -> Iterable[AttackWarning]:
-        few = x, y = self.x[:_PROBE], self.y[:_PROBE]
-        yield from looks_like_probabilities(logits)
-        if self.settings.version == "standard":
-            yield from varies(self._ask(*few), self._ask(x, y))
-        if self.classes < (4 if self.settings.version == "standard" else 3):
-            yield doubt("few classes", of=self.classes)
+            return torch.cat([victim.logits(part.to(victim.device(x), copy=True)).cpu()
+                              for part in torch.split(x, self.size)])
 
     def stage(self, name: str, attack: Attack) -> None:
         survivors = self.robust.nonzero()[:, 0]
         spent: Counter[str] = Counter()
-        seconds = 0.0
-        doubts: Counter[str] = Counter()
+        seconds, doubts = 0.0, dict[str, list[int]]()
         for number, rows in enumerate(torch.split(survivors, self.size) if len(survivors) else ()):
             content = self.chunks.get(f"{name}-{number:05d}", partial(self._attack, attack, rows))
+            if not torch.equal(content["rows"], rows):
+                raise ValueError(f"the state holds {name} on other images than stand now; delete it and begin again")
             broken = rows[content["broken"]]
             self.robust[broken] = False
             self.x_adv[broken.to(self.x.device)] = content["x_adv"].to(self.x)
             for row in broken.tolist():
                 self.broken_by[row] = name
             spent.update(content["spent"])
-            doubts.update(content["doubts"])
+            for kind, images in content["doubts"].items():
+                doubts.setdefault(kind, []).extend(rows[images].tolist())
             seconds += content["seconds"]
+        self.blind[name] = set(doubts.pop("zero gradient", ()))
         self.stages.append(StageReport(name, len(survivors), int((~self.robust[survivors]).sum()), spent["calls"],
                                        spent["queries"], spent["gradients"], seconds))
         self.warnings += [doubt(kind, images, len(survivors), during=name) for kind, images in doubts.items()]
 
     def _attack(self, attack: Attack, rows: Tensor) -> Content:
+        """What one attack finds on the images of these rows; positions in it count within the rows."""
         began = time.perf_counter()
         there = rows.to(self.x.device)
         x, y = self.x[there], self.y[rows.to(self.y.device)]
+        content: Content = {"rows": rows, "broken": torch.zeros(len(rows), dtype=torch.bool), "x_adv": x[:0].cpu(),
+                            "spent": {}, "doubts": {}}
         try:
-            result = attack.run(self.model, x, y, index=self.index[rows], batch_size=self.size)
+            with full_precision():
+                result = attack.run(self.model, x, y, index=self.index[rows], batch_size=self.size)
         except NoGradient:
-            return {"broken": torch.zeros(len(rows), dtype=torch.bool), "x_adv": x[:0].cpu(), "spent": {},
-                    "doubts": {"no gradient": len(rows)}, "seconds": time.perf_counter() - began}
-        found = result.success & (result.distance <= self.settings.threat.eps * (1 + 1e-5) + 1e-6).to(x.device)
-        broken = found.cpu().clone()
-        if broken.any():
-            broken[broken.clone()] = self._confirmed(result.x_adv[found], x[found], y[found.to(y.device)])
-        doubts = {warning.kind: warning.images for warning in result.warnings}
-        if unconfirmed := int(found.sum() - broken.sum()):
-            doubts["not confirmed"] = unconfirmed
-        return {
-            "broken": broken, "x_adv": result.x_adv[broken.to(x.device)].cpu(), "doubts": doubts,
-            "spent": {"calls": result.calls, "queries": int(result.queries.sum()),
-                      "gradients": int(result.gradients.sum())},
-            "seconds": time.perf_counter() - began,
-        }
+            return content | {"doubts": {"no gradient": list(range(len(rows)))},
+                              "seconds": time.perf_counter() - began}
+        eps = self.settings.threat.eps
+        found = (result.success.cpu() & (result.distance <= eps * (1 + 1e-5) + 1e-6).cpu()).nonzero()[:, 0]
+        x_adv, confirmed = self._confirmed(result.x_adv, x, y, found)
+        content["broken"][found[confirmed]] = True
+        content["doubts"] = {warning.kind: list(warning.rows) for warning in result.warnings}
+        if not confirmed.all():
+            content["doubts"]["not confirmed"] = found[~confirmed].tolist()
+        spent = {"calls": result.calls, "queries": int(result.queries.sum()), "gradients": int(result.gradients.sum())}
+        return content | {"x_adv": x_adv.cpu(), "spent": spent, "seconds": time.perf_counter() - began}
 
-    def _confirmed(self, x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """(M,) bool, on the CPU: inside the threat model, and wrong when asked again."""
-        threat = self.settings.threat
-        inside = threat.distance(x_adv, x) <= threat.eps * (1 + 1e-5) + 1e-6
-        box = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
+    def _confirmed(self, x_adv: Tensor, x: Tensor, y: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        """The points of `found` that are wrong when asked again, and which of them those are: (M,) bool."""
+        if len(found) == 0:
+            return x_adv[:0].cpu(), torch.zeros(0, dtype=torch.bool)
+        there = found.to(x.device)
+        x_adv = self.settings.threat.project(x_adv[there], x[there])  # the attack's rounding is not the attacker's due
+        y = y[found.to(y.device)]
         logits = self._ask(x_adv, y)
         wrong = (logits.argmax(1) != y.cpu()) & ~logits.isnan().any(1)
-        return wrong & (inside & box).cpu()
+        return x_adv[wrong.to(x.device)], wrong
 
     def result(self) -> AutoAttackResult:
-        square = next((stage for stage in self.stages if stage.name == "square"), None)
-        unable = any(w.kind == "no gradient" for w in self.warnings)
-        warnings = _merged(self.warnings, len(self.x))
-        if square is not None and not unable:
-            warnings += square_ahead(square.broken, len(self.x))
         return AutoAttackResult(
             x_adv=self.x_adv, clean=self.clean.to(self.x.device), robust=self.robust.to(self.x.device),
             broken_by=tuple(self.broken_by), distance=self.settings.threat.distance(self.x_adv, self.x),
-            stages=tuple(self.stages), warnings=warnings,
+            stages=tuple(self.stages), warnings=tuple(self._all_warnings()),
         )
 
-
-def _merged(warnings: Iterable[AttackWarning], n: int) -> tuple[AttackWarning, ...]:
-    """What concerns the model and not an attack is said once."""
-    seen: dict[str, AttackWarning] = {}
-    for warning in warnings:
-        once = warning.kind in ("changed mode", "no gradient")
-        seen.setdefault(warning.kind if once else str(warning), doubt(warning.kind) if once else warning)
-    return tuple(seen.values())
+    def _all_warnings(self) -> Iterable[AttackWarning]:
+        n, once = len(self.x), {"changed mode", "no gradient"}  # these are about the model, not about one attack
+        said = set()
+        for warning in self.warnings:
+            if warning.kind in once and warning.kind not in said:
+                yield doubt(warning.kind)
+            elif warning.kind not in once:
+                yield warning
+            said.add(warning.kind)
+        standing = set(self.robust.nonzero()[:, 0].tolist())
+        climbing = [name for name in self.blind if name != "square"]
+        everywhere = standing.intersection(*(self.blind[name] for name in climbing)) if climbing else set()
+        if everywhere:
+            yield doubt("zero gradient", sorted(everywhere), n)
+        for name in climbing:
+            if only_here := sorted((self.blind[name] & standing) - everywhere):
+                yield doubt("one loss blind", only_here, n, during=name)
+        if "no gradient" not in said:
+            yield from square_ahead([row for row, by in enumerate(self.broken_by) if by == "square"], n)

@@ -64,9 +64,9 @@ class AutoPGD(BoundedAttack):
                 if len(rows) == 0:
                     return
                 run = Run(search, rows, number, goal)
-                given = start is not None and restart == 0
-                self._climb(run, self._given_start(run, start) if given and start is not None
-                            else self._random_start(run, seed=self.seed, step=number))
+                begin = (self._given_start(run, start) if start is not None and restart == 0
+                         else self._random_start(run, seed=self.seed, step=number))
+                self._climb(run, begin)
 
     def _goals(self, search: Search) -> Iterator[Goal]:
         if self.loss not in PAIR_LOSSES:
@@ -121,7 +121,7 @@ class _Ascent:
     rises: Tensor  # steps since the last checkpoint that raised the loss
     step_size: Tensor
     halved: Tensor  # at the last checkpoint
-    best_loss_then: Tensor  # at the last checkpoint
+    best_rank_then: Tensor  # at the last checkpoint
 
     @classmethod
     def begin(cls, start: Tensor, loss: Tensor, gradient: Tensor, step_size: float) -> _Ascent:
@@ -137,9 +137,9 @@ class _Ascent:
     def check(self, run: Run, enough: float) -> None:
         """Halve where too few steps helped, or where the best loss stood still at the step size of the last check;
         continue there from the best point."""
-        stalled = ~self.halved & (self.best_loss_then >= run.best_loss)
+        stalled = ~self.halved & (self.best_rank_then >= run.best_rank)
         self.halved = (self.rises <= enough) | stalled
-        self.best_loss_then = run.best_loss
+        self.best_rank_then = run.best_rank
         self.rises = torch.zeros_like(self.rises)
         self.step_size = torch.where(self.halved, self.step_size / 2, self.step_size)
         mask = per_example(self.halved, self.x_adv)

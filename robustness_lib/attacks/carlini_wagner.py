@@ -170,5 +170,5 @@ class _Round(NearestRun):
         self.offer(step, x_adv, margin, logits)
         return self.goal.reached(logits) & ~self.finished
 
-    def _rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
+    def rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
         return torch.where(success, -self.length, -torch.inf)

@@ -88,7 +88,7 @@ class FAB(MinimumNormAttack):
 
     def _random_start(self, run: NearestRun) -> Tensor:
         limit = self.stop_within or _RESTART_WITHIN[self.norm]
-        nearest = -run.search.best_loss[run.rows]  # ∞ where there is none
+        nearest = -run.search.best_rank[run.rows]  # ∞ where there is none
         radius = nearest.clamp(max=limit) / 2
         draw = bulk_uniform if self.norm == "linf" else bulk_normal
         noise = draw(run.x.shape[1:], seed=self.seed, index=run.index, step=run.restart, dtype=run.x.dtype).to(run.x)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from robustness_lib.attacks._bounded import BoundedAttack
+from robustness_lib.attacks._doubts import AttackWarning
 from robustness_lib.attacks._search import Run, Search
 from robustness_lib.attacks._victim import Classifier
 from robustness_lib.attacks.pgd import PGD
@@ -51,12 +52,13 @@ class Transfer(BoundedAttack):
         begin = None if start is None else start[run.rows].contiguous()
         attack = replace(self.attack or PGD(self.threat, steps=40), stop="never")
         try:
-            found = attack(self.surrogate, run.x.contiguous(), run.goal.y, run.goal.target,
-                           index=run.index, start=begin)
+            found = attack.run(self.surrogate, run.x.contiguous(), run.goal.y, run.goal.target,
+                               index=run.index, start=begin)
         except (TypeError, ValueError) as error:
             error.add_note("(This was the attack on the surrogate, not on the victim.)")
             raise
-        x_adv = run.search.victim.layout.arrange(found)
+        search.notes += [AttackWarning(w.kind, f"on the surrogate: {w.message}", w.rows) for w in found.warnings]
+        x_adv = run.search.victim.layout.arrange(found.x_adv)
         logits = search.victim.logits(x_adv)
         run.offer(1, x_adv, run.goal.value(logits), logits)
         run.commit()

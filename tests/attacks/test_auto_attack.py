@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,7 @@ def test_verification_runs_in_full_float32_outside_autocast():
         torch.backends.cudnn.conv.fp32_precision = before
     assert seen[0] == (False, False, "ieee", "ieee")  # the first clean pass
     assert (False, False, "ieee", "ieee") in seen[20:]  # the check of what was found
-    assert any(autocast for _, autocast, _, _ in seen)  # the attack itself runs as the caller has set things
+    assert all(look[1:] == (False, "ieee", "ieee") for look in seen)  # and so do the attacks
 
 
 # A state on disk
@@ -177,31 +178,98 @@ def changed(model, x, y):
         "version": (Quick(THREAT, version="rand"), model, x, y, {}),
         "seed": (Quick(THREAT, seed=1), model, x, y, {}),
         "mode": (Quick(THREAT, mode="keep"), model, x, y, {}),
+        "settings of the attacks": (Weak(THREAT), model, x, y, {}),
         "batch size": (Quick(THREAT), model, x, y, {"batch_size": 9}),
     }
 
 
-@pytest.mark.parametrize("what", ["model", "data", "threat", "version", "seed", "mode", "batch size"])
-def test_a_state_of_something_else_is_refused(tmp_path, what):
+class Weak(AutoAttack):
+    def attacks(self, classes):
+        return {"apgd-ce": AutoPGD(self.threat, steps=1)}
+
+
+@pytest.mark.parametrize(("what", "says"), [
+    ("model", "model"), ("data", "data"), ("threat", "threat"), ("version", "settings"), ("seed", "settings"),
+    ("mode", "settings"), ("settings of the attacks", "settings"), ("batch size", "batch size"),
+])
+def test_a_state_of_something_else_is_refused(tmp_path, what, says):
     model, x, y = problem(n=16)
     Quick(THREAT).run(model, x, y, batch_size=8, state=tmp_path)
     attack, *arguments, options = changed(model, x, y)[what]
-    with pytest.raises(ValueError, match=f"not the same .*{what}"):
+    with pytest.raises(ValueError, match=f"not the same .*{says}"):
         attack.run(*arguments, **{"batch_size": 8, **options}, state=tmp_path)
 
 
 def test_a_plain_function_that_answers_otherwise_is_refused(tmp_path):
     net, x, y = problem(n=16)
+    hidden = {"scale": 1.0}
 
-    def wrap(scale):
-        def model(z):
-            return scale * net(z)
-        return model
+    def model(z):
+        return hidden["scale"] * net(z)
 
-    Quick(THREAT).run(wrap(1.0), x, y, state=tmp_path)
-    Quick(THREAT).run(wrap(1.00001), x, y, state=tmp_path)  # another machine's rounding is not another model
+    Quick(THREAT).run(model, x, y, state=tmp_path)
+    hidden["scale"] = 1.00001
+    Quick(THREAT).run(model, x, y, state=tmp_path)  # another machine's rounding is not another model
+    hidden["scale"] = 1.1
     with pytest.raises(ValueError, match="answers differently"):
-        Quick(THREAT).run(wrap(1.1), x, y, state=tmp_path)
+        Quick(THREAT).run(model, x, y, state=tmp_path)
+
+
+class Quantized(nn.Module):
+    """A setting that is no parameter, and that images on the coarser grid do not show."""
+
+    def __init__(self, net, levels):
+        super().__init__()
+        self.net, self.levels = net, levels
+
+    def forward(self, z):
+        return self.net(torch.round(z * self.levels) / self.levels + 0 * z)
+
+
+def test_settings_that_are_no_parameters_are_seen(tmp_path):
+    net, x, y = problem(n=16)
+    x = torch.round(x * 5) / 5
+    Quick(THREAT).run(Quantized(net, 5), x, y, state=tmp_path / "module")
+    with pytest.raises(ValueError, match="not the same model"):
+        Quick(THREAT).run(Quantized(net, 10), x, y, state=tmp_path / "module")
+    for name, first, second in (
+        ("closure", lambda z: Quantized(net, 5)(z), lambda z: Quantized(net, 10)(z)),
+        ("partial", partial(torch.nn.Module.__call__, Quantized(net, 5)),
+         partial(torch.nn.Module.__call__, Quantized(net, 10))),
+        ("method", Quantized(net, 5).forward, Quantized(net, 10).forward),
+    ):
+        Quick(THREAT).run(first, x, y, state=tmp_path / name)
+        with pytest.raises(ValueError, match="belongs to another run"):
+            Quick(THREAT).run(second, x, y, state=tmp_path / name)
+
+
+@pytest.mark.parametrize("version", ["standard", "rand"])
+def test_the_state_of_a_model_that_answers_at_random_keeps_images_and_verdicts_together(tmp_path, version):
+    model, x, y = problem()
+
+    def noisy(z):
+        return model(z) + 0.5 * torch.randn(len(z), 6)
+
+    torch.manual_seed(0)
+    attack = Quick(THREAT, version=version)
+    first = attack.run(noisy, x, y, batch_size=16, state=tmp_path)
+    for chunk in tmp_path.glob("*-*.npz"):
+        if not chunk.name.startswith("apgd-ce"):
+            chunk.unlink()  # as if killed after the first attack
+    again = attack.run(noisy, x, y, batch_size=16, state=tmp_path)
+    assert torch.equal(first.clean, again.clean)
+    assert (again.distance <= THREAT.eps + 1e-6).all()
+    kept = [by == "apgd-ce" for by in first.broken_by]
+    assert kept == [by == "apgd-ce" for by in again.broken_by]
+    assert torch.equal(first.x_adv[kept], again.x_adv[kept])
+
+
+def test_a_chunk_of_other_images_is_refused(tmp_path):
+    model, x, y = problem(n=32)
+    Quick(THREAT).run(model, x, y, batch_size=8, state=tmp_path)
+    (tmp_path / "apgd-ce-00001.npz").write_bytes((tmp_path / "apgd-ce-00000.npz").read_bytes())
+    with pytest.raises(ValueError, match="on other images than stand now"):
+        Quick(THREAT).run(model, x, y, batch_size=8, state=tmp_path)
 
 
 def test_damaged_and_foreign_folders_are_named(tmp_path):
@@ -209,6 +277,8 @@ def test_damaged_and_foreign_folders_are_named(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files"):
         Quick(THREAT).run(model, x, y, state=tmp_path)
+    with pytest.raises(ValueError, match="is a file"):
+        Quick(THREAT).run(model, x, y, state=tmp_path / "notes.txt")
     folder = tmp_path / "state"
     Quick(THREAT).run(model, x, y, state=folder)
     chunk = sorted(folder.glob("*.npz"))[0]
@@ -270,6 +340,7 @@ def test_a_kill_while_a_chunk_is_written_costs_only_that_chunk(tmp_path, monkeyp
     (tmp_path / "apgd-t-00000.npz.0123.part").write_bytes(b"half")  # what a kill would have left
     monkeypatch.undo()
     assert same(expected, Quick(THREAT).run(model, x, y, batch_size=8, state=tmp_path))
+    assert not list(tmp_path.glob("*.part"))
 
 
 # Warnings
@@ -305,22 +376,41 @@ def test_probabilities_are_noticed():
     assert kinds(result) == ["probabilities"]
 
 
-def test_a_model_without_gradients_is_still_tried_by_square():
+@pytest.mark.parametrize("leave", [lambda z: z.detach(), lambda z: torch.from_numpy(z.numpy())])
+def test_a_model_without_gradients_is_still_tried_by_square(leave):
     model, x, y = problem()
-    result = AutoAttack(THREAT).run(lambda z: model(z.detach()), x[:20], y[:20])
+    result = AutoAttack(THREAT).run(lambda z: model(leave(z)), x[:20], y[:20])
     assert kinds(result) == ["no gradient"]
     assert [stage.broken for stage in result.stages[:3]] == [0, 0, 0]
     assert result.stages[3].broken > 0
 
 
-def test_zero_gradients_are_reported_with_the_attack_that_met_them():
+def test_one_loss_that_saturates_is_a_note_and_changes_no_verdict():
     model, x, y = problem()
-    result = Quick(THREAT.with_eps(1e-3)).run(lambda z: 1e5 * model(z), x, y)
-    assert "zero gradient" in kinds(result)
-    assert "apgd-ce: for" in str(next(w for w in result.warnings if w.kind == "zero gradient"))
+    result = Quick(THREAT).run(lambda z: 1e5 * model(z), x, y)
+    assert kinds(result) == ["one loss blind"]
+    assert str(result.warnings[0]).startswith("one loss blind: apgd-ce: a note only: for")
+    assert result.robust[list(result.warnings[0].rows)].all()  # of those still standing
+    assert result.robust.sum() <= Quick(THREAT).run(model, x, y).robust.sum() + 1
 
 
-def test_a_change_of_mode_is_reported():
+def test_images_that_no_attack_has_a_gradient_for_are_an_alarm():
+    model, x, y = problem()
+    flat = x.mean((1, 2, 3)) > 0.5  # the model steps over a threshold and is flat for these
+
+    def half_flat(z):
+        steps = (z.mean((1, 2, 3)) > 0.5)[:, None]
+        return torch.where(steps, model(torch.round(4 * z) / 4 + 0 * z), model(z))
+
+    result = Quick(THREAT).run(half_flat, x, y)
+    (alarm,) = (w for w in result.warnings if w.kind == "zero gradient")
+    assert alarm.images == len(alarm.rows) > 5
+    assert flat[list(alarm.rows)].all()
+    assert result.robust[list(alarm.rows)].all()
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_change_of_mode_is_reported(back):
     class Training(nn.Module):
         def __init__(self):
             super().__init__()
@@ -329,14 +419,17 @@ def test_a_change_of_mode_is_reported():
 
         def forward(self, z):
             self.drop.train()
-            return self.net(z)
+            z = self.net(self.drop(z))
+            self.drop.train(not back)
+            return z
 
     _, x, y = problem()
     model = Training().eval()
     result = Quick(THREAT).run(model, x, y)
-    assert kinds(result) == ["changed mode"]
+    assert "changed mode" in kinds(result)
+    assert kinds(result).count("changed mode") == 1
     assert not model.drop.training
-    assert Quick(THREAT, mode="keep").run(model, x, y).warnings == ()
+    assert "changed mode" not in kinds(Quick(THREAT, mode="keep").run(model, x, y))
 
 
 def test_masked_gradients_make_square_do_better_and_that_is_an_alarm():
@@ -357,7 +450,7 @@ def test_masked_gradients_make_square_do_better_and_that_is_an_alarm():
 ])
 def test_when_square_ahead_is_an_alarm(broken, n, kind):
     """Seven on one side and none on the other is the first count with p = 2^-7 < .01; two points are the floor."""
-    assert [w.kind for w in square_ahead(broken, n)] == ([kind] if kind else [])
+    assert [w.kind for w in square_ahead(range(broken), n)] == ([kind] if kind else [])
 
 
 @pytest.mark.parametrize(("classes", "names"), [
@@ -373,6 +466,51 @@ def test_few_classes_fall_back_with_a_notice(classes, names):
         assert list(attack.attacks(classes).values())[1].loss == loss
         assert ("few classes" in kinds(result)) == ("margin" in loss)
         assert result.stages[0].attempted == 54
+
+
+# Kinds of models
+
+def test_half_precision_and_double_precision_inside_the_model():
+    model, x, y = problem()
+    reference = Quick(THREAT).run(model, x, y)
+    double = problem()[0].double()
+    result = Quick(THREAT).run(lambda z: double(z.double()), x, y)
+    assert result.x_adv.dtype == torch.float32
+    assert (result.robust != reference.robust).sum() <= 1
+    half = problem()[0].bfloat16()
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = half
+
+        def forward(self, z):
+            return self.net(z.bfloat16())
+
+    result = Quick(THREAT).run(Half(), x, y)
+    assert (result.robust != reference.robust).sum() <= 6
+    probabilities = Quick(THREAT).run(nn.Sequential(Half(), nn.Softmax(1)), x, y)
+    assert "probabilities" in kinds(probabilities)
+
+
+def test_under_deterministic_algorithms():
+    model, x, y = problem()
+    expected = Quick(THREAT).run(model, x, y)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert same(Quick(THREAT).run(model, x, y), expected)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_nothing_is_tried_where_nothing_is_allowed():
+    model, x, y = problem()
+    result = AutoAttack(ThreatModel("linf", 0.0)).run(model, x, y)
+    assert torch.equal(result.robust, result.clean)
+    assert result.stages == ()
+    tiny = Quick(ThreatModel("linf", 1e-7)).run(model, x, y)
+    assert torch.equal(tiny.robust, tiny.clean)
+    assert (tiny.distance <= 1.3e-7).all()
 
 
 # Input

@@ -108,6 +108,16 @@ def test_a_model_that_views_its_activations_is_attacked_as_it_is(wrap, attack):
     assert gradients or isinstance(attack, SquareAttack)
 
 
+@pytest.mark.parametrize("words", ["view size is not compatible with input tensor's size and stride",
+                                   "Cannot view a tensor with shape torch.Size([2, 3]) and strides (3, 1)"])
+def test_refusals_in_both_wordings_are_recognized(words):
+    with ChannelsLast(body()) as layout:
+        assert layout.blames(RuntimeError(words))
+        assert not layout.blames(RuntimeError("out of luck"))
+        layout.undo()
+        assert not layout.blames(RuntimeError(words))  # there is nothing left to undo
+
+
 def test_the_numbers_are_those_of_the_plain_order_up_to_rounding():
     x, y = images()
     model = body()

@@ -92,7 +92,7 @@ def test_results_do_not_depend_on_the_batch(name, targeted):
     shuffled = attack.run(model, x[order], y[order], target[order] if targeted else None, index=order)
     alone = attack.run(model, x[9:10], y[9:10], target[9:10] if targeted else None, index=torch.tensor([9]))
     for other, rows in ((pieces, slice(None)), (shuffled, order), (alone, [9])):
-        torch.testing.assert_close(other.x_adv, whole.x_adv[rows], atol=1e-5, rtol=0)
+        torch.testing.assert_close(other.x_adv, whole.x_adv[rows], atol=1e-5 if name == "cw" else 1e-9, rtol=0)
         assert torch.equal(other.success, whole.success[rows])
         assert torch.equal(other.queries, whole.queries[rows])
         assert torch.equal(other.gradients, whole.gradients[rows])

@@ -375,6 +375,47 @@ def test_parts_that_fit_the_cache_give_what_one_batch_gives():
     assert max(sizes) == 3600
 
 
+@each_attack
+def test_labels_of_every_batch_are_checked_before_any_work(name):
+    model, x, y, _ = problem()
+    y[-1] = 7
+    seen = []
+    model.register_forward_hook(lambda *_: seen.append(1))
+    with pytest.raises(ValueError, match=r"0 \.\.\. 4"):
+        ATTACKS[name](threat_of("linf")).run(model, x, y, batch_size=5)
+    assert len(seen) <= 1 + 11 * (name == "transfer")
+
+
+@each_attack
+def test_a_model_that_computes_in_another_precision_is_attacked_in_the_images_own(name):
+    model, x, y, _ = problem()
+    double = problem(torch.float64)[0]
+    result = ATTACKS[name](threat_of("linf")).run(lambda z: double(z.double()), x, y)
+    assert result.x_adv.dtype == torch.float32
+    assert (result.success != ATTACKS[name](threat_of("linf")).run(model, x, y).success).sum() <= 1
+
+
+@pytest.mark.cuda
+@takes_gradients
+def test_no_step_waits_for_the_device(name):
+    """Where nobody can finish, nothing is asked of the device between the first model call and the last."""
+    model, x, y, _ = problem()
+    model, calls = model.cuda(), []
+
+    def watch(*_):
+        calls.append(1)
+        torch.cuda.set_sync_debug_mode("error" if 2 < len(calls) < last else "default")
+
+    attack, last = ATTACKS[name](threat_of("linf"), stop="never"), 0
+    model.register_forward_pre_hook(watch)
+    try:
+        attack.run(model, x.cuda(), y.cuda())
+        last, _ = len(calls), calls.clear()
+        attack.run(model, x.cuda(), y.cuda())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.cuda
 @each_attack
 def test_batches_travel_to_the_models_device(name):

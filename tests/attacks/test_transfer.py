@@ -169,6 +169,15 @@ def test_wrong_settings_are_refused_in_words(surrogate, attack, error, words):
         Transfer(LINF, surrogate, attack)
 
 
+def test_what_the_surrogates_attack_warns_of_is_handed_on():
+    model, x, y = problem()
+    surrogate = mlp(5).double()
+    (warning,) = Transfer(LINF, lambda z: 1e7 * surrogate(z)).run(model, x, y).warnings
+    assert warning.kind == "zero gradient"
+    assert warning.message.startswith("on the surrogate: for ")
+    assert warning.images > 0
+
+
 def test_errors_of_the_surrogate_say_whose_they_are():
     model, x, y = problem()
     for surrogate, words in ((mlp(5, classes=2), r"labels must lie in 0 \.\.\. 1"),

@@ -40,6 +40,11 @@ def test_slider_and_stack_are_linked_in_the_page(frames: list[Frame]) -> None:
     assert any((link["source"], link["target"]) == expected for link in links)
 
 
+def test_the_slider_can_run_over_something_else(frames: list[Frame]) -> None:
+    assert part(epsilon_slider(frames), ipywidgets.SelectionSlider).description == "ε"
+    assert part(epsilon_slider(frames, name="queries"), ipywidgets.SelectionSlider).description == "queries"
+
+
 def test_the_call_with_a_model_shows_the_same(model: nn.Sequential, image: Tensor, frames: list[Frame]) -> None:
     stack = part(epsilon_slider(model, image, 2, ATTACK, EPSILONS, frames[0].classes), ipywidgets.Stack)
     assert [child.value for child in stack.children] == [frame_html(frame) for frame in frames]

@@ -44,7 +44,7 @@ def markdown(notebook: NotebookNode) -> str:
 
 
 def test_there_are_chapters() -> None:
-    assert {"00_why", "01_fgsm", "02_pgd"} <= {path.stem for path in CHAPTERS}
+    assert {"00_why", "01_fgsm", "02_pgd", "03_cw", "04_without_gradients"} <= {path.stem for path in CHAPTERS}
 
 
 def test_valid_with_an_id_for_each_cell(chapter: NotebookNode) -> None:

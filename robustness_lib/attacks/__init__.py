@@ -3,10 +3,11 @@
 from robustness_lib.attacks._attack import Attack, AttackResult
 from robustness_lib.attacks._bounded import BoundedAttack
 from robustness_lib.attacks._doubts import AttackWarning
+from robustness_lib.attacks._ensemble import AutoAttackResult, StageReport
 from robustness_lib.attacks._minimum_norm import MinimumNormAttack
 from robustness_lib.attacks._search import Step
 from robustness_lib.attacks._victim import held_still
-from robustness_lib.attacks.auto_attack import AutoAttack, AutoAttackResult, StageReport
+from robustness_lib.attacks.auto_attack import AutoAttack
 from robustness_lib.attacks.auto_pgd import AutoPGD
 from robustness_lib.attacks.carlini_wagner import CarliniWagnerL2
 from robustness_lib.attacks.fab import FAB

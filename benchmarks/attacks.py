@@ -1,8 +1,8 @@
 """Our attacks beside those of torchattacks, foolbox and the Adversarial Robustness Toolbox (ART).
 
-    python benchmarks/attacks.py                     every section but the last; writes results/attacks.json
+    python benchmarks/attacks.py                     all sections but the last two; writes results/attacks.json
     python benchmarks/attacks.py --only pgd square   these sections; the rest of the file stays
-    python benchmarks/attacks.py --reference         the last one too: other people's nets, about an hour
+    python benchmarks/attacks.py --reference         these too: other people's nets, about an hour
     python benchmarks/attacks.py --quick             a few images and steps, to see that it runs
     python benchmarks/attacks.py --plot              book/assets/attacks-peers.png, from the results
 
@@ -13,7 +13,7 @@ half a minute for a round is timed once. What counts as broken is judged here, b
 Each section is written as it ends, so a killed run keeps what it had.
 
 The peers: pip install -e ".[benchmark]", in an environment of its own, since torchattacks asks for a `requests` so old
-that jupyterlab refuses it. The sections `overhead` and `reference`, and the plot, need none of them.
+that jupyterlab refuses it. The sections `overhead`, `wk17a` and `trades`, and the plot, need none of them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +50,6 @@ from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, attacks, data, models
 from robustness_lib.files import write_whole
-from robustness_lib.intervals import Accuracy
 
 ROOT = Path(__file__).parent.parent
 RESULT, QUICK_RESULT = ROOT / "benchmarks/results/attacks.json", ROOT / "_build/attacks-quick.json"
@@ -310,32 +310,25 @@ def agreement(ours: Tensor, theirs: Tensor) -> Figures:
 
 # ---------------------------------------------------------------------------------------- section: reference models
 
-def reference(size: Size) -> Figures:
-    """AutoAttack on other people's nets, against the verdicts of the authors' implementation."""
+def reference(name: str, verdicts: str, size: Size) -> Figures:
+    """AutoAttack on one of other people's nets, against the verdicts of the authors' implementation."""
     folder = Path(os.environ.get("ROBUSTNESS_REFERENCE_MODELS", ""))
-    if not (folder / "mnist-wk17a.pt").exists():
-        raise SystemExit("set ROBUSTNESS_REFERENCE_MODELS to the folder that holds mnist-wk17a.pt and the others")
-    return {
-        "settings": {"norm": "linf", "version": "standard", "data": "the first test images of MNIST"},
-        "notes": ["agreement: with the verdicts of the authors' implementation (seed 0), image by image, where it ran"],
-        "models": {name: reference_net(folder, name, verdicts, size) for name, verdicts in
-                   (("wk17a", "ref_aa_wk17a_300.json"), ("trades", "ref_aa_trades_150.json"))},
-    }
-
-
-def reference_net(folder: Path, name: str, verdicts: str, size: Size) -> Figures:
+    if not (folder / verdicts).exists():
+        raise SystemExit(f"set ROBUSTNESS_REFERENCE_MODELS to the folder that holds {verdicts} and the nets")
     model, eps, _ = nets_of_the_tests().load(folder, name)
     x, y, _ = data.load("mnist", n=size.reference_images)
-    began = time.process_time()
-    result = attacks.AutoAttack(ThreatModel("linf", eps)).run(model, x, y)
-    taken = time.process_time() - began
+    # A killed run goes on where it was.
+    result = attacks.AutoAttack(ThreatModel("linf", eps)).run(model, x, y, state=ROOT / f"_build/{name}-{len(x)}")
     theirs = torch.tensor(json.loads((folder / verdicts).read_text())["robust"][: len(x)], dtype=torch.bool)
-    accuracy = Accuracy(int(result.robust.sum()), len(x))
-    print(f"  {name}: {accuracy}, {taken:.0f} s", flush=True)
+    accuracy = result.robust_accuracy
+    print(f"  {name}: {accuracy}", flush=True)
     return {
-        "eps": eps, "n": len(x), "clean": int(result.clean.sum()), "robust": accuracy.correct,
+        "settings": {"norm": "linf", "eps": eps, "version": "standard", "data": "the first test images of MNIST"},
+        "notes": ["agreement: with the verdicts of the authors' implementation (seed 0), image by image, where it ran",
+                  "seconds are by the clock"],
+        "n": len(x), "clean": int(result.clean.sum()), "robust": accuracy.correct,
         "robust_accuracy": accuracy.value, "interval_95": [round(end, 4) for end in accuracy.interval],
-        "seconds": round(taken, 1),
+        "seconds": round(sum(stage.seconds for stage in result.stages), 1),
         "stages": [{"name": s.name, "attempted": s.attempted, "broken": s.broken, "seconds": round(s.seconds, 1)}
                    for s in result.stages],
         "agreement": agreement(result.robust[: len(theirs)], theirs),
@@ -354,12 +347,16 @@ def nets_of_the_tests() -> ModuleType:
 
 SECTIONS: dict[str, Callable[[Size], Figures]] = {
     "pgd": pgd, "apgd": apgd, "cw": cw, "fab": fab, "square": square, "overhead": overhead, "autoattack": autoattack,
-    "reference": reference,
+    "wk17a": partial(reference, "wk17a", "ref_aa_wk17a_300.json"),
+    "trades": partial(reference, "trades", "ref_aa_trades_150.json"),
 }
 
 
+OTHERS_NETS = ("wk17a", "trades")
+
+
 def about(name: str) -> Figures:
-    alone = name in ("overhead", "reference")
+    alone = name in ("overhead", *OTHERS_NETS)
     peers = {} if alone else {library: version(package) for library, package in PEERS.items()}
     return {
         "command": f"python benchmarks/attacks.py --only {name}",
@@ -380,7 +377,7 @@ def keep(file: Path, name: str, figures: Figures) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections alone")
-    parser.add_argument("--reference", action="store_true", help="the section on other people's nets too")
+    parser.add_argument("--reference", action="store_true", help="the sections on other people's nets too")
     parser.add_argument("--quick", action="store_true", help=f"small and once; writes {QUICK_RESULT.relative_to(ROOT)}")
     parser.add_argument("--plot", action="store_true", help="draw what the file of results holds; measure nothing")
     arguments = parser.parse_args()
@@ -389,7 +386,7 @@ def main() -> None:
         plot(file, QUICK_RESULT.with_suffix(".png") if arguments.quick else PLOT)
         return
     torch.set_num_threads(1)
-    names = arguments.only or [name for name in SECTIONS if name != "reference" or arguments.reference]
+    names = arguments.only or [name for name in SECTIONS if name not in OTHERS_NETS or arguments.reference]
     for name in names:
         print(name, flush=True)
         figures = SECTIONS[name](size)

@@ -105,24 +105,24 @@ class Ensemble:
 
     def _first_look(self, least_classes: int) -> Tensor:
         """Logits on a few images and on points near them; and what is odd about the model."""
-        few, y = self.x[:_PROBE], self.y[:_PROBE]
+        few = self.x[:_PROBE]
         near = self.threat.random_point(few, seed=0, index=self.index[:_PROBE])
-        probe, labels = torch.cat((few, near)), torch.cat((y, y))
+        probe = torch.cat((few, near))
         with modes_seen(self.model) as training:
-            answers = self._ask(probe, labels, check=self.y)
+            answers = self._ask(probe, check=self.y)
         if training and self.mode == "eval":
             self.warnings.append(doubt("changed mode"))
         self.warnings += looks_like_probabilities(answers)
         if self.draws == 1:
-            self.warnings += varies(answers, self._ask(probe, labels))
+            self.warnings += varies(answers, self._ask(probe))
         if answers.shape[1] < least_classes:
             self.warnings.append(doubt("few classes", of=answers.shape[1]))
         return answers
 
     def _clean(self) -> Content:
-        return {"clean": self._ask(self.x, self.y).argmax(1) == self.y.cpu()}
+        return {"clean": self._ask(self.x).argmax(1) == self.y.cpu()}
 
-    def _ask(self, x: Tensor, y: Tensor, check: Tensor | None = None) -> Tensor:
+    def _ask(self, x: Tensor, check: Tensor | None = None) -> Tensor:
         """Logits (N, K) on fresh passes in full float32, batch by batch. check: labels to hold against K."""
         victim = Victim(self.model, self.draws)
         if check is not None:
@@ -188,9 +188,8 @@ class Ensemble:
             return x_adv[:0].cpu(), torch.zeros(0, dtype=torch.bool)
         there = found.to(x.device)
         x_adv = self.threat.project(x_adv[there], x[there])  # the attack's rounding is not the attacker's due
-        y = y[found.to(y.device)]
-        logits = self._ask(x_adv, y)
-        wrong = (logits.argmax(1) != y.cpu()) & ~logits.isnan().any(1)
+        logits = self._ask(x_adv)
+        wrong = (logits.argmax(1) != y[found.to(y.device)].cpu()) & ~logits.isnan().any(1)
         return x_adv[wrong.to(x.device)], wrong
 
     def _result(self) -> AutoAttackResult:

@@ -159,16 +159,21 @@ class Run:
 
     def offer(self, step: int, x_adv: Tensor, loss: Tensor, logits: Tensor) -> Tensor:
         """Keep x_adv[i] (M, ...) for each example where it beats what that example has. Returns where: (M,) bool."""
+        better, success = self.weigh(x_adv, loss, logits)
+        torch.where(per_example(better, x_adv), x_adv, self.best, out=self.best)
+        self.show(step, x_adv, loss, success)
+        return better
+
+    def weigh(self, x_adv: Tensor, loss: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Where x_adv beats what each example has, and where it succeeds: (M,) bool both. All but `best` follows."""
         success, standing = self.goal.reached(logits), ~self.finished
         rank = self.rank(x_adv, loss, success)
         better = standing & (rank > self.best_rank)
-        torch.where(per_example(better, x_adv), x_adv, self.best, out=self.best)
         self.best_rank = torch.where(better, rank, self.best_rank)
         self.success = torch.where(better, success, self.success)
         self.count(logits, standing)
         self.finish()
-        self.show(step, x_adv, loss, success)
-        return better
+        return better, success
 
     def rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
         if self.search.stop == "never":

@@ -57,16 +57,11 @@ class Squares(ABC):
             self._begin(block)
         x_adv = self._change(self._draws[place], self._coins[place], share)
         logits = run.search.victim.logits(x_adv)
-        loss, success, standing = run.goal.value(logits), run.goal.reached(logits), ~run.finished
+        loss = run.goal.value(logits)
+        better, success = run.weigh(x_adv, loss, logits)
         if run.search.observer is not None:
             run.show(step, x_adv.clone(), loss, success)
-        rank = run.rank(x_adv, loss, success)
-        better = standing & (rank > run.best_rank)
         self._settle(better)
-        run.best_rank = torch.where(better, rank, run.best_rank)
-        run.success = torch.where(better, success, run.success)
-        run.count(logits, standing)
-        run.finish()
 
     def _begin(self, block: int) -> None:
         """Random numbers for the next queries."""

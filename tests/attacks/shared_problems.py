@@ -1,6 +1,7 @@
 """Small problems that the tests of attacks share, and exact answers to hold attacks against."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from scipy.optimize import brentq, linprog
@@ -74,6 +75,86 @@ def bad_inputs():
         "detached": ((lambda z: model(z.detach()), x, y), ValueError, "autograd"),
         "constant": ((lambda z: torch.ones(len(z), 5, requires_grad=True), x, y * 0), ValueError, "does not depend"),
     }
+
+
+def check_the_model_is_as_it_was(attack, fails_at=None):
+    """After an attack, also one that fails at this call of the model: to the last mode, flag and gradient."""
+    model, x, y, _ = problem()
+    model.train()
+    model.body[4].eval()  # a mixed state, to be restored module by module
+    model.body[0].weight.requires_grad_(False)
+    F.cross_entropy(model(x), y).backward()  # gradients that belong to the caller
+    before = snapshot(model)
+    if fails_at is None:
+        attack.run(model, x, y)
+    else:
+        calls = []
+
+        def explode(module, inputs):
+            calls.append(1)
+            if len(calls) == fails_at:
+                raise RuntimeError("out of luck")
+
+        hook = model.register_forward_pre_hook(explode)
+        with pytest.raises(RuntimeError, match="out of luck"):
+            attack.run(model, x, y)
+        hook.remove()
+    assert same(snapshot(model), before)
+
+
+def check_the_mode(in_eval_mode, as_it_is):
+    """Two attacks, with mode="eval" and mode="keep"."""
+    model, x, y, _ = problem()
+    seen = []
+    model.body[1].register_forward_hook(lambda module, *_: seen.append(module.training))
+    model.train()
+    in_eval_mode.run(model, x, y)
+    assert not any(seen)
+    seen.clear()
+    as_it_is.run(model, x, y)
+    assert all(seen)
+
+
+def check_no_global_draw(attack):
+    model, x, y, _ = problem()
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    attack.run(model, x, y)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def check_it_works_with_autograd_off(attack):
+    model, x, y, _ = problem()
+    expected = attack(model, x, y)
+    with torch.no_grad():
+        assert torch.equal(attack(model, x, y), expected)
+    with torch.inference_mode():
+        assert torch.equal(attack(model, x.clone(), y.clone()), expected)
+
+
+def attacked_where_only_clean_images_have_answers(attack):
+    """The result on a model that answers NaN off the clean images, of which the first three are wrong."""
+    model, x, y, _ = problem()
+
+    def breaks_off_the_clean_images(z):
+        moved = (z != x).flatten(1).any(1) if z.shape == x.shape else torch.ones(len(z), dtype=torch.bool)
+        return torch.where(moved[:, None], torch.nan, 1.0) * model(z)
+
+    result = attack.run(breaks_off_the_clean_images, x, y)
+    assert result.success.tolist() == [True] * 3 + [False] * (len(x) - 3)
+    assert not result.x_adv.isnan().any()
+    return result
+
+
+def mlp_problem(scale, n, classes, seed=0, d=12):
+    """A net of two layers, images for it (n, d), and what it says of them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(d, 24), nn.Tanh(), nn.Linear(24, classes)).double()
+        for p in model.parameters():
+            p.data.mul_(scale)
+    x = torch.rand((n, d), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return model, x, model(x).argmax(1)
 
 
 class Counting(nn.Module):

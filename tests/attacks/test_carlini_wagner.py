@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from shared_problems import Counting, bound_problem, exact_distance, linear, problem
-from torch import nn
+from shared_problems import Counting, bound_problem, exact_distance, linear, mlp_problem, problem
 
 import robustness_lib.attacks.carlini_wagner as module
 from robustness_lib.attacks.carlini_wagner import CarliniWagnerL2
@@ -21,14 +20,8 @@ def linear_problem(n=24, d=20, low=0.3, high=0.7, seed=4):
     return w, x, (x - 0.5) @ w
 
 
-def net(seed=0, d=12, classes=4):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = nn.Sequential(nn.Linear(d, 24), nn.Tanh(), nn.Linear(24, classes)).double()
-        for p in model.parameters():
-            p.data.mul_(3)
-    x = torch.rand((30, d), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return model, x, model(x).argmax(1)
+def net(classes=4):
+    return mlp_problem(scale=3, n=30, classes=classes)
 
 
 @pytest.mark.parametrize("lr", [0.01, 0.001])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from shared_problems import Counting, bound_problem, exact_distance, linear, problem
+from shared_problems import Counting, bound_problem, exact_distance, linear, mlp_problem, problem
 from torch import nn
 
 from robustness_lib import ThreatModel, data
@@ -18,14 +18,8 @@ def linear_problem(n=30, d=20, classes=None):
     return w, 0.3 + 0.4 * torch.rand((n, d), generator=g, dtype=torch.float64)
 
 
-def net(seed=0, d=12, classes=5):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = nn.Sequential(nn.Linear(d, 24), nn.Tanh(), nn.Linear(24, classes)).double()
-        for p in model.parameters():
-            p.data.mul_(4)
-    x = torch.rand((40, d), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return model, x, model(x).argmax(1)
+def net(classes=5):
+    return mlp_problem(scale=4, n=40, classes=classes)
 
 
 @each_norm

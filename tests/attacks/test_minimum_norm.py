@@ -7,8 +7,16 @@ import dataclasses
 
 import pytest
 import torch
-import torch.nn.functional as F
-from shared_problems import Net, bad_inputs, problem, same, snapshot
+from shared_problems import (
+    Net,
+    attacked_where_only_clean_images_have_answers,
+    bad_inputs,
+    check_it_works_with_autograd_off,
+    check_no_global_draw,
+    check_the_mode,
+    check_the_model_is_as_it_was,
+    problem,
+)
 from torch import nn
 
 from robustness_lib import ThreatModel
@@ -123,60 +131,22 @@ def test_the_nearest_success_that_was_seen_is_returned(name):
 @pytest.mark.parametrize("mode", ["eval", "keep"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_as_it_was(name, mode, fails):
-    model, x, y, _ = problem()
-    model.train()
-    model.body[4].eval()
-    model.body[0].weight.requires_grad_(False)
-    F.cross_entropy(model(x), y).backward()
-    before = snapshot(model)
-    if fails:
-        calls = []
-
-        def explode(module, inputs):
-            calls.append(1)
-            if len(calls) == 5:
-                raise RuntimeError("out of luck")
-
-        hook = model.register_forward_pre_hook(explode)
-        with pytest.raises(RuntimeError, match="out of luck"):
-            ATTACKS[name](mode=mode).run(model, x, y)
-        hook.remove()
-    else:
-        ATTACKS[name](mode=mode).run(model, x, y)
-    assert same(snapshot(model), before)
+    check_the_model_is_as_it_was(ATTACKS[name](mode=mode), fails_at=5 if fails else None)
 
 
 @each_attack
 def test_the_model_is_attacked_in_eval_mode_unless_told_otherwise(name):
-    model, x, y, _ = problem()
-    seen = []
-    model.body[1].register_forward_hook(lambda module, *_: seen.append(module.training))
-    model.train()
-    ATTACKS[name]().run(model, x, y)
-    assert not any(seen)
-    seen.clear()
-    ATTACKS[name](mode="keep").run(model, x, y)
-    assert all(seen)
+    check_the_mode(ATTACKS[name](), ATTACKS[name](mode="keep"))
 
 
 @each_attack
 def test_no_draw_from_the_global_generator(name):
-    model, x, y, _ = problem()
-    torch.manual_seed(11)
-    before = torch.get_rng_state()
-    ATTACKS[name]().run(model, x, y)
-    assert torch.equal(torch.get_rng_state(), before)
+    check_no_global_draw(ATTACKS[name]())
 
 
 @each_attack
 def test_it_works_with_autograd_switched_off_by_the_caller(name):
-    model, x, y, _ = problem()
-    attack = ATTACKS[name]()
-    expected = attack(model, x, y)
-    with torch.no_grad():
-        assert torch.equal(attack(model, x, y), expected)
-    with torch.inference_mode():
-        assert torch.equal(attack(model, x.clone(), y.clone()), expected)
+    check_it_works_with_autograd_off(ATTACKS[name]())
 
 
 @each_attack
@@ -225,15 +195,7 @@ def test_a_wrong_mode_or_start_is_refused(name):
 
 @each_attack
 def test_nan_answers_never_count_and_are_reported(name):
-    model, x, y, _ = problem()
-
-    def breaks_off_the_clean_images(z):
-        moved = (z != x).flatten(1).any(1) if z.shape == x.shape else torch.ones(len(z), dtype=torch.bool)
-        return torch.where(moved[:, None], torch.nan, 1.0) * model(z)
-
-    result = ATTACKS[name]().run(breaks_off_the_clean_images, x, y)
-    assert result.success.tolist() == [True] * 3 + [False] * (len(x) - 3)
-    assert not result.x_adv.isnan().any()
+    result = attacked_where_only_clean_images_have_answers(ATTACKS[name]())
     assert "not a number" in [w.kind for w in result.warnings]
 
 

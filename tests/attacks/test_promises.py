@@ -8,8 +8,16 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
-from shared_problems import Net, bad_inputs, problem, same, snapshot
+from shared_problems import (
+    Net,
+    attacked_where_only_clean_images_have_answers,
+    bad_inputs,
+    check_it_works_with_autograd_off,
+    check_no_global_draw,
+    check_the_mode,
+    check_the_model_is_as_it_was,
+    problem,
+)
 from torch import nn
 
 from robustness_lib import ThreatModel
@@ -129,49 +137,17 @@ def test_the_same_index_and_seed_give_the_same_numbers_and_others_give_others(na
 @pytest.mark.parametrize("mode", ["eval", "keep"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_as_it_was(name, mode, fails):
-    model, x, y, _ = problem()
-    model.train()
-    model.body[4].eval()  # a mixed state, to be restored module by module
-    model.body[0].weight.requires_grad_(False)
-    F.cross_entropy(model(x), y).backward()  # gradients that belong to the caller
-    before = snapshot(model)
-    if fails:
-        calls = []
-
-        def explode(module, inputs):
-            calls.append(1)
-            if len(calls) == 2:
-                raise RuntimeError("out of luck")
-
-        hook = model.register_forward_pre_hook(explode)
-        with pytest.raises(RuntimeError, match="out of luck"):
-            ATTACKS[name](threat_of("linf"), mode=mode, stop="success").run(model, x, y)
-        hook.remove()
-    else:
-        ATTACKS[name](threat_of("linf"), mode=mode).run(model, x, y)
-    assert same(snapshot(model), before)
+    check_the_model_is_as_it_was(ATTACKS[name](threat_of("linf"), mode=mode), fails_at=2 if fails else None)
 
 
 @each_attack
 def test_the_model_is_attacked_in_eval_mode_unless_told_otherwise(name):
-    model, x, y, _ = problem()
-    seen = []
-    model.body[1].register_forward_hook(lambda module, *_: seen.append(module.training))
-    model.train()
-    ATTACKS[name](threat_of("linf")).run(model, x, y)
-    assert not any(seen)
-    seen.clear()
-    ATTACKS[name](threat_of("linf"), mode="keep").run(model, x, y)
-    assert all(seen)
+    check_the_mode(ATTACKS[name](threat_of("linf")), ATTACKS[name](threat_of("linf"), mode="keep"))
 
 
 @each_attack
 def test_no_draw_from_the_global_generator(name):
-    model, x, y, _ = problem()
-    torch.manual_seed(11)
-    before = torch.get_rng_state()
-    ATTACKS[name](threat_of("l2")).run(model, x, y)
-    assert torch.equal(torch.get_rng_state(), before)
+    check_no_global_draw(ATTACKS[name](threat_of("l2")))
 
 
 @each_attack
@@ -185,13 +161,7 @@ def test_a_stochastic_models_own_draws_advance(name):
 
 @each_attack
 def test_it_works_with_autograd_switched_off_by_the_caller(name):
-    model, x, y, _ = problem()
-    attack = ATTACKS[name](threat_of("linf"))
-    expected = attack(model, x, y)
-    with torch.no_grad():
-        assert torch.equal(attack(model, x, y), expected)
-    with torch.inference_mode():
-        assert torch.equal(attack(model, x.clone(), y.clone()), expected)
+    check_it_works_with_autograd_off(ATTACKS[name](threat_of("linf")))
 
 
 @each_attack
@@ -260,17 +230,9 @@ def test_a_wrong_start_index_or_batch_size_is_refused(name):
 
 @each_attack
 def test_nan_answers_never_count_as_success_and_nan_gradients_never_leave_the_ball(name):
-    model, x, y, _ = problem()
-
-    def breaks_off_the_clean_images(z):
-        moved = (z != x).flatten(1).any(1) if z.shape == x.shape else torch.ones(len(z), dtype=torch.bool)
-        return torch.where(moved[:, None], torch.nan, 1.0) * model(z)
-
-    result = ATTACKS[name](threat_of("linf")).run(breaks_off_the_clean_images, x, y)
-    assert result.success.tolist() == [True] * 3 + [False] * (len(x) - 3)
-    assert not result.x_adv.isnan().any()
+    result = attacked_where_only_clean_images_have_answers(ATTACKS[name](threat_of("linf")))
     assert [w.kind for w in result.warnings] == ["not a number"]
-    assert f"{len(x) - 3} of {len(x)}" in result.warnings[0].message
+    assert f"{len(result.x_adv) - 3} of {len(result.x_adv)}" in result.warnings[0].message
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name != "transfer"])  # whose one answer is its first

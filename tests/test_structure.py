@@ -12,7 +12,8 @@ import robustness_lib
 
 PACKAGE = Path(robustness_lib.__file__).parent
 FLOORS = {
-    0: {"counter_random", "threat", "losses", "intervals", "shapes", "files", "data", "models"},
+    0: {"counter_random", "threat", "losses", "intervals", "shapes", "files", "inputs", "precision", "state",
+        "data", "models"},
     1: {"attacks", "defenses"},
     2: {"certify"},
     3: {"training", "evaluation"},
@@ -56,7 +57,8 @@ def test_no_rooms_import_each_other_in_a_circle():
 
 
 @pytest.mark.parametrize("package", ["", ".attacks", ".data", ".models", ".widgets", ".threat", ".losses", ".intervals",
-                                     ".shapes", ".files", ".counter_random", ".plotting"])
+                                     ".shapes", ".files", ".counter_random", ".inputs", ".plotting", ".precision",
+                                     ".state"])
 def test_what_is_public_exists(package):
     module = importlib.import_module("robustness_lib" + package)
     assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))

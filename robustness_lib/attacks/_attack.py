@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks._doubts import AttackWarning, changed_mode, doubt
-from robustness_lib.attacks._inputs import check_count, check_images, check_index, check_labels, check_start
 from robustness_lib.attacks._search import Search, StepObserver
 from robustness_lib.attacks._victim import Classifier, Mode, Victim, held_still
+from robustness_lib.inputs import check_count, check_images, check_index, check_labels, check_start
 
 __all__ = ["Attack", "AttackResult", "default_batch"]
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks._attack import Attack
-from robustness_lib.attacks._chunks import Chunks, Content, fingerprint, model_fingerprint
 from robustness_lib.attacks._doubts import (
     AttackWarning,
     doubt,
@@ -22,9 +21,10 @@ from robustness_lib.attacks._doubts import (
     square_ahead,
     varies,
 )
-from robustness_lib.attacks._precision import full_precision
 from robustness_lib.attacks._victim import Classifier, Mode, NoGradient, Victim, held_still
 from robustness_lib.intervals import Accuracy
+from robustness_lib.precision import full_precision
+from robustness_lib.state import Chunks, Content, fingerprint, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["AutoAttackResult", "Ensemble", "StageReport"]

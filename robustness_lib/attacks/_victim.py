@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.attacks._inputs import check_logits
 from robustness_lib.attacks._layout import ChannelsLast
+from robustness_lib.inputs import check_logits
 
 __all__ = ["Classifier", "Mode", "NoGradient", "Victim", "held_still"]
 

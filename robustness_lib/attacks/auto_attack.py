@@ -11,11 +11,11 @@ from torch import Tensor
 
 from robustness_lib.attacks._attack import Attack, default_batch
 from robustness_lib.attacks._ensemble import AutoAttackResult, Ensemble
-from robustness_lib.attacks._inputs import check_count, check_images, check_index, check_labels
 from robustness_lib.attacks._victim import Classifier, Mode, Victim
 from robustness_lib.attacks.auto_pgd import AutoPGD
 from robustness_lib.attacks.fab import FAB
 from robustness_lib.attacks.square import SquareAttack
+from robustness_lib.inputs import check_count, check_images, check_index, check_labels
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["AutoAttack"]

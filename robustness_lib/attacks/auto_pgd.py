@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks._bounded import BoundedAttack
-from robustness_lib.attacks._inputs import check_count
 from robustness_lib.attacks._search import Goal, Run, Search, look_now, next_classes
+from robustness_lib.inputs import check_count
 from robustness_lib.losses import LOSSES, PAIR_LOSSES, Loss, PairLoss
 from robustness_lib.shapes import per_example
 

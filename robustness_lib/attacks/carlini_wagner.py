@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustness_lib.attacks._inputs import check_count
 from robustness_lib.attacks._minimum_norm import MinimumNormAttack, NearestRun
 from robustness_lib.attacks._search import Goal, Search
+from robustness_lib.inputs import check_count
 from robustness_lib.losses import Loss, margin_loss
 from robustness_lib.shapes import per_example
 from robustness_lib.threat import ThreatModel

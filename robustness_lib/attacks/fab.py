@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks._hyperplane import Hyperplane
-from robustness_lib.attacks._inputs import check_count
 from robustness_lib.attacks._minimum_norm import MinimumNormAttack, NearestRun
 from robustness_lib.attacks._search import Search, look_now, next_classes
 from robustness_lib.counter_random import bulk_normal, bulk_uniform
+from robustness_lib.inputs import check_count
 from robustness_lib.losses import PairLoss, targeted_margin_loss
 from robustness_lib.shapes import per_example, rows
 from robustness_lib.threat import ThreatModel

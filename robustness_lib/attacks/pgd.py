@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robustness_lib.attacks._bounded import BoundedAttack
-from robustness_lib.attacks._inputs import check_count
 from robustness_lib.attacks._search import Run, Search, look_now
+from robustness_lib.inputs import check_count
 
 __all__ = ["PGD"]
 

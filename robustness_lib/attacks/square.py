@@ -9,9 +9,9 @@ from numbers import Real
 from torch import Tensor
 
 from robustness_lib.attacks._bounded import BoundedAttack
-from robustness_lib.attacks._inputs import check_count
 from robustness_lib.attacks._search import Run, Search, look_now
 from robustness_lib.attacks._squares import L2Squares, LinfSquares, Squares
+from robustness_lib.inputs import check_count
 from robustness_lib.losses import Loss
 
 __all__ = ["SquareAttack"]

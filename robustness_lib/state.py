@@ -1,4 +1,4 @@
-"""A long attack on disk, chunk by chunk, so that a killed run goes on where it was.
+"""Long work on disk, chunk by chunk, so that a killed run goes on where it was.
 
 A folder: `header.json` says what is attacked, and one file holds each finished chunk. Every file is written whole or
 not at all and never changed, so there is no moment at which a kill does harm: the next run asks for the same chunks
@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.attacks._victim import Classifier
 from robustness_lib.files import write_whole
 
-__all__ = ["Chunks", "fingerprint", "model_fingerprint"]
+__all__ = ["Chunks", "Content", "fingerprint", "model_fingerprint"]
 
 Content = dict[str, Any]
 
@@ -90,7 +89,7 @@ def fingerprint(*parts: Tensor | str) -> str:
     return digest.hexdigest()
 
 
-def model_fingerprint(model: Classifier) -> str:
+def model_fingerprint(model: Callable[[Tensor], Tensor]) -> str:
     """Of what decides a model's answers, as far as it can be seen: parameters, buffers and plain settings of every
     submodule, the structure as printed, and what a function has closed over. `Chunks` compares answers too."""
     return fingerprint(*_parts(model))

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from robustness_lib import check
+from robustness_lib.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -82,8 +84,8 @@ def imported_packages() -> set[str]:
 def test_what_the_library_imports_is_declared() -> None:
     declared = {re.split(r"[^\w-]", dependency)[0] for dependency in PROJECT["dependencies"]}
     declared = {check.MODULES.get(name, name) for name in declared}
-    # Parts of ipywidgets, and what `check` does without where it is missing.
-    assert imported_packages() - declared <= {"traitlets", "IPython", "packaging", "mpl_toolkits"}
+    # Parts of ipywidgets, what `check` does without where it is missing, and what is used only where it is installed.
+    assert imported_packages() - declared <= {"traitlets", "IPython", "packaging", "mpl_toolkits", "timm", "mlflow"}
 
 
 def test_one_version() -> None:
@@ -160,7 +162,7 @@ def test_the_example_in_the_readme_runs_in_ten_lines(tmp_path: Path) -> None:
     assert standard < robust, ran.stdout
 
 
-def test_the_second_example_in_the_readme_runs(tmp_path: Path) -> None:
+def test_all_examples_in_the_readme_run_one_after_the_other(tmp_path: Path) -> None:
     """On three images: on a hundred it takes minutes."""
     example = "\n".join(PYTHON_IN_README).replace("n=100", "n=3")
     ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
@@ -168,6 +170,17 @@ def test_the_second_example_in_the_readme_runs(tmp_path: Path) -> None:
     assert re.search(r"% \(95 %: .*n = 3\)", ran.stdout)
     assert re.search(r"^square \d of \d in \d+ s$", ran.stdout, flags=re.M)
     assert (tmp_path / "run" / "header.json").is_file()
+    assert re.search(r"^Under L∞ 4/255 at most \d+ % .* of 3 images resist; ", ran.stdout, flags=re.M)
+    assert '"suite": "quick"' in (tmp_path / "report.json").read_text(encoding="utf-8")
+
+
+def test_the_commands_in_the_readme_have_these_options() -> None:
+    """Each line of the shell example is one that the command would take."""
+    (example,) = (block for block in re.findall(r"```sh\n(.*?)```", README, flags=re.S) if "robustness check" in block)
+    for line in example.replace("\\\n", " ").splitlines():
+        _, name, *words = line.split()
+        helped = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
+        assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z][a-z-]*", helped)), line
 
 
 def test_the_map_in_the_readme_names_the_chapters_that_exist() -> None:

@@ -12,7 +12,7 @@ import robustness_lib
 
 PACKAGE = Path(robustness_lib.__file__).parent
 FLOORS = {
-    0: {"counter_random", "threat", "losses", "intervals", "shapes", "files", "inputs", "precision", "state",
+    0: {"counter_random", "threat", "losses", "intervals", "shapes", "files", "inputs", "png", "precision", "state",
         "data", "models"},
     1: {"attacks", "defenses"},
     2: {"certify"},
@@ -56,9 +56,9 @@ def test_no_rooms_import_each_other_in_a_circle():
     assert len(list(TopologicalSorter(graph).static_order())) == len(graph.keys() | set().union(*graph.values()))
 
 
-@pytest.mark.parametrize("package", ["", ".attacks", ".data", ".models", ".widgets", ".threat", ".losses", ".intervals",
-                                     ".shapes", ".files", ".counter_random", ".inputs", ".plotting", ".precision",
-                                     ".state"])
+@pytest.mark.parametrize("package", ["", ".attacks", ".data", ".evaluation", ".models", ".widgets", ".threat",
+                                     ".losses", ".intervals", ".shapes", ".files", ".counter_random", ".inputs",
+                                     ".plotting", ".png", ".precision", ".state"])
 def test_what_is_public_exists(package):
     module = importlib.import_module("robustness_lib" + package)
     assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))

@@ -63,12 +63,14 @@ _TEXT = {
 class AttackWarning:
     """Something that makes a verdict doubtful, and what to do about it.
 
-    rows: positions of the images that it concerns; none where it concerns the model.
+    rows: positions of the images that it concerns; none where it concerns the model. during: the attack of an
+    ensemble that saw it.
     """
 
     kind: str
     message: str
     rows: tuple[int, ...] = field(default=(), repr=False)
+    during: str = ""
 
     @property
     def images(self) -> int:
@@ -82,7 +84,7 @@ class AttackWarning:
 def doubt(kind: str, rows: Sequence[int] = (), of: int = 0, *, during: str = "") -> AttackWarning:
     """The warning of this kind. during: the attack that saw it."""
     text = _TEXT[kind].format(images=len(rows), of=of)
-    return AttackWarning(kind, f"{during}: {text}" if during else text, tuple(rows))
+    return AttackWarning(kind, f"{during}: {text}" if during else text, tuple(rows), during)
 
 
 def changed_mode(model: Classifier, mode: Mode) -> tuple[AttackWarning, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from robustness_lib.attacks._asking import ask, confirm, within
 from robustness_lib.attacks._attack import Attack
 from robustness_lib.attacks._doubts import (
     AttackWarning,
@@ -21,7 +22,7 @@ from robustness_lib.attacks._doubts import (
     square_ahead,
     varies,
 )
-from robustness_lib.attacks._victim import Classifier, Mode, NoGradient, Victim, held_still
+from robustness_lib.attacks._victim import Classifier, Mode, NoGradient
 from robustness_lib.intervals import Accuracy
 from robustness_lib.precision import full_precision
 from robustness_lib.state import Chunks, Content, fingerprint, model_fingerprint
@@ -109,7 +110,7 @@ class Ensemble:
         near = self.threat.random_point(few, seed=0, index=self.index[:_PROBE])
         probe = torch.cat((few, near))
         with modes_seen(self.model) as training:
-            answers = self._ask(probe, check=self.y)
+            answers = self._ask(probe, labels=self.y)
         if training and self.mode == "eval":
             self.warnings.append(doubt("changed mode"))
         self.warnings += looks_like_probabilities(answers)
@@ -122,14 +123,8 @@ class Ensemble:
     def _clean(self) -> Content:
         return {"clean": self._ask(self.x).argmax(1) == self.y.cpu()}
 
-    def _ask(self, x: Tensor, check: Tensor | None = None) -> Tensor:
-        """Logits (N, K) on fresh passes in full float32, batch by batch. check: labels to hold against K."""
-        victim = Victim(self.model, self.draws)
-        if check is not None:
-            victim.expect((check,))
-        with held_still(self.model, self.mode), full_precision():
-            return torch.cat([victim.logits(part.to(victim.device(x), copy=True)).cpu()
-                              for part in torch.split(x, self.size)])
+    def _ask(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        return ask(self.model, x, size=self.size, mode=self.mode, draws=self.draws, labels=labels)
 
     def run(self) -> AutoAttackResult:
         if self.threat.eps > 0:
@@ -172,8 +167,7 @@ class Ensemble:
         except NoGradient:
             return content | {"doubts": {"no gradient": list(range(len(rows)))},
                               "seconds": time.perf_counter() - began}
-        eps = self.threat.eps
-        found = (result.success.cpu() & (result.distance <= eps * (1 + 1e-5) + 1e-6).cpu()).nonzero()[:, 0]
+        found = (result.success.cpu() & within(self.threat, result.distance).cpu()).nonzero()[:, 0]
         x_adv, confirmed = self._confirmed(result.x_adv, x, y, found)
         content["broken"][found[confirmed]] = True
         content["doubts"] = {warning.kind: list(warning.rows) for warning in result.warnings}
@@ -187,9 +181,8 @@ class Ensemble:
         if len(found) == 0:
             return x_adv[:0].cpu(), torch.zeros(0, dtype=torch.bool)
         there = found.to(x.device)
-        x_adv = self.threat.project(x_adv[there], x[there])  # the attack's rounding is not the attacker's due
-        logits = self._ask(x_adv)
-        wrong = (logits.argmax(1) != y[found.to(y.device)].cpu()) & ~logits.isnan().any(1)
+        x_adv, _, wrong = confirm(self.model, x_adv[there], x[there], y[found.to(y.device)], self.threat,
+                                  size=self.size, mode=self.mode, draws=self.draws)
         return x_adv[wrong.to(x.device)], wrong
 
     def _result(self) -> AutoAttackResult:

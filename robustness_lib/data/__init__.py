@@ -1,8 +1,10 @@
 """Data sets, all loaded in one way: `load(name, split, n) -> (x, y, classes)`."""
 
+from robustness_lib.data._inventory import Holding, inventory
 from robustness_lib.data._load import NAMES, SPLITS, load
+from robustness_lib.data.find import find_data
 from robustness_lib.data.moons import draw_moons
 from robustness_lib.data.real import fetch
 from robustness_lib.data.signs import draw_signs
 
-__all__ = ["NAMES", "SPLITS", "draw_moons", "draw_signs", "fetch", "load"]
+__all__ = ["NAMES", "SPLITS", "Holding", "draw_moons", "draw_signs", "fetch", "find_data", "inventory", "load"]

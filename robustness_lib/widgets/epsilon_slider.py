@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robustness_lib.widgets._png import png_bytes
+from robustness_lib.png import png_bytes
 from robustness_lib.widgets.epsilon_frames import Frame, epsilon_frames
 
 __all__ = ["epsilon_slider"]

@@ -129,7 +129,7 @@ def test_without_a_file_and_a_network_the_error_says_what_to_do(cache: Path, nam
 @pytest.mark.usefixtures("no_network")
 def test_the_command_says_so_too_and_fails(cache: Path) -> None:
     result = CliRunner().invoke(app, ["data", "fetch", "cifar10"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "downloading it failed" in result.output
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustness_lib.widgets._png import png_bytes
+from robustness_lib.png import png_bytes
 
 
 def test_every_pixel_comes_back() -> None:

@@ -1,0 +1,72 @@
+"""robustness gate: pass, fail or undecided, as an exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from robustness_lib.cli._compare import print_comparison, read_report, refuse
+from robustness_lib.evaluation.gate import gate as judge
+
+__all__ = ["gate"]
+
+_COLOUR = {"pass": "green", "fail": "red", "undecided": "yellow"}
+
+
+def gate(
+    report: Annotated[Path, typer.Argument(help="report.json to judge", metavar="REPORT.json")],
+    baseline: Annotated[Path | None, typer.Option(help="report.json to compare with", metavar="FILE")] = None,
+    max_drop: Annotated[float | None, typer.Option(
+        help="percent points by which robust accuracy may be below the baseline's, on the same images")] = None,
+    min_robust: Annotated[float | None, typer.Option(help="least robust accuracy, in percent")] = None,
+    min_class: Annotated[float | None, typer.Option(help="least robust accuracy of each class, in percent")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="undecided is a fail")] = False,
+    allow_findings: Annotated[bool, typer.Option(
+        "--allow-findings", help="pass in spite of signs of masked gradients")] = False,
+    force: Annotated[bool, typer.Option("--force", help="compare although the attacks differ")] = False,
+    markdown: Annotated[Path | None, typer.Option(
+        help="append a summary to this file, such as $GITHUB_STEP_SUMMARY", metavar="FILE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else to stdout")] = False,
+) -> None:
+    """Judge a report by limits, in percent points.
+
+    Exit codes: 0 pass; 1 fail; 2 wrong usage, an unreadable report or two that cannot be compared; 3 undecided: below
+    a limit, but by no more than chance could do. Exactly at a limit is within it.
+    """
+    now, before = read_report(report), None if baseline is None else read_report(baseline)
+    try:
+        verdict = judge(now, before, max_drop=max_drop, min_robust=min_robust, min_class=min_class, strict=strict,
+                        allow_findings=allow_findings, allow_different_attacks=force)
+    except ValueError as error:
+        refuse(_as_options(str(error)))
+    if as_json:
+        typer.echo(json.dumps(verdict.to_dict(), indent=1))
+    else:
+        console = Console()
+        console.print(f"{escape(verdict.sentence)} (exit code {verdict.exit_code})", highlight=False)
+        for check in verdict.checks:
+            console.print(f"[{_COLOUR[check.outcome]}]{check.outcome}[/] {check.criterion}: {escape(check.words)}",
+                          highlight=False)
+        if verdict.comparison is not None:
+            console.print()
+            print_comparison(verdict.comparison, console)
+    if markdown is not None:
+        try:
+            markdown.parent.mkdir(parents=True, exist_ok=True)
+            with markdown.open("a", encoding="utf-8") as file:
+                file.write(verdict.to_markdown() + "\n")
+        except OSError as error:
+            refuse(f"{markdown}: {error.strerror}, so the summary is not written; {verdict.sentence}")
+    raise typer.Exit(verdict.exit_code)
+
+
+def _as_options(words: str) -> str:
+    """The library's words with the names that its arguments have here."""
+    for name in ("max_drop", "min_robust", "min_class"):
+        words = words.replace(name, "--" + name.replace("_", "-"))
+    return f"{words} (--force)." if "allow different attacks" in words else words

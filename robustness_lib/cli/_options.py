@@ -1,0 +1,160 @@
+"""Options that several commands share, and what they turn into: a model, its data, a threat model."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Annotated, NamedTuple
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from robustness_lib.cli._compare import refuse
+from robustness_lib.data import find_data
+from robustness_lib.models import find_model
+from robustness_lib.models._normalizations import NORMALIZATIONS
+from robustness_lib.threat import ThreatModel
+
+__all__ = ["ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DeviceOption", "JsonOption", "MeanOption",
+           "ModelOption", "OutputOption", "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject",
+           "WeightsOption", "find_subject", "input_errors", "parse_threat", "prints_to_stderr"]
+
+_MODEL, _DATA = "Model", "Data"
+
+ModelOption = Annotated[str, typer.Option(
+    "--model", metavar="NAME", rich_help_panel=_MODEL,
+    help="my_pkg.models:make or my_models.py:make (a function, a class or a model), zoo:signs-pgd, "
+         "torchvision:resnet18, timm:resnet18.a1_in1k")]
+WeightsOption = Annotated[str | None, typer.Option(
+    "--weights", metavar="FILE", rich_help_panel=_MODEL,
+    help=".safetensors, or a file of tensors written by torch.save; \"random\" for none, to see what a run costs")]
+ClassesOption = Annotated[int | None, typer.Option(
+    "--classes", metavar="K", rich_help_panel=_MODEL,
+    help="outputs of a torchvision or timm model; by default as the weights have it")]
+MeanOption = Annotated[str | None, typer.Option(
+    "--mean", metavar="M,M,M", rich_help_panel=_MODEL,
+    help="normalization that the model expects, per channel, in pixel units of [0, 1]: 0.485,0.456,0.406, or with its "
+         f"std by name: {', '.join(NORMALIZATIONS)}")]
+StdOption = Annotated[str | None, typer.Option(
+    "--std", metavar="S,S,S", rich_help_panel=_MODEL, help="the same, what is divided by: 0.229,0.224,0.225")]
+OutputOption = Annotated[str, typer.Option(
+    "--output", metavar="WHERE", rich_help_panel=_MODEL,
+    help="where the logits are in what the model returns: auto, binary (one number per image), or a name or number "
+         "in a mapping or tuple")]
+DeviceOption = Annotated[str, typer.Option(
+    "--device", metavar="DEVICE", rich_help_panel=_MODEL, help="cpu, cuda, ...; auto is cuda where there is one")]
+DataOption = Annotated[str, typer.Option(
+    "--data", metavar="NAME", rich_help_panel=_DATA,
+    help="signs, cifar10, ... (robustness data list); an .npz file with images and labels; a folder of images with one "
+         "subfolder per class")]
+SplitOption = Annotated[str, typer.Option(
+    "--split", metavar="SPLIT", rich_help_panel=_DATA, help="of a named set: train, validation or test")]
+ResizeOption = Annotated[int | None, typer.Option(
+    "--resize", metavar="PIXELS", rich_help_panel=_DATA, help="of a folder's images: the shorter side")]
+CropOption = Annotated[int | None, typer.Option(
+    "--crop", metavar="PIXELS", rich_help_panel=_DATA, help="of a folder's images: the middle square, after --resize")]
+ChannelsOption = Annotated[int | None, typer.Option(
+    "--channels", metavar="1|3", rich_help_panel=_DATA,
+    help="of a folder's images; by default 1 where all are grey")]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="SEED", help="of everything that is drawn")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON and nothing else to stdout")]
+
+
+class Subject(NamedTuple):
+    """What a command is about. notes: what was decided on the way, in words, printed already."""
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def find_subject(model: str, data: str, n: int | None, *, weights: str | None = None, classes: int | None = None,
+                 mean: str | None = None, std: str | None = None, output: str = "auto", device: str = "auto",
+                 split: str = "test", seed: int = 0, resize: int | None = None, crop: int | None = None,
+                 channels: int | None = None) -> Subject:
+    """The model and the images that these options name; each decision is printed to stderr. Raises ValueError,
+    TypeError and OSError: see `find_model` and `find_data`."""
+    notes: list[str] = []
+
+    def say(sentence: str) -> None:
+        notes.append(sentence)
+        typer.echo(sentence, err=True)
+
+    x, y, names = find_data(data, n, split, seed, resize=resize, crop=crop, channels=channels, say=say)
+    mean_values, std_values = parse_normalization(mean, std, x.shape[1])
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    found = find_model(model, weights, classes=classes, mean=mean_values, std=std_values,
+                       output=int(output) if re.fullmatch(r"-?\d+", output) else output, device=where, say=say)
+    return Subject(found, x, y, names, tuple(notes))
+
+
+def parse_normalization(mean: str | None, std: str | None,
+                        channels: int) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+    """--mean and --std as one number per channel; a name for --mean gives both. Raises ValueError."""
+    if mean is None and std is None:
+        return None, None
+    known = ", ".join(NORMALIZATIONS)
+    if mean is None or (std is None and mean not in NORMALIZATIONS):
+        raise ValueError(f"give both --mean and --std, or one of these names as --mean: {known}")
+    if mean in NORMALIZATIONS:
+        if std not in (None, mean):
+            raise ValueError(f"--mean {mean} has its own --std; leave --std {std} out, or give numbers for both")
+        values = NORMALIZATIONS[mean]
+    else:
+        assert std is not None
+        values = _numbers("--mean", mean, known), _numbers("--std", std, known)
+    return _per_channel("--mean", values[0], channels), _per_channel("--std", values[1], channels)
+
+
+def parse_threat(text: str) -> ThreatModel:
+    """linf:8/255, linf:0.03 or l2:0.5. Raises ValueError."""
+    norm, _, eps = text.partition(":")
+    if not re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?(/\d+(\.\d*)?)?|\.\d+", eps):
+        raise ValueError(f"a threat is a norm and its ε in pixel units of [0, 1], such as linf:8/255 or l2:0.5; found "
+                         f"{text!r}")
+    above, _, below = eps.partition("/")
+    if below and float(below) == 0:
+        raise ValueError(f"the ε of {text!r} divides by zero")
+    value = Fraction(above) / Fraction(below or "1")
+    if value > 1 and norm.lower() == "linf":
+        raise ValueError(f"ε is in pixel units of [0, 1], so linf:{eps} allows every image; did you mean "
+                         f"linf:{eps}/255?")
+    return ThreatModel(norm.lower(), float(value))
+
+
+@contextlib.contextmanager
+def input_errors() -> Iterator[None]:
+    """What was wrong with the input becomes one line on stderr and exit code 2."""
+    try:
+        yield
+    except OSError as error:
+        refuse(str(error))
+    except (ValueError, TypeError) as error:
+        refuse(str(error))
+
+
+@contextlib.contextmanager
+def prints_to_stderr() -> Iterator[None]:
+    """Whatever a user's model prints stays off stdout, which belongs to the command's own answer."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _numbers(option: str, text: str, known: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(Fraction(part.strip())) for part in text.split(","))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{option} takes numbers with commas between them, such as 0.485,0.456,0.406 (or --mean with "
+                         f"one of {known}); found {text!r}") from None
+
+
+def _per_channel(option: str, numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if len(numbers) not in (1, channels):
+        raise ValueError(f"{option} needs one number per channel; found {len(numbers)} for images with {channels}")
+    return numbers * channels if len(numbers) == 1 else numbers

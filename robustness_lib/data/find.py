@@ -1,0 +1,210 @@
+"""Data by name: a set that `load` knows, a file of arrays, or a folder of images with one folder in it per class."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from robustness_lib import counter_random
+from robustness_lib.data import _folder
+from robustness_lib.data._load import NAMES, load
+from robustness_lib.inputs import check_count
+
+__all__ = ["find_data"]
+
+Say = Callable[[str], None]
+Array = npt.NDArray[Any]
+Found = tuple[Tensor, Tensor, tuple[str, ...]]
+
+
+def find_data(name: str | Path, n: int | None = None, split: str = "test", seed: int = 0, *,
+              resize: int | None = None, crop: int | None = None, channels: int | None = None,
+              say: Say | None = None) -> Found:
+    """Images and labels for an evaluation: at most `n` of them, or all.
+
+    name: one of
+        "signs", "cifar10", ...    a set that `load` knows: the first n of the split, in its fixed order
+        "folder/val.npz"           arrays `images` and `labels` (or `x` and `y`): (N, H, W), (N, H, W, C) or
+            (N, C, H, W) with 1 or 3 channels, or points (N, D); 8-bit, or floating-point in [0, 1]. An array `classes`
+            of names is used where it is there.
+        "folder/val"               one subfolder per class, in the order of torchvision's ImageFolder
+    Files often come sorted by class, so from these two a random sample without replacement is drawn: with the same
+    `seed` the same one, and a smaller n draws the beginning of a larger one's. It is not balanced by class: its
+    accuracy estimates that of the whole set. Of a folder only the images of the sample are opened.
+
+    resize, crop: for folders, as torchvision evaluates: the shorter side to `resize` pixels, then the middle
+        `crop` × `crop`.
+    channels: for folders, 1 or 3; by default 1 where all images are grey.
+    say: is told, in a sentence each, what was decided for you (print, for example). By default nobody is.
+
+    Returns x, float32 (N, C, H, W) or (N, D) in [0, 1]; y, int64 (N,); and the classes' names. Raises ValueError,
+    which names the file, for what cannot be read or not be understood; FileNotFoundError where nothing is there.
+    """
+    if n is not None:
+        check_count("n", n)
+    tell: Say = say or (lambda sentence: None)
+    path = Path(name)
+    if path.is_dir() and (str(name) not in NAMES):
+        _only_whole(split, name)
+        return _from_folder(path, n, seed, _folder.Preparation(resize, crop, channels), tell)
+    if resize is not None or crop is not None or channels is not None:
+        raise ValueError("resize, crop and channels are for folders of images; arrays are taken as they are")
+    if str(name) in NAMES:
+        return _named(str(name), n, split, tell)
+    if path.suffix == ".npz":
+        _only_whole(split, name)
+        return _from_npz(path, n, seed, tell)
+    if path.exists():
+        raise ValueError(f"{path} is neither an .npz file nor a folder of images")
+    raise FileNotFoundError(f"there is no data set, file or folder {str(name)!r}; the sets are {', '.join(NAMES)}")
+
+
+def _named(name: str, n: int | None, split: str, say: Say) -> Found:
+    try:
+        return load(name, split, n)
+    except ValueError:
+        x, y, classes = load(name, split)  # raises again where the count was not the reason
+        if n is None or len(y) >= n:
+            raise
+        say(f"{name} has {len(y):,} {split} images; all of them are used.")
+        return x, y, classes
+
+
+def _from_npz(path: Path, n: int | None, seed: int, say: Say) -> Found:
+    arrays = _read(path)
+    try:
+        images, y = arrays["images"], _labels(arrays["labels"])
+        if len(images) != len(y):
+            raise ValueError(f"it holds {len(images)} images and {len(y)} labels")
+        if not len(y):
+            raise ValueError("it holds no images")
+        classes = _class_names(arrays.get("classes"), y)
+        arrange = _arrangement(images)
+        _check_values(images)
+        chosen = _sample(len(y), n, seed, str(path), say)
+        x = _pixels(arrange(images[chosen]))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return x, torch.from_numpy(y[chosen]), classes
+
+
+def _from_folder(path: Path, n: int | None, seed: int, prepare: _folder.Preparation, say: Say) -> Found:
+    files, y, classes = _folder.listing(path, say)
+    chosen = _sample(len(y), n, seed, str(path), say)
+    x = _folder.read([files[i] for i in chosen], prepare)
+    return _pixels(x), torch.from_numpy(y[chosen]), classes
+
+
+def _sample(size: int, n: int | None, seed: int, name: str, say: Say) -> npt.NDArray[np.int64]:
+    """Which rows, in which order. Every row has a number of its own from the seed, and the n smallest are taken: on
+    every machine the same ones."""
+    if n is None or n >= size:
+        if n is not None and n > size:
+            say(f"{name} has {size:,} images; all of them are used.")
+        return np.arange(size)
+    say(f"{n:,} of the {size:,} images in {name} are used: a random sample (seed {seed}), since files are often sorted "
+        f"by class.")
+    numbers: npt.NDArray[np.float64] = counter_random.uniform((), seed=seed, index=torch.arange(size)).numpy()
+    return np.argsort(numbers, kind="stable")[:n]
+
+
+def _only_whole(split: str, name: str | Path) -> None:
+    if split != "test":
+        raise ValueError(f"split {split!r} is for the named sets; {name} is taken as it is. Name the file or folder of "
+                         f"the part that you mean")
+
+
+def _read(path: Path) -> dict[str, Array]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            held = set(file.files)
+            pair = next((p for p in (("images", "labels"), ("x", "y")) if held >= set(p)), None)
+            if pair is None:
+                names = ", ".join(file.files) or "nothing"
+                raise ValueError(f"it needs images and labels (or x and y); it holds {names}")
+            arrays = {"images": file[pair[0]], "labels": file[pair[1]]}
+            return arrays | ({"classes": file["classes"]} if "classes" in held else {})
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "allow_pickle" in said:
+            said = "an array in it is a pickle (objects, not numbers); save plain arrays"
+        raise ValueError(f"{path} cannot be read as data: {said}") from None
+
+
+def _labels(y: Array) -> npt.NDArray[np.int64]:
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        one_hot = "; one-hot rows become numbers by argmax(1)" if y.ndim == 2 else ""
+        raise ValueError(f"labels must be one class number per image, (N,); found {y.shape}{one_hot}")
+    if y.dtype.kind not in "iu":
+        raise ValueError(f"labels must be whole numbers; found {y.dtype}")
+    if len(y) and int(y.min()) < 0:
+        raise ValueError(f"labels must not be negative; found {y.min()}")
+    return y.astype(np.int64)
+
+
+def _class_names(names: Array | None, y: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    highest = int(y.max())
+    if names is None:
+        return tuple(f"class {k}" for k in range(highest + 1))
+    if names.ndim != 1 or len(names) <= highest:
+        raise ValueError(f"classes must hold a name for each label up to {highest}; found {names.shape}")
+    return tuple(str(name) for name in names)
+
+
+def _arrangement(images: Array) -> Callable[[Array], Array]:
+    """How to bring these images to (N, C, H, W); points (N, D) stay as they are."""
+    shape = images.shape
+    if images.ndim == 2:
+        return lambda part: part
+    if images.ndim == 3:
+        return lambda part: part[:, None]
+    if images.ndim != 4:
+        raise ValueError(f"images must be (N, H, W), (N, H, W, C) or (N, C, H, W); found {shape}")
+    first, last = shape[1] in (1, 3), shape[3] in (1, 3)
+    if first and last:
+        raise ValueError(f"images of shape {shape} may be (N, C, H, W) or (N, H, W, C): nobody can tell. Save larger "
+                         f"images, or grey ones as (N, H, W)")
+    if not (first or last):
+        four = "; drop the fourth channel (transparency)" if 4 in (shape[1], shape[3]) else ""
+        raise ValueError(f"images of shape {shape} have 1 or 3 channels neither first nor last{four}")
+    return (lambda part: part) if first else (lambda part: part.transpose(0, 3, 1, 2))
+
+
+def _check_values(images: Array) -> None:
+    """Of all images, not of the sample: a wrong scale is the file's."""
+    if images.dtype == np.uint8:
+        if images.size and images.max() <= 1:
+            raise ValueError("its 8-bit images hold only 0 and 1, which is black on a scale of 255; multiply by 255, "
+                             "or save them as floating-point numbers")
+        return
+    if images.dtype.kind != "f":
+        raise ValueError(f"images must be 8-bit (uint8) or floating-point in [0, 1]; found {images.dtype}")
+    if not images.size:
+        return
+    low, high = float(images.min()), float(images.max())
+    if np.isnan(low) or np.isnan(high):
+        raise ValueError("images contain NaN")
+    if low < 0:
+        raise ValueError(f"images must lie in [0, 1]; found {low:.4g} to {high:.4g}. They are probably normalized: "
+                         f"save them before that, and give the normalization as mean and std (--mean, --std), so "
+                         f"that it happens inside the model")
+    if high > 1:
+        cause = ". They are probably on the scale of 255: divide by 255, or save them as uint8" if high <= 255 else ""
+        raise ValueError(f"images must lie in [0, 1]; found {low:.4g} to {high:.4g}{cause}")
+
+
+def _pixels(images: Array) -> Tensor:
+    x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+    return x.div_(255) if images.dtype == np.uint8 else x.clone()

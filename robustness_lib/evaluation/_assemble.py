@@ -1,0 +1,135 @@
+"""From the columns of the parts to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustness_lib.attacks._doubts import doubt, square_ahead
+from robustness_lib.evaluation._evidence import join
+from robustness_lib.evaluation._part_run import PartRun
+from robustness_lib.evaluation.diagnose import judge
+from robustness_lib.evaluation.report import AttackRecord, Curve, Examples, Failure, Picture, Report
+from robustness_lib.evaluation.suites import Entry
+from robustness_lib.state import Content, fingerprint
+
+__all__ = ["assemble"]
+
+_PICTURES = 6
+
+
+def assemble(found: Sequence[tuple[int, Content]], run: PartRun, *, classes: Sequence[str] | None,
+             notes: tuple[str, ...], failures: tuple[Failure, ...], model: str,
+             environment: Mapping[str, str]) -> Report:
+    """found: the first image's number and the columns of each part that has a verdict, in order.
+
+    Raises ValueError for a wrong number of class names."""
+    index = torch.cat([torch.arange(first, first + len(columns["label"])) for first, columns in found])
+    names = _class_names(classes, found[0][1]["classes"])
+    records = [record for entry in run.suite.entries for record in _records(entry, found, len(names))]
+    label, predicted = _join(found, "label"), _join(found, "predicted")
+    broken_by, mistaken_for, distance = _first_broken(run.suite.entries, found, label == predicted, len(names))
+    digest = tuple(one for _, columns in found for one in columns["digest"])
+    examples = Examples(index, digest, label, predicted, _join(found, "top5"), broken_by, mistaken_for, distance)
+    return Report(
+        threat=run.threat, suite=run.suite.name, classes=names, examples=examples, attacks=tuple(records),
+        curve=_curve(run, found), findings=_findings(run, found),
+        notes=notes + _notes(run, found, index, examples, records),
+        certified=None if run.certified is None else run.certified.cpu()[index], failures=failures,
+        pictures=_pictures(found), fingerprints={"model": model, "data": fingerprint("".join(digest))},
+        environment=environment, seconds=round(sum(columns["took"] for _, columns in found), 3),
+    )
+
+
+def _join(found: Sequence[tuple[int, Content]], name: str) -> Tensor:
+    return torch.cat([columns[name] for _, columns in found])
+
+
+def _class_names(classes: Sequence[str] | None, k: int) -> tuple[str, ...]:
+    if classes is None:
+        return tuple(map(str, range(k)))
+    if len(classes) != k:
+        raise ValueError(f"the model tells {k} classes apart, and {len(classes)} names were given")
+    return tuple(classes)
+
+
+def _trials(found: Sequence[tuple[int, Content]], entry: Entry, name: str) -> Tensor:
+    return torch.cat([columns["trials"][entry.name][name] for _, columns in found])
+
+
+def _records(entry: Entry, found: Sequence[tuple[int, Content]], classes: int) -> list[AttackRecord]:
+    stage, tried = _trials(found, entry, "stage"), _trials(found, entry, "tried")
+    records = []
+    for number, (name, settings) in enumerate(entry.stages(classes).items()):
+        spent = {cost: sum(columns["trials"][entry.name]["spent"][name][cost] for _, columns in found)
+                 for cost in ("calls", "queries", "gradients", "seconds")}
+        records.append(AttackRecord(
+            name, settings, entry.on, tried=tried & ~((stage >= 0) & (stage < number)), broke=stage == number,
+            calls=int(spent["calls"]), queries=int(spent["queries"]), gradients=int(spent["gradients"]),
+            seconds=round(spent["seconds"], 3)))
+    return records
+
+
+def _first_broken(entries: Sequence[Entry], found: Sequence[tuple[int, Content]], clean: Tensor,
+                  classes: int) -> tuple[tuple[str | None, ...], Tensor, Tensor]:
+    """Per image, of the first attack in order that broke it: its name, the class it led to, the distance."""
+    broken_by: list[str | None] = [None] * len(clean)
+    mistaken_for = torch.full((len(clean),), -1)
+    distance = torch.full((len(clean),), torch.nan, dtype=torch.float64)
+    for entry in entries:
+        stage, names = _trials(found, entry, "stage"), list(entry.stages(classes))
+        for row in ((stage >= 0) & (mistaken_for < 0)).nonzero()[:, 0].tolist():
+            broken_by[row] = names[int(stage[row])]
+            mistaken_for[row] = _trials(found, entry, "mistaken_for")[row]
+            distance[row] = _trials(found, entry, "distance")[row]
+    return tuple(broken_by), mistaken_for, distance
+
+
+def _curve(run: PartRun, found: Sequence[tuple[int, Content]]) -> Curve | None:
+    if "curve" not in found[0][1]:
+        return None
+    at = run.curve_at(found[0][1]["pixels"])
+    return Curve(f"{run.curve_attack(run.threat.eps)!r} at each ε", at,
+                 torch.cat([columns["curve"] for _, columns in found], dim=1))
+
+
+def _findings(run: PartRun, found: Sequence[tuple[int, Content]]) -> Any:
+    evidence = [columns["evidence"] for _, columns in found if "evidence" in columns]
+    return judge(join(evidence)) if evidence else None
+
+
+def _notes(run: PartRun, found: Sequence[tuple[int, Content]], index: Tensor, examples: Examples,
+           records: Sequence[AttackRecord]) -> tuple[str, ...]:
+    """Warnings of the attacks, each said once for all parts, and only where the image still stands."""
+    standing = set(index[(examples.label == examples.predicted) & (examples.mistaken_for < 0)].tolist())
+    rows: dict[tuple[str, str], set[int]] = {}
+    tried: dict[str, int] = {record.name: int(record.tried.sum()) for record in records}
+    for first, columns in found:
+        for entry in run.suite.entries:
+            for during, kind, at in columns["trials"][entry.name]["doubts"]:
+                rows.setdefault((during, kind), set()).update(first + row for row in at)
+    notes = []
+    for (during, kind), images in rows.items():
+        if not images:  # about the model, not about an image
+            notes.append(str(doubt(kind)))
+        elif left := sorted(images & standing):
+            notes.append(str(doubt(kind, left, tried.get(during, len(index)), during=during)))
+    for record in records:
+        if record.name.endswith("square") and record.on == "survivors":
+            notes += map(str, square_ahead(record.broke.nonzero()[:, 0].tolist(), len(index)))
+    return tuple(dict.fromkeys(notes))
+
+
+def _pictures(found: Sequence[tuple[int, Content]]) -> tuple[Picture, ...]:
+    """A few examples, of as many classes as there are."""
+    taken = [Picture(**one) for _, columns in found for trial in columns["trials"].values()
+             for one in trial["pictures"]]
+    once = {one.index: one for one in reversed(taken)}  # the first attack's of each image
+    by_label: dict[int, list[Picture]] = {}
+    for one in sorted(once.values(), key=lambda one: one.index):
+        by_label.setdefault(one.label, []).append(one)
+    rounds = [each[k] for k in range(_PICTURES) for each in by_label.values() if k < len(each)]
+    return tuple(rounds[:_PICTURES])

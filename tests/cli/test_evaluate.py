@@ -1,0 +1,134 @@
+"""robustness evaluate, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from robustness_lib.cli import app
+from robustness_lib.evaluation import Report
+
+ARGUMENTS = ["evaluate", "--model", "zoo:signs-tiny-pgd", "--data", "signs", "--threat", "linf:4/255"]
+
+
+def call(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_a_report_and_a_page(tmp_path: Path) -> None:
+    result = call(*ARGUMENTS, "--suite", "quick", "-n", 50, "--out", tmp_path / "run")
+    report = Report.load(tmp_path / "run" / "report.json")
+    assert (report.n, report.suite, report.classes[0]) == (50, "quick", "stop")
+    assert " ".join(report.sentence.split()) in " ".join(result.stdout.split())
+    for words in ("clean", "fgsm", "pgd-20", "upper bound"):
+        assert words in result.stdout
+    assert report.sentence.split(";")[0] in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "report.json"]
+
+
+def test_json_is_all_that_stands_on_stdout(tmp_path: Path) -> None:
+    result = call(*ARGUMENTS, "--suite", "quick", "-n", 20, "--out", tmp_path, "--json")
+    content = json.loads(result.stdout)
+    report = Report.load(content["report"])
+    assert content["robust"] == report.robust_accuracy.value
+    assert content["sentence"] == report.sentence
+    assert Path(content["page"]).is_file()
+
+
+def test_minutes_say_what_fits_before_it_starts(tmp_path: Path) -> None:
+    result = call(*ARGUMENTS, "--minutes", 0.2, "-n", 60, "--out", tmp_path, "--suite", "quick")
+    assert "The quick suite on 60 images, about" in result.stderr
+    assert "95 % interval" in result.stderr
+    assert Report.load(tmp_path / "report.json").n == 60
+    assert not (tmp_path / "state-plan.json").exists()
+    assert "too few" in call(*ARGUMENTS, "--minutes", 1e-5, "--out", tmp_path, code=2).stderr
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (["--threat", "linf:8"], "did you mean linf:8/255"),
+    (["--threat", "l1:8"], "norm"),
+    (["--suite", "hard"], "there is no suite 'hard'; choose quick, standard, random"),
+    (["--model", "zoo:nothing"], "nothing"),
+    (["--data", "nothing"], "there is no data set, file or folder 'nothing'"),
+    (["--minutes", "-1"], "more than 0"),
+])
+def test_wrong_usage_is_one_line_and_code_2(tmp_path: Path, change: list[str], words: str) -> None:
+    result = call(*ARGUMENTS, "-n", 5, "--out", tmp_path, *change, code=2)
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_a_model_that_fails_on_some_images_ends_with_code_3(tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text("""
+from robustness_lib import models
+class Fails(type(models.load_pretrained("signs-tiny-pgd"))):
+    pass
+def make():
+    net = models.load_pretrained("signs-tiny-pgd")
+    calls = []
+    def hook(module, inputs):
+        calls.append(1)
+        if len(calls) == 9:
+            raise RuntimeError("the ninth call is too much")
+    net.register_forward_pre_hook(hook)
+    return net
+""")
+    arguments = [*ARGUMENTS, "--model", f"{tmp_path / 'fails.py'}:make", "-n", 60, "--batch-size", 20, "--suite",
+                 "quick", "--out", tmp_path / "run", "--state", tmp_path / "state"]
+    result = call(*arguments, code=3)
+    assert "the ninth call is too much" in result.stdout
+    assert Report.load(tmp_path / "run" / "report.json").n == 40
+    assert list((tmp_path / "state").glob("*.npz"))  # a state that was asked for by name stays
+
+
+def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from robustness_lib.cli import app; app()", *ARGUMENTS, "-n", "60",
+               "--batch-size", "15", "--minutes", "30", "--suite", "quick", "--out", "run"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    chunks = tmp_path / "run" / "state"
+    deadline = time.monotonic() + 120
+    while len(list(chunks.glob("*.npz"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    if (tmp_path / "run" / "report.json").exists():
+        pytest.skip("the machine was so fast that it had finished")
+    kept = {path.name for path in chunks.glob("*.npz")}
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stderr
+    assert "Going on as planned" in again.stderr
+    alone = call(*ARGUMENTS, "-n", 60, "--batch-size", 15, "--suite", "quick", "--out", tmp_path / "alone")
+    assert alone.exit_code == 0
+    ours, theirs = (Report.load(tmp_path / name / "report.json") for name in ("run", "alone"))
+    assert ours.robust.equal(theirs.robust)
+    assert ours.examples.digest == theirs.examples.digest
+    assert kept
+
+
+def test_torchrun_shares_the_work(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python",
+               sys.executable, "-c", "from robustness_lib.cli import app; app()", *ARGUMENTS, "-n", "40",
+               "--batch-size", "10", "--suite", "quick", "--out", str(tmp_path / "two"), "--json"]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+                          capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n"] == 40
+    call(*ARGUMENTS, "-n", 40, "--batch-size", 10, "--suite", "quick", "--out", tmp_path / "one")
+    two, one = (Report.load(tmp_path / name / "report.json") for name in ("two", "one"))
+    assert two.environment["processes"] == "2"
+    assert two.robust.equal(one.robust)
+    assert two.fingerprints == one.fingerprints

@@ -1,0 +1,140 @@
+"""robustness gate, as a pipeline calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from made_reports import make_report
+from typer.testing import CliRunner
+
+from robustness_lib.cli import app
+from robustness_lib.evaluation.findings import Finding
+
+PAGE = (Path(__file__).resolve().parents[2] / "book" / "gate.md").read_text(encoding="utf-8")
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["gate", *map(str, arguments)], env={"COLUMNS": "120"})
+
+
+@pytest.fixture
+def main(tmp_path: Path) -> Path:
+    return make_report(1000, broken={"pgd": []}).save(tmp_path / "main.json")
+
+
+@pytest.fixture
+def report(tmp_path: Path):
+    """A saved report in which the first `broken` of 1,000 images fall."""
+    return lambda broken, **more: make_report(1000, broken={"pgd": range(broken)}, **more).save(tmp_path / "now.json")
+
+
+def test_pass(main: Path, report) -> None:
+    result = run(report(20), "--baseline", main, "--max-drop", "2.0", "--min-robust", 45, "--min-class", 20)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("The gate passes: 3 checks, all met. (exit code 0)\n")
+    assert "pass max_drop: on the same 1,000 images robust accuracy fell by 2 points" in result.stdout
+    assert "images lost, 0 gained" in result.stdout.replace("\n", " ")
+
+
+def test_fail(main: Path, report) -> None:
+    result = run(report(21), "--baseline", main, "--max-drop", "2.0")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("The gate fails: max_drop. (exit code 1)\n")
+
+
+def test_undecided_and_strict(main: Path, report) -> None:
+    arguments = [report(4), "--baseline", main, "--max-drop", "0.3"]
+    result = run(*arguments)
+    assert result.exit_code == 3
+    assert "1,250 images would decide" in result.stdout.replace("\n", " ")
+    assert run(*arguments, "--strict").exit_code == 1
+
+
+def test_options_that_change_the_verdict(main: Path, report, tmp_path: Path) -> None:
+    assert run(report(600), "--min-robust", 45).exit_code == 1
+    assert run(report(400), "--min-robust", 45).exit_code == 0
+    assert run(report(900), "--min-class", 20).exit_code == 1
+    masked = report(0, findings=(Finding("zero gradient", "…", 0.001, 0.1, 10, 100),))
+    assert run(masked, "--min-robust", 45).exit_code == 1
+    assert run(masked, "--min-robust", 45, "--allow-findings").exit_code == 0
+    other = make_report(1000, broken={"fgsm": []}).save(tmp_path / "other.json")
+    refused = run(other, "--baseline", main, "--max-drop", 2)
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith("or allow different attacks (--force).\n")
+    assert run(other, "--baseline", main, "--max-drop", 2, "--force").exit_code == 0
+
+
+def test_json_and_nothing_else(main: Path, report) -> None:
+    result = run(report(21), "--baseline", main, "--max-drop", "2.0", "--json")
+    plain = json.loads(result.stdout)
+    assert (result.exit_code, plain["exit_code"], plain["outcome"], result.stderr) == (1, 1, "fail", "")
+    assert plain["comparison"]["lost"] == list(range(21))
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ([], "a gate needs at least one limit: --max-drop (with a baseline), --min-robust or --min-class"),
+    (["--max-drop", "2"], "--max-drop needs a baseline"), (["--min-robust", "145"], "--min-robust is in percent"),
+    (["--min-robust", "0.45"], "write 45 for 45 %"), (["--min-robust", "nan"], "from 0 to 100"),
+])
+def test_wrong_usage_is_one_line_and_exit_code_2(report, arguments: list[str], words: str) -> None:
+    result = run(report(0), *arguments)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert words in result.stderr
+
+
+def test_what_cannot_be_read_is_wrong_usage(report, tmp_path: Path) -> None:
+    assert run(tmp_path / "none.json", "--min-robust", 45).exit_code == 2
+    assert run(report(0), "--baseline", tmp_path / "none.json", "--max-drop", 2).exit_code == 2
+    assert run(report(0), "--min-robust", "much").exit_code == 2
+
+
+def test_the_summary_is_appended(report, tmp_path: Path) -> None:
+    summary = tmp_path / "new" / "summary.md"
+    run(report(600), "--min-robust", 45, "--markdown", summary)
+    run(report(0), "--min-robust", 45, "--markdown", summary)
+    text = summary.read_text(encoding="utf-8")
+    assert text.index("### Robustness: fail") < text.index("\n\n### Robustness: pass")
+    result = run(report(0), "--min-robust", 45, "--markdown", tmp_path)
+    assert result.exit_code == 2
+    assert "the summary is not written; The gate passes" in result.stderr
+
+
+def test_the_process_ends_with_the_code(report) -> None:
+    command = [sys.executable, "-c", "from robustness_lib.cli import app; app()", "gate", str(report(600)),
+               "--min-robust", "45"]
+    ended = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+# The page on pipelines.
+
+
+def test_the_page_names_options_that_exist() -> None:
+    known = run("--help").output
+    named = {option for command in re.findall(r"robustness gate [^`|]*(?:\|\||`)", PAGE)
+             for option in re.findall(r"--[a-z-]+", command)} | set(re.findall(r"`(--[a-z-]+)`", PAGE))
+    assert {"--baseline", "--max-drop", "--min-robust", "--min-class", "--strict", "--markdown"} <= named
+    assert all(option in known for option in named), named
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(("code", "job"), [(0, 0), (1, 1), (2, 2), (3, 0)])
+def test_the_page_maps_exit_codes(code: int, job: int, tmp_path: Path) -> None:
+    """The step of the example, run as the pipeline runs it, with a command that ends in this code."""
+    workflow = yaml.safe_load(re.search(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)[1])
+    (step,) = [step for step in workflow["jobs"]["gate"]["steps"] if step.get("name") == "Gate"]
+    fake = tmp_path / "robustness"
+    fake.write_text(f"#!/bin/sh\nexit {code}\n", encoding="utf-8")
+    fake.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "GITHUB_STEP_SUMMARY": "x"}
+    ended = subprocess.run(["bash", "-e", "-c", step["run"]], env=environment, capture_output=True, text=True)
+    assert ended.returncode == job
+    assert ("::warning::" in ended.stdout) == (code == 3)

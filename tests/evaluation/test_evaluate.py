@@ -1,0 +1,473 @@
+"""evaluate: verdicts, what it accepts and refuses, what it leaves as it was, and what it survives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from quick_auto_attack import problem
+from small_evaluation import SUITE, THREAT, small, verdicts
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from robustness_lib import ThreatModel, data, models
+from robustness_lib.attacks import FAB, FGSM, PGD, AutoAttack, CarliniWagnerL2
+from robustness_lib.evaluation import Contradiction, Refused, Report, _part_run, evaluate
+
+HERE = Path(__file__).parent
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1",
+                            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "attacks")])}
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return small()
+
+
+@pytest.fixture(scope="module")
+def signs():
+    x, y, classes = data.load("signs", "test", n=60)
+    return models.load_pretrained("signs-tiny-pgd"), x, y, classes
+
+
+# Verdicts.
+
+
+def test_every_verdict_is_that_of_the_attacks_run_by_hand(report: Report) -> None:
+    model, x, y = problem()
+    right = model(x).argmax(1) == y
+    assert report.clean.equal(right)
+    for name, attack in (("fgsm", FGSM(THREAT)), ("pgd-5", PGD(THREAT, steps=5, restarts=2))):
+        broken = right & (model(attack(model, x, y)).argmax(1) != y)
+        assert report.attack(name).broke.equal(broken)
+        assert report.attack(name).tried.equal(right)
+    standing = right & ~report.attack("fgsm").broke & ~report.attack("pgd-5").broke
+    assert report.attack("apgd-ce").tried.equal(standing)
+    for name in ("apgd-ce", "apgd-t", "fab-t", "square"):
+        assert report.attack(name).tried.equal(standing)
+        standing = standing & ~report.attack(name).broke
+    assert report.robust.equal(standing)
+    assert 5 < report.robust_accuracy.correct < report.clean_accuracy.correct - 5
+
+
+def test_the_worst_case_counts_an_image_that_only_the_weaker_attack_broke(report: Report) -> None:
+    def never(model, x, y):
+        return x
+
+    def first_half(model, x, y):
+        return PGD(THREAT, steps=5, restarts=2)(model, x, y)
+
+    model, x, y = problem()
+    worst = evaluate(model, x, y, THREAT, [first_half, never], batch_size=16)
+    assert worst.own("never").correct == worst.clean_accuracy.correct
+    assert worst.robust_accuracy.correct == worst.own("first_half").correct == report.own("pgd-5").correct
+
+
+def test_mistaken_for_distance_and_broken_by(report: Report) -> None:
+    examples, broken = report.examples, report.clean & ~report.robust
+    assert [by is not None for by in examples.broken_by] == broken.tolist()
+    assert (examples.mistaken_for >= 0).equal(broken)
+    assert (examples.mistaken_for != examples.label)[broken].all()
+    assert (~examples.distance.isnan()).equal(broken)
+    assert (examples.distance[broken] <= THREAT.eps * (1 + 1e-5)).all()
+    assert (examples.distance[broken] > 0).all()
+    for row in broken.nonzero()[:, 0].tolist():
+        before = [record.name for record in report.attacks]
+        by = examples.broken_by[row]
+        assert report.attack(by).broke[row]
+        assert not any(report.attack(name).broke[row] for name in before[:before.index(by)])
+
+
+def test_the_curve_is_computed_at_each_eps_with_its_own_step(report: Report) -> None:
+    model, x, y = problem()
+    right = model(x).argmax(1) == y
+    assert report.curve.eps == (THREAT.eps / 4, THREAT.eps / 2, THREAT.eps, 2 * THREAT.eps, 0.5)
+    for eps, stood in zip(report.curve.eps, report.curve.stood, strict=True):
+        attack = PGD(ThreatModel("linf", eps), steps=20, seed=-1)
+        assert stood.equal(right & (model(attack(model, x, y)).argmax(1) == y))
+    fixed = PGD(ThreatModel("linf", 0.5), steps=20, step_size=THREAT.eps / 20, seed=-1)  # the classic mistake
+    assert (model(fixed(model, x, y)).argmax(1) == y).sum() > report.curve_alone[-1].correct
+    alone, carried = report.curve_alone, report.curve_carried
+    assert all(c.correct <= a.correct for c, a in zip(carried, alone, strict=True))
+    assert carried[2].correct == report.robust_accuracy.correct
+    largest = torch.bincount(y).max() / len(y)
+    assert alone[-1].value <= largest
+
+
+def test_top5_counts_the_five_largest() -> None:
+    model, x, y = problem()
+    top = model(x).topk(5).indices
+    expected = (top == y[:, None]).any(1)
+    found = evaluate(model, x, y, THREAT, FGSM(THREAT))
+    assert found.examples.top5.equal(expected)
+    assert (~expected).any()
+    few = nn.Sequential(model, nn.Linear(6, 2))
+    assert evaluate(few, x, y % 2, THREAT, FGSM(THREAT)).top5_accuracy.value == 1
+
+
+def test_l2_has_its_grey_point() -> None:
+    model, x, y = problem()
+    found = evaluate(model, x, y, ThreatModel("l2", 0.3), "quick", curve=(0.1, 0.2))
+    assert found.curve.eps == (0.1, 0.2)
+    suite = type(SUITE)("c", SUITE.entries[:1], curve=True, diagnostics=False)
+    assert evaluate(model, x, y, THREAT, suite).curve.eps[-1] == 0.5
+    l2 = ThreatModel("l2", 0.3)
+    assert evaluate(model, x, y, l2, type(SUITE)("c", (type(SUITE.entries[0])("f", FGSM(l2)),), curve=True,
+                                                 diagnostics=False)).curve.eps[-1] == pytest.approx(0.5 * 84**0.5)
+
+
+def test_the_standard_suite_is_what_it_says(signs) -> None:
+    model, x, y, classes = signs
+    found = evaluate(model, x[:12], y[:12], ThreatModel("linf", 8 / 255), classes=classes)
+    assert [record.name for record in found.attacks] == ["fgsm", "pgd-20", "apgd-ce", "apgd-t", "fab-t", "square"]
+    assert "restarts=5" in found.attack("pgd-20").settings
+    assert "steps=20" in found.attack("pgd-20").settings
+    assert [record.on for record in found.attacks] == ["correct"] * 2 + ["survivors"] * 4
+    assert found.findings == ()
+    assert found.suite == "standard"
+    verdict = AutoAttack(ThreatModel("linf", 8 / 255)).run(model, x[:12], y[:12])
+    assert (found.robust & ~verdict.robust).sum() == 0
+
+
+# What it takes.
+
+
+def test_loaders_of_any_batch_size_give_the_same_report(report: Report) -> None:
+    model, x, y = problem()
+    for size in (7, 16, 60):
+        loader = DataLoader(TensorDataset(x, y), batch_size=size)
+        assert verdicts(evaluate(model, loader, threat=THREAT, suite=SUITE, batch_size=16)) == verdicts(report)
+    pairs = ((image[None], label[None]) for image, label in zip(x, y, strict=True))  # a generator, used once
+    assert verdicts(evaluate(model, pairs, threat=THREAT, suite=SUITE, batch_size=16)) == verdicts(report)
+
+
+def test_other_parts_give_the_same_verdicts(report: Report) -> None:
+    for size in (10, 60):
+        other = small(batch_size=size)
+        assert other.robust.equal(report.robust)
+        assert other.examples.digest == report.examples.digest
+        assert other.fingerprints == report.fingerprints
+
+
+class Spy(PGD):
+    """Notes which images it is told that it attacks."""
+
+    seen: ClassVar[list[list[int]]] = []
+
+    def run(self, model, x, y, target=None, *, index=None, **more):
+        self.seen.append(index.tolist())
+        return super().run(model, x, y, target, index=index, **more)
+
+
+def test_every_random_number_follows_the_image_and_not_its_part(report: Report, monkeypatch) -> None:
+    diagnosed = []
+    gather = _part_run.gather
+    monkeypatch.setattr(_part_run, "gather",
+                        lambda *a, index, **more: diagnosed.append(index.tolist()) or gather(*a, index=index, **more))
+    model, x, y = problem()
+    suite = type(SUITE)("spied", (type(SUITE.entries[0])("spy", Spy(THREAT, steps=1)),), curve=False, diagnostics=True)
+    evaluate(model, x, y, THREAT, suite, batch_size=16)
+    assert [row for seen in Spy.seen for row in seen] == report.clean.nonzero()[:, 0].tolist()
+    assert diagnosed == [list(range(first, min(first + 16, 60))) for first in (0, 16, 32, 48)]
+
+
+def test_the_seed_is_used() -> None:
+    model, x, y = problem()
+    standard = evaluate(model, x[:4], y[:4], ThreatModel("linf", 0.01), "quick", seed=3)
+    assert "seed=-4" in standard.attack("pgd-20").settings
+    assert standard.environment["seed"] == "3"
+
+
+def test_foreign_attacks(report: Report) -> None:
+    model, x, y = problem()
+
+    def torchattacks_like(net, images, labels):
+        images = images.detach().clone().requires_grad_()
+        loss = nn.functional.cross_entropy(net(images), labels)
+        loss.backward()  # fills .grad of the images; the parameters must stay as they were
+        return (images + THREAT.eps * images.grad.sign()).clamp(0, 1).detach()
+
+    found = evaluate(model, x, y, THREAT, torchattacks_like, batch_size=16)
+    assert found.attack("torchattacks_like").broke.equal(report.attack("fgsm").broke)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    named = evaluate(model, x, y, THREAT, {"theirs": torchattacks_like, "ours": FGSM(THREAT)}, batch_size=16)
+    assert [record.name for record in named.attacks] == ["theirs", "ours"]
+    assert named.own("theirs").correct == named.own("ours").correct
+
+
+def test_a_foreign_attack_that_draws_at_random_is_repeated_and_leaves_the_generator_alone() -> None:
+    model, x, y = problem()
+
+    def noise(net, images, labels):
+        return (images + THREAT.eps * torch.randn_like(images).sign()).clamp(0, 1)
+
+    before = torch.random.get_rng_state()
+    first, again = (evaluate(model, x, y, THREAT, noise, batch_size=16) for _ in range(2))
+    assert torch.random.get_rng_state().equal(before)
+    assert verdicts(first) == verdicts(again)
+    assert verdicts(evaluate(model, x, y, THREAT, noise, batch_size=16, seed=1)) != verdicts(first)
+
+
+@pytest.mark.parametrize(("attack", "words"), [
+    (lambda m, x, y: x + 0.06, "left the (threat model L∞ 0.05: image|pixel box)"),
+    (lambda m, x, y: (x - 0.06).clamp(0, 1), r"image \d+ moved by 0.06, and ε is 0.05"),
+    (lambda m, x, y: x - 1, "pixel box"),
+    (lambda m, x, y: x * torch.nan, "NaN"),
+    (lambda m, x, y: x[:, :1], r"shape \(16, 2, 7, 6\)|must return images of shape"),
+    (lambda m, x, y: None, "found NoneType"),
+])
+def test_a_foreign_attack_that_breaks_the_rules_is_refused(attack, words: str) -> None:
+    model, x, y = problem()
+    with pytest.raises(Refused, match=words):
+        evaluate(model, x, y, THREAT, attack, batch_size=16)
+
+
+def test_minimum_norm_attacks_count_within_eps() -> None:
+    model, x, y = problem()
+    found = evaluate(model, x, y, THREAT, FAB("linf", steps=5), batch_size=16)
+    result = FAB("linf", steps=5).run(model, x, y)
+    within = result.success & (result.distance <= THREAT.eps) & (result.distance > 0)
+    assert found.attack("fab").broke.equal(within)
+    assert 0 < within.sum() < result.success.sum()
+
+
+@pytest.mark.parametrize(("suite", "error", "words"), [
+    ("strong", ValueError, "there is no suite 'strong'; choose quick, standard, random"),
+    ([], ValueError, "at least one attack"),
+    ([PGD(ThreatModel("linf", 0.04))], ValueError, "has L∞ 0.04, and the evaluation L∞ 0.05"),
+    ([AutoAttack(ThreatModel("l2", 0.05))], ValueError, "has L2 0.05"),
+    ([CarliniWagnerL2()], ValueError, "has the norm l2"),
+    ([3], TypeError, "cannot be called"),
+])
+def test_suites_that_make_no_sense_are_refused(suite, error, words: str) -> None:
+    model, x, y = problem()
+    with pytest.raises(error, match=words):
+        evaluate(model, x, y, THREAT, suite)
+
+
+@pytest.mark.parametrize(("arguments", "error", "words"), [
+    (lambda m, x, y: (m, x, y), TypeError, "threat must be a ThreatModel"),
+    (lambda m, x, y: (m, x, None, THREAT), TypeError, "images need labels"),
+    (lambda m, x, y: (m, [(x, y)], y, THREAT), TypeError, "x must be a tensor"),
+    (lambda m, x, y: (m, 3, None, THREAT), TypeError, "an iterable of batches"),
+    (lambda m, x, y: (m, [x], None, THREAT), TypeError, "must be a pair"),
+    (lambda m, x, y: (m, [], None, THREAT), ValueError, "no image"),
+    (lambda m, x, y: (m, x[:0], y[:0], THREAT), ValueError, "no image"),
+    (lambda m, x, y: (m, x * 255, y, THREAT), ValueError, "normalization outside the model"),
+    (lambda m, x, y: (m, [(x, y), (x * 2, y)], None, THREAT), ValueError, "images 60 to 119: images must lie in"),
+    (lambda m, x, y: (m, [(x, y), (x[:, :, :5], y)], None, THREAT), ValueError, "one shape"),
+    (lambda m, x, y: (m, x, y + 9, THREAT), ValueError, "labels must lie in 0 ... 5"),
+    (lambda m, x, y: (m, x, y.int(), THREAT), TypeError, "int64"),
+    (lambda m, x, y: (lambda z: z, x, y, THREAT), ValueError, r"logits of shape \(16, K\)"),
+])
+def test_bad_input_gets_a_clear_error(arguments, error, words: str) -> None:
+    with pytest.raises(error, match=words):
+        evaluate(*arguments(*problem()), suite="quick")
+
+
+def test_class_names() -> None:
+    model, x, y = problem()
+    assert evaluate(model, x, y, THREAT, "quick").classes == tuple("012345")
+    assert evaluate(model, x, y, THREAT, "quick", classes="abcdef").classes == tuple("abcdef")
+    with pytest.raises(ValueError, match="tells 6 classes apart, and 2 names"):
+        evaluate(model, x, y, THREAT, "quick", classes="ab")
+
+
+# Proofs beside attacks.
+
+
+def test_certified_gives_a_lower_bound(report: Report) -> None:
+    model, x, y = problem()
+    proved = report.robust.clone()
+    proved[report.robust.nonzero()[0]] = False
+    proved[0] = True  # constant and wrong: image 0 has a false label. It must not count as certified accuracy
+    found = evaluate(model, x, y, THREAT, "quick", certified=proved)
+    assert found.certified_accuracy.correct == report.robust_accuracy.correct - 1
+    assert "are proved to" in found.sentence
+    assert found.certified_accuracy.correct <= found.robust_accuracy.correct
+    for wrong in (proved[:-1], torch.cat((proved, proved))):
+        with pytest.raises(ValueError, match="one entry per image"):
+            evaluate(model, x, y, THREAT, "quick", certified=wrong)
+
+
+def test_certified_and_broken_is_an_error_that_carries_the_example(report: Report, tmp_path: Path) -> None:
+    model, x, y = problem()
+    row = int(report.attack("pgd-5").broke.nonzero()[-1])
+    proved = torch.zeros(len(x), dtype=torch.bool)
+    proved[row] = True
+    for _ in range(2):  # also when the run is started again
+        with pytest.raises(Contradiction, match=f"image {row} is certified under L∞ 0.05, and") as error:
+            evaluate(model, x, y, THREAT, SUITE, certified=proved, batch_size=16, state=tmp_path)
+        assert error.value.index == row
+        assert error.value.x.equal(x[row])
+        assert model(error.value.x_adv[None]).argmax(1) == error.value.mistaken_for != y[row]
+        assert error.value.distance <= THREAT.eps * (1 + 1e-5)
+
+
+# What it leaves as it was.
+
+
+def test_the_model_is_as_it_was() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5),
+                          nn.Linear(80, 6))
+    model.train()
+    model[4].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    _, x, y = problem()
+    images = x.clone()
+
+    def rude(net, images, labels):
+        net.train()
+        return images
+
+    evaluate(model, x, y, THREAT, [FGSM(THREAT), rude], curve=(0.01,), batch_size=16)
+    assert [module.training for module in model.modules()] == modes
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert x.equal(images)
+
+
+# What it survives.
+
+
+def run_process(*arguments: object, code: int = 0) -> None:
+    done = subprocess.run([sys.executable, HERE / "small_evaluation.py", *map(str, arguments)], env=ENVIRONMENT,
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+
+
+@pytest.mark.parametrize("moment", [1, 6, 13])
+def test_a_killed_process_goes_on_and_ends_with_the_same_report(report: Report, tmp_path: Path, moment: int) -> None:
+    out, state = tmp_path / "report", tmp_path / "state"
+    run_process(out, state, moment, code=-9)
+    assert not Path(f"{out}.0").exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in state.glob("*.npz")}
+    assert len(kept) == moment - 1  # the header is a file too
+    run_process(out, state)
+    assert verdicts(Report.load(f"{out}.0")) == verdicts(report)
+    assert all((state / name).stat().st_mtime_ns == written for name, written in kept.items())
+    assert not list(state.glob("*.part"))
+
+
+def test_a_finished_state_needs_no_work(report: Report, tmp_path: Path) -> None:
+    small(state=tmp_path)
+    model, x, y = problem()
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    again = evaluate(model, x, y, THREAT, SUITE, batch_size=16, state=tmp_path)
+    assert len(calls) == 2  # the first look
+    assert verdicts(again) == verdicts(report)
+    assert again.seconds > 0
+    assert [record.calls for record in again.attacks] == [record.calls for record in report.attacks]
+
+
+def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    model, x, y = problem()
+    settings = {"suite": "quick", "batch_size": 16, "state": tmp_path}
+    evaluate(model, x, y, THREAT, **settings)
+    for change, words in (({"seed": 1}, "suite, seed"), ({"suite": FGSM(THREAT)}, "suite"),
+                          ({"curve": (0.1,)}, "curve"), ({"batch_size": 8}, "images in a part")):
+        with pytest.raises(ValueError, match=f"not the same {words}"):
+            evaluate(model, x, y, THREAT, **(settings | change))
+    with pytest.raises(ValueError, match="threat"):
+        evaluate(model, x, y, ThreatModel("linf", 0.04), **settings)
+    other = y.clone()
+    other[20] = (other[20] + 1) % 6
+    with pytest.raises(ValueError, match="the state holds other images at 16 to 31"):
+        evaluate(model, x, other, THREAT, **settings)
+    with torch.no_grad():
+        model[3].bias[0] += 1
+    with pytest.raises(ValueError, match="model"):
+        evaluate(model, x, y, THREAT, **settings)
+
+
+class Fails(nn.Module):
+    """Raises on batches that hold a certain image, or, with memory=, on large ones."""
+
+    def __init__(self, model: nn.Module, image: torch.Tensor | None = None, memory: int | None = None) -> None:
+        super().__init__()
+        self.model, self.image, self.memory = model, image, memory
+        self.error = RuntimeError("no kernel for this image")
+
+    def forward(self, x):
+        if self.image is not None and any((one - self.image).abs().amax() < 0.06 for one in x):
+            raise self.error
+        if self.memory is not None and len(x) > self.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return self.model(x)
+
+
+def test_a_model_that_throws_on_one_batch_is_named_and_nothing_is_lost(report: Report, tmp_path: Path) -> None:
+    model, x, y = problem()
+    failing = Fails(model, x[37])
+    found = evaluate(failing, x, y, THREAT, SUITE, batch_size=16, state=tmp_path)
+    assert [(f.first, f.last, f.step, f.error) for f in found.failures] == [
+        (32, 47, "clean", "RuntimeError: no kernel for this image")]
+    assert found.n == 44
+    assert "16 images have no verdict" in found.sentence
+    keep = torch.cat((torch.arange(32), torch.arange(48, 60)))
+    assert found.examples.index.equal(keep)
+    assert found.robust.equal(report.robust[keep])
+    files = {path.name for path in tmp_path.glob("*.npz")}
+    failing.image = None  # mended: only the part that failed is done
+    assert verdicts(evaluate(failing, x, y, THREAT, SUITE, batch_size=16, state=tmp_path))["examples"] == \
+        verdicts(report)["examples"]
+    assert files < {path.name for path in tmp_path.glob("*.npz")}
+
+
+def test_a_model_that_throws_at_once_raises() -> None:
+    model, x, y = problem()
+    with pytest.raises(RuntimeError, match="no kernel"):
+        evaluate(Fails(model, x[3]), x, y, THREAT, "quick", batch_size=16)
+
+
+def test_out_of_memory_halves_the_batch_and_says_so_once(report: Report) -> None:
+    model, x, y = problem()
+    found = evaluate(Fails(model, memory=5), x, y, THREAT, SUITE, batch_size=16)
+    assert found.robust.equal(report.robust)
+    assert found.examples.mistaken_for.equal(report.examples.mistaken_for)
+    notes = [note for note in found.notes if "halved" in note]
+    assert len(notes) == 1
+    assert "batches of 16 images, so they were halved to 4" in notes[0]
+    assert not any("halved" in note for note in report.notes)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        evaluate(Fails(model, memory=0), x, y, THREAT, "quick", batch_size=4)
+
+
+def test_progress_counts_images_and_names_steps() -> None:
+    model, x, y = problem()
+    seen = []
+    evaluate(model, x, y, THREAT, "quick", batch_size=25, progress=lambda done, step: seen.append((done, step)))
+    assert seen[:4] == [(0, "clean"), (0, "fgsm"), (0, "pgd-20"), (25, "done")]
+    assert seen[-1] == (60, "done")
+
+
+def test_memory_is_that_of_a_batch() -> None:
+    """Images arrive one part at a time, none is held on to, and what is kept of each is a few numbers."""
+    import gc
+    import weakref
+
+    alive: list[weakref.ref] = []
+    most = [0]
+
+    def batches():
+        for number in range(12):
+            gc.collect()
+            most[0] = max(most[0], sum(ref() is not None for ref in alive))
+            x = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(number))
+            alive.append(weakref.ref(x))
+            yield x, torch.zeros(4, dtype=torch.int64)
+            del x
+
+    net = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(48, 1000))
+    with torch.no_grad():
+        net[2].bias[0] += 100  # every image is right and stands
+    found = evaluate(net, batches(), threat=ThreatModel("linf", 0.001), suite="quick", batch_size=4)
+    assert found.n == found.robust_accuracy.correct == 48
+    assert most[0] <= 2

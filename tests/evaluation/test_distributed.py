@@ -14,7 +14,7 @@ from robustness_lib.evaluation import Report
 from robustness_lib.evaluation.distributed import Team, team_from_environment
 
 HERE = Path(__file__).parent
-PATH = os.pathsep.join([str(HERE), str(HERE.parent / "attacks")])
+PATH = os.pathsep.join([str(HERE), str(HERE.parent / "attacks"), os.environ.get("PYTHONPATH", "")])
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATH, "CUDA_VISIBLE_DEVICES": ""}
 
 

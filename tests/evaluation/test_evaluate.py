@@ -21,7 +21,8 @@ from robustness_lib.evaluation import Contradiction, Refused, Report, _part_run,
 
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1",
-                            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "attacks")])}
+                            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "attacks"),
+                                                           os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture(scope="module")
@@ -419,6 +420,9 @@ def test_a_model_that_throws_on_one_batch_is_named_and_nothing_is_lost(report: R
     assert verdicts(evaluate(failing, x, y, THREAT, SUITE, batch_size=16, state=tmp_path))["examples"] == \
         verdicts(report)["examples"]
     assert files < {path.name for path in tmp_path.glob("*.npz")}
+    failing.image = x[37]
+    proved = report.robust.clone()
+    assert evaluate(failing, x, y, THREAT, SUITE, batch_size=16, certified=proved).certified.equal(proved[keep])
 
 
 def test_a_model_that_throws_at_once_raises() -> None:

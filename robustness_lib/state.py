@@ -91,7 +91,8 @@ def fingerprint(*parts: Tensor | str) -> str:
 
 def model_fingerprint(model: Callable[[Tensor], Tensor]) -> str:
     """Of what decides a model's answers, as far as it can be seen: parameters, buffers and plain settings of every
-    submodule, the structure as printed, and what a function has closed over. `Chunks` compares answers too."""
+    submodule, the structure as printed, the code of each forward pass or function, and what a function has closed over.
+    Not the functions that these call. `Chunks` compares answers too."""
     return fingerprint(*_parts(model))
 
 
@@ -104,6 +105,7 @@ def _parts(thing: object, inside: tuple[int, ...] = ()) -> Iterator[Tensor | str
         for name, value in (*thing.named_parameters(), *thing.named_buffers()):
             yield from (name, value)
         for name, module in thing.named_modules():
+            yield from _parts(type(module).forward, inside)
             settings = {key: value for key, value in vars(module).items() if not key.startswith("_")}
             yield from (f"{name}.{key}={value!r}" for key, value in settings.items()
                         if key != "training" and isinstance(value, (bool, int, float, str, tuple)))
@@ -120,6 +122,7 @@ def _parts(thing: object, inside: tuple[int, ...] = ()) -> Iterator[Tensor | str
             if id(cell.cell_contents) not in inside:
                 yield from _parts(cell.cell_contents, inside)
     elif isinstance(thing, CodeType):
+        yield thing.co_code.hex() + repr(thing.co_names)
         for constant in thing.co_consts:
             yield from _parts(constant)
     else:

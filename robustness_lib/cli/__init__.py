@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from robustness_lib.cli._check import check
@@ -27,4 +30,6 @@ app.command("track")(track_command)
 
 @app.callback()
 def _main() -> None:
-    """Keeps a subcommand a subcommand while it is the only one."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without ∞ and ε must not end a finished run
+            stream.reconfigure(errors="replace")

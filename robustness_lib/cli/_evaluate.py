@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from robustness_lib.attacks._asking import ask
 from robustness_lib.cli._options import (
     ChannelsOption,
     ClassesOption,
@@ -42,8 +43,9 @@ from robustness_lib.evaluation.distributed import Team, team_from_environment
 from robustness_lib.evaluation.evaluate import Progress as Tell
 from robustness_lib.evaluation.page import save_page
 from robustness_lib.evaluation.planning import measure, plan
-from robustness_lib.evaluation.suites import SUITES
+from robustness_lib.evaluation.suites import SUITES, find_suite
 from robustness_lib.files import write_whole
+from robustness_lib.models._blame import blame, one_line, place
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["evaluate_command"]
@@ -75,20 +77,25 @@ def evaluate_command(
     """Attack a model and write a report. Several devices or machines: start it with torchrun --no-python.
 
     Exit codes: 0 done, whatever the verdict (`robustness gate` judges it); 2 wrong usage or input; 3 done, but some
-    images have no verdict because the model failed on them.
+    images have no verdict because the model failed on them; 130 interrupted.
     """
     with input_errors(), prints_to_stderr(), team_from_environment() as team:
         against = parse_threat(threat)
+        out.mkdir(parents=True, exist_ok=True)  # an error now costs nothing
         quiet = contextlib.redirect_stderr(None) if team.rank else contextlib.nullcontext()
         with quiet:
             subject = find_subject(model, data, n or _MOST, weights=weights, classes=classes, mean=mean, std=std,
                                    output=output, device=device, split=split, seed=seed, resize=resize, crop=crop,
                                    channels=channels)
             state_folder = state or out / "state"
-            suite, n = _planned(subject, against, suite, minutes, batch_size, team, state_folder)
-            with _bar(n, team) as tell:
+            names = _names(subject)
+            find_suite(suite or "standard", against)  # a wrong name is refused before anything is measured
+            asked = {"model": model, "weights": weights, "data": data, "threat": threat, "minutes": minutes,
+                     "suite": suite, "images": len(subject.x)}
+            suite, n = _planned(subject, against, asked, batch_size, team, state_folder)
+            with _bar(n, team) as tell, _model_errors(state_folder):
                 report = evaluate(subject.model, subject.x[:n], subject.y[:n], against, suite, seed=seed,
-                                  classes=_names(subject), batch_size=batch_size, state=state_folder,
+                                  classes=names, batch_size=batch_size, state=state_folder,
                                   progress=tell)
         if team.rank == 0:
             report.save(out / "report.json")
@@ -101,11 +108,25 @@ def evaluate_command(
     raise typer.Exit(3 if report.failures else 0)
 
 
+@contextlib.contextmanager
+def _model_errors(state: Path) -> Iterator[None]:
+    """Whatever the model raises, in one line; and where an interrupted run goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. The same command goes on where this one was; its work is kept in {state}.", err=True)
+        raise typer.Exit(130) from None
+    except (ValueError, TypeError, OSError):  # ours, in words already
+        raise
+    except Exception as error:
+        at = place(error)
+        raise ValueError(f"the model fails: {one_line(error)}{f' ({at})' if at else ''}") from error
+
+
 def _names(subject: Subject) -> tuple[str, ...] | None:
     """The data's class names, if they are as many as the model's outputs; else numbers."""
-    with torch.no_grad():
-        device = next((p.device for p in subject.model.parameters()), torch.device("cpu"))
-        outputs = subject.model(subject.x[:1].to(device)).shape[-1]
+    with blame("the model fails on the first image"):
+        outputs = ask(subject.model, subject.x[:1], size=1).shape[1]
     return subject.classes if len(subject.classes) == outputs else None
 
 
@@ -113,13 +134,12 @@ def _plan_file(state: Path) -> Path:
     return state.with_name(f"{state.name}-plan.json")
 
 
-def _planned(subject: Subject, threat: ThreatModel, suite: str | None, minutes: float | None, batch_size: int | None,
-             team: Team, state: Path) -> tuple[str, int]:
+def _planned(subject: Subject, threat: ThreatModel, asked: dict[str, Any], batch_size: int | None, team: Team,
+             state: Path) -> tuple[str, int]:
     """Suite and number of images. With --minutes the first process measures, and all do as it says; a run that was
-    killed keeps its plan, since a second measurement would choose another n."""
-    if minutes is None:
-        return suite or "standard", len(subject.x)
-    asked = {"minutes": minutes, "suite": suite, "images": len(subject.x)}
+    killed keeps its plan, since a second measurement would choose another n. asked: what the plan is for."""
+    if asked["minutes"] is None:
+        return asked["suite"] or "standard", len(subject.x)
 
     def chosen() -> tuple[str, int] | None:
         if team.rank:
@@ -129,8 +149,8 @@ def _planned(subject: Subject, threat: ThreatModel, suite: str | None, minutes: 
             if kept["asked"] == asked:
                 typer.echo(f"Going on as planned: {kept['words']}", err=True)
                 return kept["suite"], kept["n"]
-        fits = plan(measure(subject.model, subject.x, subject.y, threat, batch_size), minutes, len(subject.x), suite,
-                    team.size)
+        costs = measure(subject.model, subject.x, subject.y, threat, batch_size)
+        fits = plan(costs, asked["minutes"], len(subject.x), asked["suite"], team.size)
         typer.echo(str(fits), err=True)
         content = {"asked": asked, "suite": fits.suite, "n": fits.n, "words": str(fits)}
         write_whole(_plan_file(state), json.dumps(content).encode())
@@ -142,10 +162,11 @@ def _planned(subject: Subject, threat: ThreatModel, suite: str | None, minutes: 
 
 @contextlib.contextmanager
 def _bar(n: int, team: Team) -> Iterator[Tell]:
-    """A progress bar on stderr, from the first process."""
+    """A progress bar on stderr, from the first process, where somebody can see it move."""
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"),
                TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=team.rank > 0, transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True,
+                  disable=team.rank > 0 or not sys.stderr.isatty()) as progress:
         task = progress.add_task("clean", total=n)
         yield lambda done, step: progress.update(task, completed=done, description=step)
 

@@ -37,18 +37,20 @@ def track_command(
     with input_errors():
         found = read_report(report)
         wanted = mlflow_wanted(mlflow)
-        trend, page = track(found, history, version=version, alert_drop=alert_drop)
-        run = log_to_mlflow(found, trend.entries[-1].version) if wanted else None
-    alert, drop = trend.alerts[-1], float(trend.drops[-1])
+        tracked = track(found, history, version=version, alert_drop=alert_drop)
+        trend, at = tracked.trend, tracked.at
+        run = log_to_mlflow(found, trend.entries[at].version) if wanted and tracked.new else None
+    alert, drop = trend.alerts[at], float(trend.drops[at])
     if as_json:
-        typer.echo(json.dumps({"history": str(history), "page": str(page), "versions": len(trend.entries),
-                               "drop": drop, "alert": alert, "mlflow_run": run}))
+        typer.echo(json.dumps({"history": str(history), "page": str(tracked.page), "versions": len(trend.entries),
+                               "new": tracked.new, "drop": drop, "alert": alert, "mlflow_run": run}))
         return
     console = Console(highlight=False)
-    last = trend.entries[-1]
-    console.print(f"{escape(last.version)}: robust {last.robust_accuracy}, clean {last.clean_accuracy}", soft_wrap=True)
-    if len(trend.entries) > 1:
-        before = trend.entries[-2].version
+    entry = trend.entries[at]
+    console.print(f"{escape(entry.version)}: robust {entry.robust_accuracy}, clean {entry.clean_accuracy}"
+                  f"{'' if tracked.new else ' (it was there already)'}", soft_wrap=True)
+    if at:
+        before = trend.entries[at - 1].version
         console.print(f"{'[red]alert:[/] ' if alert else ''}{-drop:+.1f} points against {escape(before)}")
-    console.print(f"{len(trend.entries)} version{'s' if len(trend.entries) > 1 else ''} in {escape(str(page))}"
+    console.print(f"{len(trend.entries)} version{'s' if len(trend.entries) > 1 else ''} in {escape(str(tracked.page))}"
                   + (f", MLflow run {run}" if run else ""), soft_wrap=True)

@@ -111,7 +111,7 @@ def _sample(size: int, n: int | None, seed: int, name: str, say: Say) -> npt.NDA
             say(f"{name} has {size:,} images; all of them are used.")
         return np.arange(size)
     say(f"{n:,} of the {size:,} images in {name} are used: a random sample (seed {seed}), since files are often sorted "
-        f"by class.")
+        f"by class. Reports number them as they were drawn, from 0.")
     numbers: npt.NDArray[np.float64] = counter_random.uniform((), seed=seed, index=torch.arange(size)).numpy()
     return np.argsort(numbers, kind="stable")[:n]
 

@@ -5,6 +5,7 @@ All lengths are in the units of the charts' viewBox, 360 wide, so that a phone s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,11 @@ from robustness_lib.evaluation.report import Report
 from robustness_lib.intervals import Accuracy
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["HEIGHT", "WIDTH", "CurveChart", "Far", "Mark", "Tick", "TrendChart", "curve_chart", "eps_text",
-           "grey_limit", "percent", "trend_chart"]
+__all__ = ["BOTTOM", "GREY", "HEIGHT", "LEFT", "RIGHT", "TOP", "WIDTH", "CurveChart", "Far", "Mark", "Tick",
+           "TrendChart", "curve_chart", "eps_text", "grey_limit", "percent", "trend_chart"]
 
 WIDTH, HEIGHT = 360, 240
-LEFT, RIGHT, TOP, BOTTOM = 38.0, 350.0, 18.0, 196.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 350.0, 20.0, 196.0
 BREAK = 288.0  # where the axis stops when there is a point far away
 FAR = (312.0, 344.0)
 LETTER = 7.4  # width of a digit or letter
@@ -27,6 +28,14 @@ GREY = 0.5  # from this L∞ ε on, every image can become the same grey
 class Tick:
     at: float
     text: str
+
+    @property
+    def text_at(self) -> float:
+        """The middle of the text: the tick, or where the text still ends inside the picture."""
+        return min(self.at, WIDTH - LETTER * len(self.text) / 2)
+
+    def overlaps(self, other: Tick) -> bool:
+        return abs(self.text_at - other.text_at) < LETTER * (len(self.text) + len(other.text)) / 2 + 5
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,8 @@ class Far:
 
 @dataclass(frozen=True)
 class CurveChart:
-    """Accuracy over ε. axis_end: where the axis stops. at: x of the report's ε."""
+    """Accuracy over ε, on a square-root scale: the small ε, where accuracy falls, get the room. axis_end: where the
+    axis stops. at: x of the report's ε; text_at: of its name, which stays inside the picture."""
 
     ticks: tuple[Tick, ...]
     axis_end: float
@@ -63,6 +73,7 @@ class CurveChart:
     carried: tuple[Mark, ...]
     band: str
     at: float
+    text_at: float
     at_text: str
     unit: str
     far: Far | None
@@ -81,7 +92,7 @@ class TrendChart:
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def eps_text(eps: float, norm: str) -> str:
@@ -106,10 +117,10 @@ def curve_chart(report: Report) -> CurveChart | None:
         rows.insert(0, (0.0, report.clean_accuracy, report.clean_accuracy))
     near, far = _split([row[0] for row in rows], norm, here)
     end = BREAK if far else RIGHT
-    widest = max([here, *near]) or 1.0
+    widest = max(here, *near) or 1.0
 
     def across(eps: float) -> float:
-        return LEFT + (end - LEFT) * eps / widest
+        return LEFT + (end - LEFT) * math.sqrt(eps / widest)
 
     carried = tuple(_mark(across(eps), accuracy, eps_text(eps, norm)) for eps, _, accuracy in rows if eps in near)
     levels = norm == "linf" and all(abs(eps * 255 - round(eps * 255)) < 1e-6 for eps in (here, *near))
@@ -117,18 +128,19 @@ def curve_chart(report: Report) -> CurveChart | None:
     return CurveChart(
         ticks=_thinned(ticks, keep=across(here)), axis_end=end, carried=carried, band=_band(carried),
         alone=tuple(_mark(across(eps), accuracy, eps_text(eps, norm)) for eps, accuracy, _ in rows if eps in near),
-        at=across(here), at_text=f"ε = {eps_text(here, norm)}",
+        at=across(here), text_at=min(max(across(here), LEFT + 36), end - 36),
+        at_text=f"ε = {eps_text(here, norm)}",
         unit="ε in 255ths of the pixel range" if levels else "ε (pixels from 0 to 1)",
         far=_far([row for row in rows if row[0] in far], report) if far else None,
-        description="; ".join(f"at ε = {eps_text(eps, norm)}: {percent(alone.value)} alone, {percent(both.value)} carried"
-                              for eps, alone, both in rows) + ".",
+        description="; ".join(f"at ε = {eps_text(eps, norm)}: {percent(alone.value)} alone, {percent(carried.value)} "
+                              f"carried" for eps, alone, carried in rows) + ".",
     )
 
 
 def _split(epsilons: Sequence[float], norm: str, here: float) -> tuple[list[float], list[float]]:
-    """Near and far: a point at ε = .5 would press the others into a corner, so the axis breaks before it."""
+    """Near and far: a point at L∞ ε = .5 would press the others into a corner, so the axis breaks before it."""
     near = [eps for eps in epsilons if eps < GREY]
-    if norm != "linf" or not near or max(here, *near) >= GREY / 2:
+    if norm != "linf" or here >= GREY:
         return list(epsilons), []
     return near, [eps for eps in epsilons if eps >= GREY]
 
@@ -136,8 +148,9 @@ def _split(epsilons: Sequence[float], norm: str, here: float) -> tuple[list[floa
 def _far(rows: Sequence[tuple[float, Accuracy, Accuracy]], report: Report) -> Far:
     left, right = FAR
     places = [left + (right - left) * (i + 1) / (len(rows) + 1) for i in range(len(rows))]
+    ticks = [Tick(at, f"{row[0]:.3g}".removeprefix("0")) for at, row in zip(places, rows, strict=True)]
     return Far(
-        left, right, _thinned([Tick(at, f"{row[0]:.3g}".removeprefix("0")) for at, row in zip(places, rows, strict=True)]),
+        left, right, _thinned(ticks),
         alone=tuple(_mark(at, row[1], f"{row[0]:.3g}") for at, row in zip(places, rows, strict=True)),
         carried=tuple(_mark(at, row[2], f"{row[0]:.3g}") for at, row in zip(places, rows, strict=True)),
         limit=_up(grey_limit(report).value),
@@ -183,6 +196,6 @@ def _thinned(ticks: Sequence[Tick], keep: float | None = None) -> tuple[Tick, ..
     order = sorted(ticks, key=lambda tick: (tick.at != keep, tick.at != ticks[-1].at, tick.at))
     shown: list[Tick] = []
     for tick in order:
-        if all(abs(tick.at - other.at) >= LETTER * (len(tick.text) + len(other.text)) / 2 + 5 for other in shown):
+        if not any(tick.overlaps(other) for other in shown):
             shown.append(tick)
     return tuple(sorted(shown, key=lambda tick: tick.at))

@@ -39,7 +39,7 @@ def decode(cls: type[Any], text: str) -> Any:
     """The dataclass `cls` from what `encode` made of it, with its schema. Raises ValueError."""
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"this is not JSON ({error})") from error
     if not isinstance(content, dict) or "schema" not in content:
         raise ValueError("this is not a report of an evaluation: it has no schema number")
@@ -48,7 +48,7 @@ def decode(cls: type[Any], text: str) -> Any:
                          f"{SCHEMA}: read it with the version that wrote it, or evaluate again")
     try:
         return _decode(cls, {key: value for key, value in content.items() if key not in ("schema", "sentence")})
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"this report is damaged ({type(error).__name__}: {error})") from error
 
 
@@ -67,7 +67,15 @@ def _decode(kind: Any, value: Any) -> Any:
     if kind is Tensor:
         return _tensor(value)
     if origin is tuple:
+        if not isinstance(value, list):
+            raise TypeError(f"a list is expected, and {value!r} found")
         return tuple(_decode(typing.get_args(kind)[0], entry) for entry in value)
+    if origin is Mapping:
+        return {str(key): _decode(typing.get_args(kind)[1], entry) for key, entry in value.items()}
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(f"{kind.__name__} is expected, and {value!r} found")
     return value
 
 

@@ -39,7 +39,8 @@ class Batch:
         if self.size == self.asked:
             return ()
         return (f"memory: the device had too little for batches of {self.asked} images, so they were halved to "
-                f"{self.size}. The verdicts are the same; next time, batch_size={self.size} saves the detour.",)
+                f"{self.size}. This library's attacks find the same in batches of any size; next time, "
+                f"batch_size={self.size} saves the detour.",)
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -199,9 +199,14 @@ def _check_threats(a: ThreatModel, b: ThreatModel) -> None:
                          f"cannot be compared; evaluate both under the same one")
 
 
+def without_seed(settings: str) -> str:
+    """An attack's settings without what may differ between two runs that can be compared."""
+    return _INCIDENTAL.sub("", settings)
+
+
 def _different_attacks(a: Report, b: Report) -> list[str]:
     """In words, how the attacks of the two reports differ, apart from the seed. Their order does not matter."""
-    first, second = ({record.name: (_INCIDENTAL.sub("", record.settings), record.on) for record in report.attacks}
+    first, second = ({record.name: (without_seed(record.settings), record.on) for record in report.attacks}
                      for report in (a, b))
     words = [f"{name} was run only for the {which} report" for here, there, which in
              ((first, second, "first"), (second, first, "second")) for name in here if name not in there]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from robustness_lib.attacks._asking import ask
 from robustness_lib.attacks._attack import default_batch
 from robustness_lib.attacks._doubts import varies
 from robustness_lib.attacks._victim import Classifier, Mode, Victim
-from robustness_lib.evaluation._assemble import assemble
+from robustness_lib.evaluation._assemble import assemble, class_names
 from robustness_lib.evaluation._memory import Batch
 from robustness_lib.evaluation._part_run import PartFailed, PartRun
 from robustness_lib.evaluation._parts import Part, parts
@@ -30,7 +31,7 @@ from robustness_lib.threat import ThreatModel
 
 __all__ = ["Progress", "evaluate"]
 
-Progress = Callable[[int, str], None]
+Progress = Callable[[int, str], None]  # images done, counting a part by its steps; the step at hand
 _PROBE = 16  # images that are asked twice
 
 
@@ -55,13 +56,13 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     state: a folder. A killed run that is started again with it goes on where it was, and ends with the same report.
     progress: called with the number of images done and the step at hand.
 
-    Where several processes run this under one process group (see `evaluation.distributed`), they share the parts, and
-    each returns the whole report.
+    Where several processes run this under one process group (see `evaluation.distributed`), give each of them all the
+    data, in one order: they share the parts, and each returns the whole report.
 
-    A part on which the model raises is named in `failures`, and the rest goes on; a model that fails on its first
-    images raises. Raises ValueError or TypeError for data, models and suites that cannot be evaluated, for an attack
-    that leaves the threat model, for an example both certified and broken (`Contradiction`), and for a state of
-    another run.
+    Images on which the model raises are named in `failures`, and so is a part on which an attack does; the rest goes
+    on. A model that fails on its first images raises. Raises ValueError or TypeError for data, models and suites that
+    cannot be evaluated, for an attack that leaves the threat model, for an example both certified and broken
+    (`Contradiction`), and for a state of another run.
     """
     if not isinstance(threat, ThreatModel):
         raise TypeError(f'threat must be a ThreatModel, such as ThreatModel("linf", 8/255); found {threat!r}')
@@ -71,28 +72,34 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     team = Team.now()
     run = PartRun(model, threat, find_suite(suite, threat, seed=seed, mode=mode), curve, certified, seed, mode)
     pieces = parts(x, y, batch_size, lambda images: default_batch(images, Victim(model).device(images)))
-    loop = _Loop(run, team, None if state is None else Path(state), progress)
+    loop = _Loop(run, team, None if state is None else Path(state), classes, progress)
     found = loop.go(pieces)
     return assemble(found, run, classes=classes, notes=loop.notes, failures=tuple(loop.failures),
-                    model=model_fingerprint(model), environment=_environment(model, seed, mode, team))
+                    model=model_fingerprint(model), environment=_environment(model, loop.dtype, seed, mode, team))
 
 
 class _Loop:
     """Over the parts: those of this process are worked on, then all processes put together what they have."""
 
-    def __init__(self, run: PartRun, team: Team, state: Path | None, progress: Progress | None) -> None:
-        self.run, self.team, self.state = run, team, state
+    def __init__(self, run: PartRun, team: Team, state: Path | None, classes: Sequence[str] | None,
+                 progress: Progress | None) -> None:
+        self.run, self.team, self.state, self.classes = run, team, state, classes
+        self.dtype = torch.float32
         self.progress: Progress = progress or (lambda done, step: None)
         self.failures: list[Failure] = []
         self.notes: tuple[str, ...] = ()
+        self.seen = ""  # a fingerprint of all data so far
 
     def go(self, pieces: Iterator[Part]) -> list[tuple[int, Content]]:
         """The columns of all parts that have a verdict, each with the number of its first image."""
         mine = self.team.together(lambda: self._work(pieces))
-        everyone = self.team.gather((mine, self.failures, self.notes))
-        self.failures = sorted((f for _, failures, _ in everyone for f in failures), key=lambda f: f.first)
-        self.notes = tuple(dict.fromkeys(note for _, _, notes in everyone for note in notes))
-        found = sorted((pair for theirs, _, _ in everyone for pair in theirs), key=lambda pair: pair[0])
+        everyone = self.team.gather((mine, self.failures, self.notes, self.seen))
+        if len({seen for *_, seen in everyone}) > 1:
+            raise ValueError("the processes were given different data: each needs all of it, in the same order (no "
+                             "DistributedSampler, no shuffling); they share the work by themselves")
+        self.failures = sorted((f for _, failures, *_ in everyone for f in failures), key=lambda f: f.first)
+        self.notes = tuple(dict.fromkeys(note for _, _, notes, _ in everyone for note in notes))
+        found = sorted((pair for theirs, *_ in everyone for pair in theirs), key=lambda pair: pair[0])
         if not found:
             why = [f"; the first failure, in {f.step}: {f.error}" for f in self.failures[:1]]
             raise ValueError("there is no image to report on" + "".join(why))
@@ -106,31 +113,57 @@ class _Loop:
             if part.number == 0:
                 batch = Batch(len(part.x))
                 chunks = self._open(part, batch)
-            total = part.first + len(part.x)
+            total, self.dtype = part.first + len(part.x), part.x.dtype
+            if self.team.size > 1:
+                self.seen = fingerprint(self.seen, *part.digests)
             if certified is not None and total > len(certified):
                 raise ValueError(f"certified must have one entry per image; found {len(certified)} for more images")
             if not self.team.mine(part.number):
                 continue
-            try:
-                mine.append((part.first, self.run(part, chunks, batch, partial(self.progress, part.first))))
-            except PartFailed as failed:
-                error = failed.__cause__
-                self.failures.append(Failure(part.first, total - 1, failed.step, f"{type(error).__name__}: {error}"))
+            mine += self._one(part, chunks, batch)
             self.progress(total, "done")
             self.notes = batch.note
         if certified is not None and total != len(certified):
             raise ValueError(f"certified must have one entry per image; found {len(certified)} for {total} images")
         return mine
 
+    def _one(self, part: Part, chunks: Chunks, batch: Batch) -> list[tuple[int, Content]]:
+        """The columns of a part. Where the model fails on it without any attack, its halves are tried, so that only
+        the images that the model cannot take are without a verdict. Where an attack fails, all are: to keep only
+        those that earlier attacks broke would bend the accuracy."""
+        def tell(step: str, share: float) -> None:
+            self.progress(part.first + int(share * len(part.x)), step)
+
+        try:
+            return [(part.first, self.run(part, chunks, batch, tell))]
+        except PartFailed as failed:
+            error, half = failed.__cause__, len(part.x) // 2
+            if failed.step == "clean" and half:
+                cut = part.first + half
+                return [pair for piece in (Part(part.number, part.first, part.x[:half], part.y[:half]),
+                                           Part(part.number, cut, part.x[half:], part.y[half:]))
+                        for pair in self._one(piece, chunks, batch)]
+            failure = Failure(part.first, part.first + len(part.x) - 1, failed.step, f"{type(error).__name__}: {error}")
+            before = self.failures[-1] if self.failures else None
+            if before and (before.last + 1, before.step, before.error) == (failure.first, failure.step, failure.error):
+                self.failures[-1] = replace(before, last=failure.last)
+            else:
+                self.failures.append(failure)
+            return []
+
     def _open(self, part: Part, batch: Batch) -> Chunks:
         """The state, after a first look at the model: what it answers on a few images says whether it is the same."""
         run = self.run
-        few, labels = part.x[:_PROBE], part.y[:_PROBE]
-        answers, again = (batch.run(lambda size: ask(run.model, few, size=size, mode=run.mode, labels=labels))
+        near = run.threat.random_point(part.x[:_PROBE], seed=0, index=part.index[:_PROBE])
+        few = torch.cat((part.x[:_PROBE], near))
+        answers, again = (batch.run(lambda size: ask(run.model, few, size=size, mode=run.mode, labels=part.y))
                           for _ in range(2))
+        class_names(self.classes, answers.shape[1])  # refused now and not after all the work
         kept = None if varies(answers, again) else answers
         header = {} if self.state is None else {
-            "format": "evaluation 1", "model": model_fingerprint(run.model), "threat": repr(run.threat),
+            "format": "evaluation 1", "attacks": fingerprint(*(model_fingerprint(e.attack) for e in run.suite.entries)),
+            "versions": f"robustness_lib {robustness_lib.__version__}, torch {torch.__version__}",
+            "model": model_fingerprint(run.model), "threat": repr(run.threat),
             "suite": str(run.suite), "seed": str(run.seed), "mode": run.mode, "images in a part": str(len(part.x)),
             "curve": str(run.curve), "certified": "none" if run.certified is None else fingerprint(run.certified),
         }
@@ -143,11 +176,12 @@ class _Loop:
         return Chunks(self.state, header, answers) if mine else None
 
 
-def _environment(model: Classifier, seed: int, mode: Mode, team: Team) -> dict[str, str]:
+def _environment(model: Classifier, dtype: torch.dtype, seed: int, mode: Mode, team: Team) -> dict[str, str]:
     device = Victim(model).device(torch.empty(0))
     return {
         "robustness_lib": robustness_lib.__version__, "torch": torch.__version__, "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "precision": "float32, TF32 and autocast off", "seed": str(seed), "mode": mode, "processes": str(team.size),
+        "precision": f"{str(dtype).removeprefix('torch.')} images, TF32 and autocast off", "seed": str(seed),
+        "mode": mode, "processes": str(team.size),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -32,11 +32,13 @@ class Check:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """What `gate` returns. checks: one per criterion. comparison: with the baseline, where there was one."""
+    """What `gate` returns. checks: one per criterion. comparison: with the baseline, where there was one. diagnosed:
+    somebody looked for masked gradients."""
 
     checks: tuple[Check, ...]
     comparison: Comparison | None = None
     strict: bool = False
+    diagnosed: bool = True
 
     @property
     def outcome(self) -> str:
@@ -61,7 +63,8 @@ class GateVerdict:
     def sentence(self) -> str:
         """The verdict in one sentence."""
         if self.outcome == "pass":
-            return f"The gate passes: {_count(len(self.checks), 'check')}, all met."
+            blind = "" if self.diagnosed else " Nobody looked for masked gradients (the standard suite does)."
+            return f"The gate passes: {_count(len(self.checks), 'check')}, all met.{blind}"
         names = {outcome: ", ".join(check.criterion for check in self.checks if check.outcome == outcome)
                  for outcome in ("fail", "undecided")}
         if names["fail"]:
@@ -131,11 +134,13 @@ def gate(report: Report, baseline: Report | None = None, *, max_drop: float | No
         checks.append(_check_robust(report.robust_accuracy, robust))
     if of_class is not None:
         checks.append(_check_classes(report.per_class, of_class))
+    if not report.attacks:
+        raise ValueError("the report holds no attack, so there is nothing to judge")
     if report.findings:
         checks.append(_check_findings(report, allow_findings))
     if report.failures:
         checks.append(_check_failures(report))
-    return GateVerdict(tuple(checks), comparison, strict)
+    return GateVerdict(tuple(checks), comparison, strict, report.findings is not None)
 
 
 def _limit(name: str, value: float | None) -> Fraction | None:

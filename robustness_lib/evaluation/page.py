@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from robustness_lib.evaluation import _charts
+from robustness_lib.evaluation._methods import attack_words, duration, methods, sources
 from robustness_lib.evaluation.report import CLASS_FLOOR, AttackRecord, ClassVerdict, Report
 from robustness_lib.evaluation.steps import steps
 from robustness_lib.files import write_whole
@@ -21,23 +21,6 @@ __all__ = ["inline", "page", "render", "save_page"]
 SHOWN_CLASSES = 20  # with more, the worst of them, and the rest in a table that folds out
 WHOLE_CONFUSION = 12  # with more classes, the most frequent confusions as a list
 SHOWN_CONFUSIONS = 20
-
-# What a reader who repeats the numbers has to cite, by a pattern in an attack's name or settings.
-SOURCES = (
-    (r"\bfgsm", "Goodfellow, Shlens and Szegedy (2015), Explaining and harnessing adversarial examples, ICLR (FGSM)."),
-    (r"\bpgd", "Madry, Makelov, Schmidt, Tsipras and Vladu (2018), Towards deep learning models resistant to "
-               "adversarial attacks, ICLR (PGD)."),
-    (r"apgd|auto-?pgd|autoattack", "Croce and Hein (2020), Reliable evaluation of adversarial robustness with an "
-                                   "ensemble of diverse parameter-free attacks, ICML (Auto-PGD and AutoAttack)."),
-    (r"\bfab\b", "Croce and Hein (2020), Minimally distorted adversarial examples with a fast adaptive boundary "
-                 "attack, ICML (FAB)."),
-    (r"\bsquare", "Andriushchenko, Croce, Flammarion and Hein (2020), Square Attack: a query-efficient black-box "
-                  "adversarial attack via random search, ECCV (Square)."),
-    (r"carlini|\bc&w", "Carlini and Wagner (2017), Towards evaluating the robustness of neural networks, IEEE Symposium "
-                       "on Security and Privacy (C&W)."),
-)
-INTERVALS = ("Clopper and Pearson (1934), The use of confidence or fiducial limits illustrated in the case of the "
-             "binomial, Biometrika 26 (intervals).")
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,8 @@ class Confusion:
 def page(report: Report) -> str:
     """The whole report as one HTML file that needs nothing else: no network, no script, no other file."""
     return render("page.html", report=report, **_figures(report), **_classes(report), **_confusions(report),
-                  summary=_summary(report), methods=_methods(report), sources=_sources(report),
+                  summary=_summary(report), methods=methods(report), attack_words=attack_words(report),
+                  sources=sources(report),
                   eps=_charts.eps_text(report.threat.eps, report.threat.norm))
 
 
@@ -122,9 +106,11 @@ def render(name: str, **values: object) -> str:
 def _environment() -> Environment:
     environment = Environment(loader=PackageLoader("robustness_lib.evaluation"), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["duration"] = _duration
+    environment.filters["duration"] = duration
     environment.filters["percent"] = _charts.percent
-    environment.globals["width"], environment.globals["height"] = _charts.WIDTH, _charts.HEIGHT
+    environment.filters["p_value"] = _p_value
+    environment.globals["plot"] = {"width": _charts.WIDTH, "height": _charts.HEIGHT, "left": _charts.LEFT,
+                                   "right": _charts.RIGHT, "top": _charts.TOP, "bottom": _charts.BOTTOM}
     return environment
 
 
@@ -156,8 +142,8 @@ def _grey(report: Report) -> str | None:
                 if eps >= _charts.GREY)
     found = _charts.percent(worst / limit.n)
     if worst > limit.correct:
-        return says + (f"Here {found} resist, so the attack of this curve failed, and the curve is too high at "
-                       f"smaller ε too, for all that is known.")
+        return says + (f"Here {found} resist, so the attack of this curve failed: at smaller ε, too, “alone” may be "
+                       f"too high.")
     return says + f"Here {found} resist, which is no more than that."
 
 
@@ -197,49 +183,5 @@ def _confusions(report: Report) -> dict[str, object]:
                          for (label, seen), count in pairs.most_common(SHOWN_CONFUSIONS)]}
 
 
-def _methods(report: Report) -> list[str]:
-    """Paragraphs with every setting, to be copied into a paper."""
-    print_of = dict(report.fingerprints)
-    known = [f"{name} fingerprint {print_of.pop(name)}" for name in ("model", "data") if name in print_of]
-    known += [f"{name} {value}" for name, value in print_of.items()]
-    first = (f"n = {report.n:,} images of {len(report.classes):,} classes were attacked under {report.threat}: pixels lie "
-             f"in [0, 1], and no image may move by more than ε = {_charts.eps_text(report.threat.eps, report.threat.norm)} "
-             f"in the {'L∞' if report.threat.norm == 'linf' else 'L2'} norm or leave [0, 1]")
-    paragraphs = [
-        first + (f" ({'; '.join(known)})." if known else "."),
-        "Robust accuracy is the share of images that the model has right and that no attack changed to another class: the "
-        "worst case per image over all attacks, and so an upper bound. Intervals are exact (Clopper and Pearson 1934), "
-        "at 95 %, and cover the draw of the images.",
-    ]
-    if report.attacks:
-        paragraphs.append(f"Attacks of the suite “{report.suite}”, in this order: "
-                          + "; ".join(_attack_words(record) for record in report.attacks) + ".")
-    if report.curve is not None:
-        at = ", ".join(_charts.eps_text(eps, report.threat.norm) for eps in report.curve.eps)
-        paragraphs.append(f"The curve over ε: {report.curve.settings}, started afresh at ε = {at}.")
-    if report.certified is not None:
-        paragraphs.append("Certified accuracy counts images that are right and proved not to change within ε.")
-    surroundings = "; ".join(f"{name} {value}" for name, value in report.environment.items())
-    took = f"The evaluation took {_duration(report.seconds)}."
-    paragraphs.append(f"Made with: {surroundings}. {took}" if surroundings else took)
-    return paragraphs
-
-
-def _attack_words(record: AttackRecord) -> str:
-    on = "on all images that were right" if record.on == "correct" else "on what the attacks before it left"
-    passes = (f"{record.queries:,} forward and {record.gradients:,} backward passes" if record.queries
-              else f"{record.calls:,} calls")
-    return f"{record.name}, {record.settings}, {on} ({int(record.tried.sum()):,}; {passes})"
-
-
-def _sources(report: Report) -> list[str]:
-    used = " ".join(f"{record.name} {record.settings}" for record in report.attacks)
-    used += f" {report.curve.settings}" if report.curve is not None else ""
-    return [source for pattern, source in SOURCES if re.search(pattern, used, re.IGNORECASE)] + [INTERVALS]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+def _p_value(p: float) -> str:
+    return f"p = {p:.2g}" if p > 0 else "p < 1e-300"  # smaller than a float can say

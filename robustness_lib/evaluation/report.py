@@ -31,8 +31,8 @@ class Examples:
     index: (n,) int64, number in the data given. digest: of pixels and label, so that the images of two reports can be
     paired. label, predicted: (n,) int64. top5: (n,) bool, the label is among the five largest logits (of all, where
     there are fewer). broken_by: the first attack that broke it, or None (also where it was wrong without any attack).
-    mistaken_for: (n,) int64, the class that its adversarial image gets, −1 without one. distance: (n,) float64 of that
-    image in the threat model's norm, NaN without one.
+    mistaken_for: (n,) int64, the class that its adversarial image gets, −1 where none was kept. distance:
+    (n,) float64 of that image in the threat model's norm, NaN without one.
     """
 
     index: Tensor
@@ -102,7 +102,7 @@ class Picture:
 @dataclass(frozen=True)
 class ClassVerdict:
     """A class: its images, how many are right and how many resist, and what the others are mistaken for under attack:
-    (class number, how often), most frequent first. flagged: at most a fifth of its images resist, or fewer."""
+    (class number, how often), most frequent first. flagged: fewer than a fifth of its images resist."""
 
     number: int
     name: str
@@ -115,7 +115,7 @@ class ClassVerdict:
         return self.robust.value < CLASS_FLOOR
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What `evaluate` returns. Data first: the columns of `examples` and `attacks` decide every figure.
 
@@ -154,9 +154,16 @@ class Report:
                 raise ValueError(f"{name} has {len(column)} entries for {self.n} examples")
         if self.n == 0:
             raise ValueError("a report needs at least one example")
-        for label in (self.examples.label, self.examples.predicted, self.examples.mistaken_for):
-            if int(label.max()) >= len(self.classes):
-                raise ValueError(f"class {int(label.max())} has no name; there are {len(self.classes)}")
+        for least, label in ((0, self.examples.label), (0, self.examples.predicted), (-1, self.examples.mistaken_for)):
+            if not least <= int(label.min()) <= int(label.max()) < len(self.classes):
+                raise ValueError(f"classes {int(label.min())} to {int(label.max())} are not all among the "
+                                 f"{len(self.classes)} that have a name")
+        names = [attack.name for attack in self.attacks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two attacks have one name: {', '.join(names)}")
+        for attack in self.attacks:
+            if (attack.broke & ~attack.tried).any() or (attack.tried & ~self.clean).any():
+                raise ValueError(f"{attack.name} broke images that it was not tried on, or that were wrong before")
 
     @property
     def n(self) -> int:
@@ -270,10 +277,10 @@ class Report:
         """The report in one sentence."""
         robust, n = self.robust_accuracy, self.n
         low, high = robust.interval
-        parts = [f"Under {self.threat} at most {100 * robust.value:.0f} % (95 %: {100 * low:.0f}–{100 * high:.0f}) of "
-                 f"{n:,} images resist"]
+        parts = [f"Under {self.threat} at most {_percent(robust)} (95 %: {100 * low:.0f}–{100 * high:.0f}) of {n:,} "
+                 f"images resist"]
         if self.certified_accuracy is not None:
-            parts[0] += f" and at least {100 * self.certified_accuracy.value:.0f} % are proved to"
+            parts[0] += f" and at least {_percent(self.certified_accuracy)} are proved to"
         parts.append(f"strongest attack {self.strongest}" if self.strongest else "no attack broke any")
         if self.findings is None:
             parts.append("masked gradients were not looked for")
@@ -288,6 +295,9 @@ class Report:
 
     def __str__(self) -> str:
         return self.sentence
+
+    def __repr__(self) -> str:
+        return f"<Report: {self.sentence}>"  # not every verdict: a notebook keeps this text beside the page
 
     def to_json(self) -> str:
         """The whole report; `from_json` gives it back. Its first entry is the sentence."""
@@ -317,6 +327,11 @@ class Report:
         from robustness_lib.evaluation.page import inline  # the page is a view; the data do not need it
 
         return str(inline(self))
+
+
+def _percent(accuracy: Accuracy) -> str:
+    """62 %, 2.5 %: not rounded further, since "at most 2 %" would be wrong of 2.5."""
+    return f"{100 * accuracy.value:.1f}".removesuffix(".0") + " %"
 
 
 def _accuracy(right: Tensor) -> Accuracy:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from robustness_lib.evaluation.report import Report
+from robustness_lib.evaluation.report import AttackRecord, Report
+from robustness_lib.evaluation.suites import RESERVED
 from robustness_lib.intervals import Accuracy
 
 __all__ = ["Step", "steps"]
@@ -48,8 +49,10 @@ def _clean(report: Report) -> Step:
 
 
 def _attacks(report: Report) -> Iterator[Step]:
-    before, last = report.clean_accuracy, len(report.attacks) - 1
-    for number, record in enumerate(report.attacks):
+    # What the curve and the diagnostics broke besides is worth a line of its own only where they broke something new.
+    shown = [record for record in report.attacks if record.name not in RESERVED or _news(report, record)]
+    before, last = report.clean_accuracy, len(shown) - 1
+    for number, record in enumerate(shown):
         own, cumulative = report.own(record.name), report.cumulative(record.name)
         figures = f"{cumulative} cumulative, {int(record.broke.sum())} of {int(record.tried.sum())} survivors broken." \
             if own is None else f"{own} alone, {100 * cumulative.value:.1f} % cumulative."
@@ -57,8 +60,14 @@ def _attacks(report: Report) -> Iterator[Step]:
         before = cumulative
 
 
+def _news(report: Report, record: AttackRecord) -> bool:
+    return record.name in report.examples.broken_by
+
+
 def _after(name: str, now: Accuracy, before: Accuracy, number: int, last: bool) -> str:
-    if now.value < _NEARLY_NONE and now.value < before.value:
+    if before.value < _NEARLY_NONE:
+        return "As before." if number else "Nothing is left to attack."
+    if now.value < _NEARLY_NONE:
         return "There is next to no robustness to measure: stop here and train the model against attacks."
     if name == "fgsm":
         return "One step decides nothing: it is here to be compared with many steps."

@@ -17,6 +17,8 @@ __all__ = ["SUITES", "Entry", "ForeignAttack", "Suite", "SuiteLike", "find_suite
 
 ForeignAttack = Callable[[Any, Tensor, Tensor], Tensor]
 
+RESERVED = {"clean", "curve", "diagnostics"}  # steps that every evaluation may have
+
 SUITES = {
     "quick": "clean, FGSM, PGD-20. A first look, in seconds; not a verdict.",
     "standard": "clean, FGSM, PGD-20 with 5 restarts, AutoAttack, the curve over ε, diagnostics. The verdict.",
@@ -27,16 +29,18 @@ SUITES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """An attack of a suite. prefix: stands before the names of an ensemble's parts."""
+    """An attack of a suite. prefix: stands before the names of an ensemble's parts. late: it meets only what the
+    others left standing, as AutoAttack does by itself."""
 
     name: str
     attack: Any
     prefix: str = ""
+    late: bool = False
 
     @property
     def on(self) -> str:
         """AutoAttack meets what the others left standing; everything else meets every image that was right."""
-        return "survivors" if isinstance(self.attack, AutoAttack) else "correct"
+        return "survivors" if self.late or isinstance(self.attack, AutoAttack) else "correct"
 
     def stages(self, classes: int) -> dict[str, str]:
         """Names of what it consists of, with their settings in words."""
@@ -77,9 +81,14 @@ def find_suite(suite: SuiteLike, threat: ThreatModel, *, seed: int = 0, mode: Mo
         entries = [Entry(name, attack, prefix=f"{name}/") for name, attack in suite.items()]
     else:
         attacks = list(suite) if isinstance(suite, Sequence) else [suite]
-        entries = [Entry(name, attack) for name, attack in zip(_names(attacks), attacks, strict=True)]
+        entries = [Entry(name, attack, prefix=f"{name}/" if name != "autoattack" else "")
+                   for name, attack in zip(_names(attacks), attacks, strict=True)]
     if not entries:
         raise ValueError("a suite needs at least one attack; found none")
+    names = [entry.name for entry in entries]
+    if taken := sorted(set(names) & RESERVED | {name for name in names if names.count(name) > 1}):
+        raise ValueError(f"each attack needs a name of its own, other than {', '.join(sorted(RESERVED))}; found "
+                         f"{', '.join(taken)}")
     for entry in entries:
         _check(entry, threat)
     return suite if isinstance(suite, Suite) else Suite("own", tuple(entries), curve=False, diagnostics=False)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from robustness_lib.evaluation._charts import TrendChart, trend_chart
+from robustness_lib.evaluation.compare import without_seed
 from robustness_lib.evaluation.exact import ALPHA, mcnemar
 from robustness_lib.evaluation.page import render
 from robustness_lib.evaluation.report import Report
@@ -16,7 +17,7 @@ from robustness_lib.files import write_whole
 from robustness_lib.intervals import Accuracy
 from robustness_lib.state import fingerprint
 
-__all__ = ["Entry", "Trend", "read_history", "track", "trends"]
+__all__ = ["Entry", "Tracked", "Trend", "read_history", "track", "trends"]
 
 _SCHEMA = 1
 
@@ -38,6 +39,11 @@ class Entry:
     @property
     def n(self) -> int:
         return len(self.stood)
+
+    def same_as(self, other: Entry) -> bool:
+        """Of one and the same report?"""
+        mine, theirs = ((entry.date, entry.model, entry.subject, entry.stood) for entry in (self, other))
+        return mine == theirs
 
     @property
     def clean_accuracy(self) -> Accuracy:
@@ -64,31 +70,44 @@ class Trend:
                            [e.robust_accuracy for e in self.entries], self.alerts)
 
 
-def track(report: Report, history: str | Path, *, version: str | None = None,
-          alert_drop: float = 2.0) -> tuple[Trend, Path]:
+@dataclass(frozen=True)
+class Tracked:
+    """trend: the versions that the report can be compared with; at: its place among them; new: it was not there
+    before. page: where all is drawn."""
+
+    trend: Trend
+    at: int
+    new: bool
+    page: Path
+
+
+def track(report: Report, history: str | Path, *, version: str | None = None, alert_drop: float = 2.0) -> Tracked:
     """Append a report to a history (JSON lines), and draw all of it as one static page beside it (.html).
 
     version: a name for the model, such as a tag or a commit; default: the date of the report. alert_drop: points of
     robust accuracy (2.0 for two points). The same report twice is one entry.
     The history is written whole or not at all; a last line that was cut short (by another program) is dropped.
 
-    Returns the trend that the report belongs to, and the page. Raises ValueError for a damaged history and a negative
-    limit.
+    Each version is compared with the one before it, so many small losses raise no alert: that is what a gate with a
+    fixed baseline is for. Raises ValueError for a damaged history, one that is called .html, and a negative limit.
     """
     if not alert_drop >= 0:
         raise ValueError(f"alert_drop is a number of points, at least 0; found {alert_drop}")
     history = Path(history)
-    entry = _entry(report, version)
+    page = history.with_suffix(".html")
+    if page == history:
+        raise ValueError(f"{history} is where the page goes; call the history .jsonl")
     entries = read_history(history)
-    if all((old.date, old.model, old.subject, old.stood) != (entry.date, entry.model, entry.subject, entry.stood)
-           for old in entries):
+    entry = _entry(report, version)
+    there = next((old for old in entries if old.same_as(entry)), None)
+    if there is None:
         entries.append(entry)
         lines = (json.dumps({"schema": _SCHEMA, **asdict(one)}, ensure_ascii=False) for one in entries)
         write_whole(history, ("\n".join(lines) + "\n").encode())
     all_trends = trends(entries, alert_drop)
-    page = history.with_suffix(".html")
     write_whole(page, render("trend.html", trends=all_trends, alert_drop=alert_drop).encode())
-    return next(trend for trend in all_trends if trend.entries[0].subject == entry.subject), page
+    trend = next(trend for trend in all_trends if trend.entries[0].subject == entry.subject)
+    return Tracked(trend, trend.entries.index(there or entry), there is None, page)
 
 
 def read_history(path: str | Path) -> list[Entry]:
@@ -121,7 +140,7 @@ def _read(line: str) -> Entry:
 
 
 def _entry(report: Report, version: str | None) -> Entry:
-    attacks = [f"{attack.name} {attack.settings} on {attack.on}" for attack in report.attacks]
+    attacks = [f"{attack.name} {without_seed(attack.settings)} on {attack.on}" for attack in report.attacks]
     date = report.environment.get("date", "")
     return Entry(
         version=version or date or f"n = {report.n}", date=date,

@@ -32,7 +32,8 @@ def test_a_report_and_a_page(tmp_path: Path) -> None:
     assert " ".join(report.sentence.split()) in " ".join(result.stdout.split())
     for words in ("clean", "fgsm", "pgd-20", "upper bound"):
         assert words in result.stdout
-    assert report.sentence.split(";")[0] in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8").replace("\u00a0", " ").replace("&nbsp;", " ")
+    assert report.sentence.split(";")[0] in page
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "report.json"]
 
 
@@ -90,6 +91,51 @@ def make():
     assert "the ninth call is too much" in result.stdout
     assert Report.load(tmp_path / "run" / "report.json").n == 40
     assert list((tmp_path / "state").glob("*.npz"))  # a state that was asked for by name stays
+
+
+def test_a_model_that_fails_at_once_is_one_line_and_code_2(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("""
+import torch
+class Bad(torch.nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.inner = kind, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+    def forward(self, x):
+        if self.kind == "raise":
+            raise RuntimeError("no such layer")
+        return self.inner(x.sub_(.5).div_(.25))
+def raises(): return Bad("raise")
+def in_place(): return Bad("in place")
+""")
+    for name, words in (("raises", "no such layer"), ("in_place", "changes its input in place")):
+        model = f"{tmp_path / 'bad.py'}:{name}"
+        result = call(*ARGUMENTS, "--model", model, "-n", 5, "--out", tmp_path / "run", code=2)
+        assert words in result.stderr
+        assert "Traceback" not in result.output
+
+
+def test_a_plan_is_kept_only_for_what_it_was_made_for(tmp_path: Path) -> None:
+    plan = {"asked": {"minutes": 30.0, "suite": "quick", "images": 30, "model": "another"}, "suite": "quick", "n": 7,
+            "words": "as before"}
+    (tmp_path / "state-plan.json").write_text(json.dumps(plan))
+    result = call(*ARGUMENTS, "--minutes", 30, "-n", 30, "--suite", "quick", "--out", tmp_path)
+    assert "as planned" not in result.stderr
+    assert Report.load(tmp_path / "report.json").n == 30
+
+
+def test_a_terminal_without_greek_letters_ends_no_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from robustness_lib.cli import app; app()", *ARGUMENTS, "-n", "20", "--suite",
+               "quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "cp1252"},
+                          capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert b"of 20 images resist" in done.stdout
+
+
+def test_an_output_that_is_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("x")
+    result = call(*ARGUMENTS, "-n", 5, "--out", tmp_path / "run", code=2)
+    assert "run" in result.stderr
 
 
 def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def make_report(n: int = 10, *, wrong: Sequence[int] = (), broken: Mapping[str, 
     )
     drawn = None if curve is None else Curve("PGD()", tuple(curve), torch.stack([yes(p, n) for p in curve.values()]))
     fields: dict[str, Any] = {
-        "suite": "standard", "fingerprints": {"model": "m" * 64, "data": "d" * 64},
+        "suite": "standard", "findings": (), "fingerprints": {"model": "m" * 64, "data": "d" * 64},
         "environment": {"robustness_lib": "0.1.0", "seed": "0", "date": "2026-01-01T00:00:00+00:00"}, "seconds": 1.0,
     } | more
     return Report(threat=threat, classes=tuple(names or (f"class {i}" for i in range(classes))), examples=examples,

@@ -58,6 +58,25 @@ with team_from_environment() as team:
     assert "rank 1: Refused: attack 'rude' left the pixel box" in done.stderr
 
 
+def test_processes_with_different_data_are_refused(tmp_path: Path) -> None:
+    script = tmp_path / "sampled.py"
+    script.write_text("""
+import sys
+from small_evaluation import THREAT, problem, evaluate
+from robustness_lib.evaluation.distributed import team_from_environment
+
+with team_from_environment() as team:
+    model, x, y = problem()
+    try:
+        evaluate(model, x[team.rank::2], y[team.rank::2], THREAT, "quick", batch_size=16)
+    except ValueError as error:
+        print(f"rank {team.rank}: {error}", file=sys.stderr)
+""")
+    done = torchrun(2, script)
+    for rank in range(2):
+        assert f"rank {rank}: the processes were given different data" in done.stderr
+
+
 def test_alone_there_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with team_from_environment() as team:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from quick_auto_attack import problem
+from quick_auto_attack import Quick, problem
 from small_evaluation import SUITE, THREAT, small, verdicts
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -125,11 +125,14 @@ def test_l2_has_its_grey_point() -> None:
 def test_the_standard_suite_is_what_it_says(signs) -> None:
     model, x, y, classes = signs
     found = evaluate(model, x[:12], y[:12], ThreatModel("linf", 8 / 255), classes=classes)
-    assert [record.name for record in found.attacks] == ["fgsm", "pgd-20", "apgd-ce", "apgd-t", "fab-t", "square"]
+    assert [record.name for record in found.attacks] == ["fgsm", "pgd-20", "apgd-ce", "apgd-t", "fab-t", "square",
+                                                         "curve", "diagnostics"]
     assert "restarts=5" in found.attack("pgd-20").settings
     assert "steps=20" in found.attack("pgd-20").settings
-    assert [record.on for record in found.attacks] == ["correct"] * 2 + ["survivors"] * 4
-    assert found.findings == ()
+    assert [record.on for record in found.attacks] == ["correct"] * 2 + ["survivors"] * 4 + ["correct",
+                                                                                                          "survivors"]
+    assert found.findings is None  # of twelve images nobody can tell
+    assert any("too few to look for masked gradients" in note for note in found.notes)
     assert found.suite == "standard"
     verdict = AutoAttack(ThreatModel("linf", 8 / 255)).run(model, x[:12], y[:12])
     assert (found.robust & ~verdict.robust).sum() == 0
@@ -264,19 +267,78 @@ def test_suites_that_make_no_sense_are_refused(suite, error, words: str) -> None
     (lambda m, x, y: (m, [(x, y), (x[:, :, :5], y)], None, THREAT), ValueError, "one shape"),
     (lambda m, x, y: (m, x, y + 9, THREAT), ValueError, "labels must lie in 0 ... 5"),
     (lambda m, x, y: (m, x, y.int(), THREAT), TypeError, "int64"),
-    (lambda m, x, y: (lambda z: z, x, y, THREAT), ValueError, r"logits of shape \(16, K\)"),
+    (lambda m, x, y: (lambda z: z, x, y, THREAT), ValueError, r"logits of shape \(32, K\)"),
 ])
 def test_bad_input_gets_a_clear_error(arguments, error, words: str) -> None:
     with pytest.raises(error, match=words):
         evaluate(*arguments(*problem()), suite="quick")
 
 
+@pytest.mark.parametrize("curve", [(), (-0.1,), (float("nan"),), (float("inf"),)])
+def test_a_curve_without_sense_is_refused_before_any_work(curve) -> None:
+    _, x, y = problem()
+    with pytest.raises(ValueError, match="curve needs at least one ε"):
+        evaluate(lambda z: 1 / 0, x, y, THREAT, "quick", curve=curve)
+
+
+def test_names_of_attacks_are_their_own() -> None:
+    model, x, y = problem()
+    for suite in ({"curve": FGSM(THREAT)}, {"clean": FGSM(THREAT)}):
+        with pytest.raises(ValueError, match="a name of its own"):
+            evaluate(model, x, y, THREAT, suite)
+    twice = evaluate(model, x, y, THREAT, [Quick(THREAT), Quick(THREAT, seed=1), FGSM(THREAT), FGSM(THREAT)])
+    names = [record.name for record in twice.attacks]
+    assert len(set(names)) == len(names) == 10
+    cumulative = [twice.cumulative(name).correct for name in names]
+    assert cumulative == sorted(cumulative, reverse=True)
+    odd = {"my attack": FGSM(THREAT), "my-attack": PGD(THREAT, steps=2), "a" * 300: FGSM(THREAT),
+           "a/b:c?": FGSM(THREAT)}
+    assert [r.name for r in evaluate(model, x, y, THREAT, odd).attacks] == list(odd)
+
+
+def test_what_the_curve_finds_within_eps_counts() -> None:
+    model, x, y = problem()
+
+    def never(net, images, labels):
+        return images
+
+    found = evaluate(model, x, y, THREAT, never, curve=(THREAT.eps / 2, THREAT.eps, 2 * THREAT.eps), batch_size=16)
+    assert found.own("never").correct == found.clean_accuracy.correct
+    assert found.robust_accuracy.correct == found.curve_carried[1].correct < found.clean_accuracy.correct - 5
+    broken = found.clean & ~found.robust
+    assert {by for by in found.examples.broken_by if by} == {"curve"}
+    assert (found.examples.mistaken_for >= 0).equal(broken)
+    assert (found.examples.distance[broken] <= THREAT.eps * (1 + 1e-5)).all()
+    with pytest.raises(Contradiction, match="and curve found a point"):
+        evaluate(model, x, y, THREAT, never, curve=(THREAT.eps,), certified=found.clean)
+
+
+def test_what_the_diagnostics_find_counts() -> None:
+    model, x, y = problem()
+
+    def never(net, images, labels):
+        return images
+
+    suite = type(SUITE)("lazy", (type(SUITE.entries[0])("never", never),), curve=False, diagnostics=True)
+    found = evaluate(model, x, y, THREAT, suite, batch_size=16)
+    assert found.attack("diagnostics").broke.sum() > 5
+    assert found.robust_accuracy.correct == found.cumulative("diagnostics").correct
+    assert found.robust_accuracy.correct <= evaluate(model, x, y, THREAT, "quick").robust_accuracy.correct + 1
+    with pytest.raises(Contradiction, match="diagnostics") as error:
+        evaluate(model, x, y, THREAT, suite, batch_size=16, certified=found.clean)
+    assert error.value.x_adv is None
+
+
 def test_class_names() -> None:
     model, x, y = problem()
     assert evaluate(model, x, y, THREAT, "quick").classes == tuple("012345")
     assert evaluate(model, x, y, THREAT, "quick", classes="abcdef").classes == tuple("abcdef")
+    calls: list[str] = []
     with pytest.raises(ValueError, match="tells 6 classes apart, and 2 names"):
-        evaluate(model, x, y, THREAT, "quick", classes="ab")
+        evaluate(model, x, y, THREAT, "quick", classes="ab", progress=lambda done, step: calls.append(step))
+    assert not calls  # before any work
+    odd = evaluate(model, x, y, THREAT, "quick", classes=["\udcff", "ä", *"cdef"])
+    assert Report.from_json(odd.to_json()).classes == ("?", "ä", "c", "d", "e", "f")
 
 
 # Proofs beside attacks.
@@ -362,7 +424,7 @@ def test_a_finished_state_needs_no_work(report: Report, tmp_path: Path) -> None:
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
     again = evaluate(model, x, y, THREAT, SUITE, batch_size=16, state=tmp_path)
-    assert len(calls) == 2  # the first look
+    assert len(calls) == 4  # the first look: two batches, twice
     assert verdicts(again) == verdicts(report)
     assert again.seconds > 0
     assert [record.calls for record in again.attacks] == [record.calls for record in report.attacks]
@@ -374,7 +436,7 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     evaluate(model, x, y, THREAT, **settings)
     for change, words in (({"seed": 1}, "suite, seed"), ({"suite": FGSM(THREAT)}, "suite"),
                           ({"curve": (0.1,)}, "curve"), ({"batch_size": 8}, "images in a part")):
-        with pytest.raises(ValueError, match=f"not the same {words}"):
+        with pytest.raises(ValueError, match=f"not the same .*{words}"):
             evaluate(model, x, y, THREAT, **(settings | change))
     with pytest.raises(ValueError, match="threat"):
         evaluate(model, x, y, ThreatModel("linf", 0.04), **settings)
@@ -386,6 +448,41 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
         model[3].bias[0] += 1
     with pytest.raises(ValueError, match="model"):
         evaluate(model, x, y, THREAT, **settings)
+
+
+def test_a_state_of_other_code_is_refused(tmp_path: Path) -> None:
+    model, x, y = problem()
+
+    def attack(net, images, labels):
+        return images
+
+    evaluate(model, x, y, THREAT, [attack], state=tmp_path / "a")
+
+    def attack(net, images, labels):  # mended between two runs
+        return PGD(THREAT)(net, images, labels)
+
+    with pytest.raises(ValueError, match="attacks"):
+        evaluate(model, x, y, THREAT, [attack], state=tmp_path / "a")
+
+    def build(rounds: bool) -> nn.Module:
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = model
+
+            if rounds:
+                def forward(self, z):
+                    return self.inner((z * 255).round() / 255)
+            else:
+                def forward(self, z):
+                    return self.inner(z)
+
+        return Net()
+
+    levels = (x * 255).round() / 255
+    evaluate(build(True), levels, y, THREAT, "quick", state=tmp_path / "b")
+    with pytest.raises(ValueError, match="model"):
+        evaluate(build(False), levels, y, THREAT, "quick", state=tmp_path / "b")
 
 
 class Fails(nn.Module):
@@ -409,10 +506,10 @@ def test_a_model_that_throws_on_one_batch_is_named_and_nothing_is_lost(report: R
     failing = Fails(model, x[37])
     found = evaluate(failing, x, y, THREAT, SUITE, batch_size=16, state=tmp_path)
     assert [(f.first, f.last, f.step, f.error) for f in found.failures] == [
-        (32, 47, "clean", "RuntimeError: no kernel for this image")]
-    assert found.n == 44
-    assert "16 images have no verdict" in found.sentence
-    keep = torch.cat((torch.arange(32), torch.arange(48, 60)))
+        (37, 37, "clean", "RuntimeError: no kernel for this image")]
+    assert found.n == 59
+    assert "1 images have no verdict" in found.sentence
+    keep = torch.cat((torch.arange(37), torch.arange(38, 60)))
     assert found.examples.index.equal(keep)
     assert found.robust.equal(report.robust[keep])
     files = {path.name for path in tmp_path.glob("*.npz")}
@@ -448,7 +545,7 @@ def test_progress_counts_images_and_names_steps() -> None:
     model, x, y = problem()
     seen = []
     evaluate(model, x, y, THREAT, "quick", batch_size=25, progress=lambda done, step: seen.append((done, step)))
-    assert seen[:4] == [(0, "clean"), (0, "fgsm"), (0, "pgd-20"), (25, "done")]
+    assert seen[:4] == [(0, "clean"), (6, "fgsm"), (12, "pgd-20"), (25, "done")]
     assert seen[-1] == (60, "done")
 
 

@@ -229,3 +229,13 @@ def test_as_markdown() -> None:
     odd = classes([0, 90], 100, names=["<b>a|b\n[x](y)", "left"])
     line = gate(odd, min_class=20).to_markdown().splitlines()[4]
     assert r"\<b\>a\|b \[x\](y) 0.0 %" in line
+
+
+def test_a_pass_says_where_nobody_looked_for_masked_gradients() -> None:
+    assert "Nobody looked for masked gradients" in gate(standing(900, findings=None), min_robust=45).sentence
+    assert "Nobody looked" not in gate(standing(900, findings=()), min_robust=45).sentence
+
+
+def test_a_report_without_attacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="no attack"):
+        gate(make_report(10), min_robust=45)

@@ -48,12 +48,13 @@ def test_the_sentence(report: Report) -> None:
     assert report.sentence == ("Under L∞ 4/255 at most 40 % (95 %: 12–74) of 10 images resist; strongest attack "
                                "apgd-t; no sign of masked gradients.")
     assert str(report) == report.sentence
+    assert repr(report) == f"<Report: {report.sentence}>"
     finding = Finding("zero gradient", "…", 0.001, 0.1, 10, 100)
     doubtful = make_report(1000, broken={"fgsm": []}, findings=(finding,), certified=yes([1, 2], 1000),
                            failures=(Failure(1000, 1063, "fgsm", "RuntimeError: no"),))
     assert doubtful.sentence == (
-        "Under L∞ 4/255 at most 100 % (95 %: 100–100) of 1,000 images resist and at least 0 % are proved to; no attack "
-        "broke any; do not trust it: zero gradient; 64 images have no verdict.")
+        "Under L∞ 4/255 at most 100 % (95 %: 100–100) of 1,000 images resist and at least 0.2 % are proved to; no "
+        "attack broke any; do not trust it: zero gradient; 64 images have no verdict.")
     assert "not looked for" in make_report(findings=None).sentence
 
 
@@ -137,7 +138,25 @@ def test_a_damaged_column_is_refused(report: Report) -> None:
     content["attacks"][0]["broke"] = "01"
     with pytest.raises(ValueError, match="damaged"):
         Report.from_json(json.dumps(content))
-    content = json.loads(report.to_json())
-    content["examples"]["label"][0] = 99
-    with pytest.raises(ValueError, match="damaged"):
-        Report.from_json(json.dumps(content))
+    for spoil in (lambda c: c["examples"]["label"].__setitem__(0, 99),
+                  lambda c: c["examples"]["label"].__setitem__(0, -1),
+                  lambda c: c["attacks"][0].update(broke="1" * 10, tried="0" * 10),
+                  lambda c: c["attacks"][0].update(tried="1" * 10),
+                  lambda c: c["attacks"][1].update(name="fgsm"),
+                  lambda c: c.update(fingerprints=None),
+                  lambda c: c.update(classes="abcde"),
+                  lambda c: c["threat"].update(eps="8"),
+                  lambda c: c.update(seconds=None)):
+        content = json.loads(report.to_json())
+        spoil(content)
+        with pytest.raises(ValueError, match="damaged"):
+            Report.from_json(json.dumps(content))
+
+
+def test_nesting_without_end_is_no_report() -> None:
+    with pytest.raises(ValueError, match="not JSON"):
+        Report.from_json("[" * 100_000)
+
+
+def test_at_most_is_not_rounded_down() -> None:
+    assert "at most 2.5 % (95 %: 0–13) of 40 images" in make_report(40, broken={"f": range(39)}).sentence

@@ -22,7 +22,8 @@ def version(broken: int, n: int = 100, first: int = 0, date: str = "2026-01-01",
 def test_versions_are_appended_and_drawn(tmp_path: Path) -> None:
     history = tmp_path / "deep" / "h.jsonl"
     for number, broken in enumerate((20, 19, 30)):
-        trend, page = track(version(broken), history, version=f"v{number}")
+        tracked = track(version(broken), history, version=f"v{number}")
+    trend, page = tracked.trend, tracked.page
     assert [entry.version for entry in trend.entries] == ["v0", "v1", "v2"]
     assert [entry.robust_accuracy.correct for entry in trend.entries] == [79, 80, 69]
     assert [entry.clean_accuracy.correct for entry in trend.entries] == [99] * 3
@@ -50,7 +51,7 @@ def test_an_alert_needs_the_drop_and_the_test(tmp_path: Path, lost: int, gained:
     before = make_report(n, broken={"pgd": range(lost, lost + gained)}, environment={"date": "1"})
     now = make_report(n, broken={"pgd": range(lost)}, environment={"date": "2"})
     track(before, tmp_path / "h.jsonl", alert_drop=limit)
-    trend, _ = track(now, tmp_path / "h.jsonl", alert_drop=limit)
+    trend = track(now, tmp_path / "h.jsonl", alert_drop=limit).trend
     assert trend.alerts == (False, alert)
 
 
@@ -60,20 +61,39 @@ def test_only_the_same_images_threat_and_attacks_are_compared(tmp_path: Path) ->
     others = [version(30, threat=ThreatModel("l2", 0.5)), version(30, digests=[f"x{i}" for i in range(100)]),
               make_report(100, broken={"square": range(30)})]
     for other in others:
-        trend, _ = track(other, history)
+        trend = track(other, history).trend
         assert len(trend.entries) == 1
         assert trend.alerts == (False,)
-    trend, page = track(version(11, date="2026-01-02"), history)
-    assert len(trend.entries) == 2
-    assert page.read_text(encoding="utf-8").count("<h2") == 4
+    tracked = track(version(11, date="2026-01-02"), history)
+    assert len(tracked.trend.entries) == 2
+    assert tracked.page.read_text(encoding="utf-8").count("<h2") == 4
 
 
 def test_the_same_report_twice_is_one_entry(tmp_path: Path) -> None:
-    for _ in range(2):
-        trend, _ = track(version(10), tmp_path / "h.jsonl", version="v1")
-    assert len(trend.entries) == len(read_history(tmp_path / "h.jsonl")) == 1
-    trend, _ = track(version(10, date="2026-01-02"), tmp_path / "h.jsonl", version="v1")  # evaluated again
+    history = tmp_path / "h.jsonl"
+    assert track(version(10), history, version="v1").new
+    track(version(30, date="2026-01-02"), history, version="v2")
+    again = track(version(10), history, version="v1")  # the answer is about v1, not about the last one
+    assert (again.new, again.at, again.trend.entries[again.at].version) == (False, 0, "v1")
+    assert len(again.trend.entries) == len(read_history(history)) == 2
+    later = track(version(10, date="2026-01-03"), history, version="v1")  # evaluated again
+    assert (later.new, later.at) == (True, 2)
+
+
+def test_another_seed_is_the_same_trend(tmp_path: Path) -> None:
+    first, second = (version(10, date=str(seed)) for seed in (1, 2))
+    for report, seed in ((first, 1), (second, 2)):
+        object.__setattr__(report.attacks[0], "settings", f"PGD(steps=20, seed={seed})")
+        trend = track(report, tmp_path / "h.jsonl").trend
     assert len(trend.entries) == 2
+    object.__setattr__(second.attacks[0], "settings", "PGD(steps=40, seed=2)")
+    assert len(track(second, tmp_path / "h.jsonl").trend.entries) == 1
+
+
+def test_the_page_never_overwrites_the_history(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"call the history \.jsonl"):
+        track(version(10), tmp_path / "h.html")
+    assert not (tmp_path / "h.html").exists()
 
 
 def test_a_half_written_last_line_is_dropped_and_a_damaged_one_named(tmp_path: Path) -> None:
@@ -81,8 +101,7 @@ def test_a_half_written_last_line_is_dropped_and_a_damaged_one_named(tmp_path: P
     track(version(10), history)
     whole = history.read_text(encoding="utf-8")
     history.write_text(whole + whole[: len(whole) // 2], encoding="utf-8")
-    trend, _ = track(version(11), history)
-    assert len(trend.entries) == 2
+    assert len(track(version(11), history).trend.entries) == 2
     assert len(read_history(history)) == 2
     for damaged in ("{}\n" + whole, '{"schema": 2}\n' + whole, "no\n", whole.replace('"stood": "', '"stood": "2')):
         history.write_text(damaged, encoding="utf-8")
@@ -92,7 +111,7 @@ def test_a_half_written_last_line_is_dropped_and_a_damaged_one_named(tmp_path: P
 
 
 def test_names_of_strangers_do_no_harm(tmp_path: Path) -> None:
-    _, page = track(version(3), tmp_path / "h.jsonl", version="<script>alert(1)</script>")
+    page = track(version(3), tmp_path / "h.jsonl", version="<script>alert(1)</script>").page
     assert "<script" not in page.read_text(encoding="utf-8")
 
 

@@ -97,6 +97,9 @@ def inline(report: Report) -> str:
                   flagged=[_class_row(report, verdict) for verdict in flagged[:SHOWN_CLASSES]])
 
 
+Report.view = staticmethod(inline)
+
+
 def render(name: str, **values: object) -> str:
     """A template of this package with these values, every one of them escaped."""
     return _environment().get_template(name).render(**values)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -140,6 +140,8 @@ class Report:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+
+    view: ClassVar[Callable[[Report], str] | None] = None  # how a notebook shows it; page.py says
 
     def __post_init__(self) -> None:
         columns: dict[str, Any] = {f"examples.{name}": column for name, column in vars(self.examples).items()}
@@ -323,10 +325,8 @@ class Report:
         except (UnicodeDecodeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def _repr_html_(self) -> str:
-        from robustness_lib.evaluation.page import inline  # the page is a view; the data do not need it
-
-        return str(inline(self))
+    def _repr_html_(self) -> str | None:
+        return None if Report.view is None else Report.view(self)
 
 
 def _percent(accuracy: Accuracy) -> str:

@@ -10,6 +10,7 @@ from made_reports import make_report, yes
 
 from robustness_lib import ThreatModel
 from robustness_lib.evaluation.findings import Finding
+from robustness_lib.evaluation.page import inline
 from robustness_lib.evaluation.report import Failure, Report
 
 
@@ -160,3 +161,7 @@ def test_nesting_without_end_is_no_report() -> None:
 
 def test_at_most_is_not_rounded_down() -> None:
     assert "at most 2.5 % (95 %: 0–13) of 40 images" in make_report(40, broken={"f": range(39)}).sentence
+
+
+def test_a_notebook_shows_the_page(report: Report) -> None:
+    assert report._repr_html_() == inline(report)

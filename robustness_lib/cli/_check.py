@@ -95,4 +95,4 @@ def _otherwise(found: Inspection) -> list[tuple[str, str]]:
     shown = [reading for reading in ranked if reading.better]
     if shown:
         return [(f"  with {reading.name}", str(reading.accuracy)) for reading in shown]
-    return [("  read otherwise", f"never better; {ranked[0].words}")] if ranked else []
+    return [("  read otherwise", f"not clearly better; {ranked[0].words}")] if ranked else []

@@ -60,9 +60,9 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     data, in one order: they share the parts, and each returns the whole report.
 
     Images on which the model raises are named in `failures`, and so is a part on which an attack does; the rest goes
-    on. A model that fails on its first images raises. Raises ValueError or TypeError for data, models and suites that
-    cannot be evaluated, for an attack that leaves the threat model, for an example both certified and broken
-    (`Contradiction`), and for a state of another run.
+    on. A model that fails on each of its first images raises. Raises ValueError or TypeError for data, models and
+    suites that cannot be evaluated, for an attack that leaves the threat model, for an example both certified and
+    broken (`Contradiction`), and for a state of another run.
     """
     if not isinstance(threat, ThreatModel):
         raise TypeError(f'threat must be a ThreatModel, such as ThreatModel("linf", 8/255); found {threat!r}')
@@ -156,8 +156,15 @@ class _Loop:
         run = self.run
         near = run.threat.random_point(part.x[:_PROBE], seed=0, index=part.index[:_PROBE])
         few = torch.cat((part.x[:_PROBE], near))
-        answers, again = (batch.run(lambda size: ask(run.model, few, size=size, mode=run.mode, labels=part.y))
-                          for _ in range(2))
+
+        def look(images: Tensor) -> Tensor:
+            return batch.run(lambda size: ask(run.model, images, size=size, mode=run.mode, labels=part.y))
+
+        try:
+            answers, again = look(few), look(few)
+        except Exception:  # on some of these images only? They will be named; a model that takes none of them ends here
+            few = torch.cat([image for image in torch.split(few, 1) if _works(look, image)] or [few])
+            answers, again = look(few), look(few)
         class_names(self.classes, answers.shape[1])  # refused now and not after all the work
         kept = None if varies(answers, again) else answers
         header = {} if self.state is None else {
@@ -174,6 +181,14 @@ class _Loop:
 
     def _chunks(self, header: dict[str, str], answers: Tensor | None, mine: bool) -> Chunks | None:
         return Chunks(self.state, header, answers) if mine else None
+
+
+def _works(look: Callable[[Tensor], Tensor], image: Tensor) -> bool:
+    try:
+        look(image)
+    except Exception:
+        return False
+    return True
 
 
 def _environment(model: Classifier, dtype: torch.dtype, seed: int, mode: Mode, team: Team) -> dict[str, str]:

@@ -524,8 +524,16 @@ def test_a_model_that_throws_on_one_batch_is_named_and_nothing_is_lost(report: R
 
 def test_a_model_that_throws_at_once_raises() -> None:
     model, x, y = problem()
+    failing = Fails(model, x[3])
+    found = evaluate(failing, x, y, THREAT, "quick", batch_size=16)  # one of the first is named like any other
+    assert [(failure.first, failure.last) for failure in found.failures] == [(3, 3)]
+    assert found.n == 59
+
+    def fails(images):
+        raise failing.error
+
     with pytest.raises(RuntimeError, match="no kernel"):
-        evaluate(Fails(model, x[3]), x, y, THREAT, "quick", batch_size=16)
+        evaluate(fails, x, y, THREAT, "quick", batch_size=16)
 
 
 def test_out_of_memory_halves_the_batch_and_says_so_once(report: Report) -> None:

@@ -8,6 +8,7 @@ import shutil
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -223,6 +224,29 @@ def test_without_a_curve_or_attacks_the_page_still_stands():
     assert "no attack broke any" in Reader(inline(bare)).text
 
 
+@pytest.mark.parametrize(("fields", "says"), [
+    ({"threat": ThreatModel("linf", 0.0), "broken": {"pgd": []}, "curve": {0.0: range(20)}},
+     "at most 100 % (95 %: 83–100)"),
+    ({"threat": ThreatModel("l2", 0.0), "broken": {"pgd": []}, "curve": {0.0: range(20), 0.5: []}}, "L2 0 at most"),
+    ({"broken": {"pgd": range(20)}, "curve": {4 / 255: []}}, "at most 0 % (95 %: 0–17)"),
+    ({"broken": {"pgd": []}, "curve": {4 / 255: range(20)}}, "no attack broke any"),
+    ({"wrong": range(20), "broken": {"pgd": []}}, "No better than chance"),
+    ({"threat": ThreatModel("linf", 1.0), "broken": {"pgd": [0]}, "curve": {0.5: [1], 1.0: []}}, "L∞ 255/255"),
+    ({"broken": {"pgd": [0]}, "curve": {0.5: [1], 0.6: [1], 0.75: [], 1.0: []}}, "the same grey"),
+    ({"labels": [0] * 20, "classes": 1, "broken": {}}, "no attack broke any"),
+])
+def test_at_the_edges_the_page_stands_and_its_charts_are_whole(fields, says):
+    report = make_report(20, **fields)
+    html = page(report)
+    assert says in Reader(html).text
+    for view in (html, inline(report)):
+        for chart in re.findall(r"<svg.*?</svg>", view, re.S):
+            drawn = ElementTree.fromstring(chart)
+            numbers = [float(value) for part in drawn.iter() for name in ("x", "x1", "x2", "cx", "y", "y1", "y2", "cy")
+                       if (value := part.get(name, "0").removesuffix("%"))]
+            assert all(0 <= number <= 360 for number in numbers)  # no NaN, and nothing outside the picture
+
+
 def test_ticks_do_not_overlap_and_the_marked_one_stays():
     grid = {i / 255: range(50) for i in range(0, 65)}
     chart = _charts.curve_chart(full_report(curve=grid, threat=ThreatModel("linf", 7 / 255)))
@@ -433,8 +457,7 @@ REPORTS = {
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", REPORTS)
-@pytest.mark.parametrize(("width", "dark"), [(320, False), (390, True), (1280, False)])
+@pytest.mark.parametrize(("name", "width", "dark"), [("usual", 1280, False), ("evil", 320, True), ("many", 320, False)])
 def test_in_a_browser(browser, tmp_path, name, width, dark):
     from axe_playwright_python.sync_playwright import Axe
 
@@ -450,6 +473,21 @@ def test_in_a_browser(browser, tmp_path, name, width, dark):
     assert troubles == []
     found = Axe().run(view, options={"preload": False}).response["violations"]
     assert [(entry["id"], entry["nodes"][0]["html"]) for entry in found] == []
+    view.close()
+
+
+@pytest.mark.browser
+def test_counts_of_confusions_stay_whole_on_a_phone(browser, tmp_path):
+    report = make_report(6000, classes=12, broken={"pgd": range(0, 4000, 2)})
+    view, _ = visit(browser, page(report), tmp_path / "page.html", 320, False)
+    lines = view.evaluate("""[...document.querySelectorAll('.rb-heat tbody td')].map(cell => {
+        const text = document.createRange(); text.selectNodeContents(cell); return text.getClientRects().length })""")
+    assert (len(lines), set(lines)) == (144, {1})
+    assert view.evaluate("document.documentElement.scrollWidth") <= 320
+    scroll = view.locator(".rb-scroll")
+    scroll.evaluate("box => box.scrollLeft = 1e4")  # the last column can be reached
+    assert view.evaluate("""document.querySelector('.rb-heat tbody tr:last-child td:last-child')
+        .getBoundingClientRect().right""") <= 320
     view.close()
 
 

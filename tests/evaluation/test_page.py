@@ -234,6 +234,7 @@ def test_without_a_curve_or_attacks_the_page_still_stands():
     ({"threat": ThreatModel("linf", 1.0), "broken": {"pgd": [0]}, "curve": {0.5: [1], 1.0: []}}, "L∞ 255/255"),
     ({"broken": {"pgd": [0]}, "curve": {0.5: [1], 0.6: [1], 0.75: [], 1.0: []}}, "the same grey"),
     ({"labels": [0] * 20, "classes": 1, "broken": {}}, "no attack broke any"),
+    ({"threat": ThreatModel("linf", 32 / 255), "curve": {2 / 255: range(9)}}, "L∞ 32/255"),  # beyond the whole curve
 ])
 def test_at_the_edges_the_page_stands_and_its_charts_are_whole(fields, says):
     report = make_report(20, **fields)
@@ -305,6 +306,8 @@ def test_a_thousand_classes():
     shown = Reader(html)
     assert "The worst 20 of 1,000 classes" in shown.text
     assert len(shown.of("rect")) == 40
+    bars = html.split('class="rb-classes"')[1].split("</ul>")[0]
+    assert re.findall(r'class="rb-name">(\w+)<', bars) == [f"n{i:03}" for i in range(20)]  # of 500 equally bad ones
     assert html.count("<details") == 1
     for i in (0, 499, 999):
         assert f"| n{i:03} n = 3 |" in shown.text  # in the fold-out
@@ -452,7 +455,7 @@ LONG = "a_class_name_without_any_place_to_break_it_however_long_it_goes_on"
 REPORTS = {
     "usual": full_report(),
     "evil": full_report(names=[f"{EVIL} {LONG} {i}" for i in range(10)], notes=(EVIL + LONG * 3,)),
-    "many": full_report(classes=50, names=[f"{LONG} {i}" for i in range(50)], threat=ThreatModel("l2", 0.5)),
+    "many": full_report(classes=25, names=[f"{LONG} {i}" for i in range(25)], threat=ThreatModel("l2", 0.5)),
 }
 
 
@@ -484,10 +487,10 @@ def test_counts_of_confusions_stay_whole_on_a_phone(browser, tmp_path):
         const text = document.createRange(); text.selectNodeContents(cell); return text.getClientRects().length })""")
     assert (len(lines), set(lines)) == (144, {1})
     assert view.evaluate("document.documentElement.scrollWidth") <= 320
-    scroll = view.locator(".rb-scroll")
-    scroll.evaluate("box => box.scrollLeft = 1e4")  # the last column can be reached
-    assert view.evaluate("""document.querySelector('.rb-heat tbody tr:last-child td:last-child')
-        .getBoundingClientRect().right""") <= 320
+    view.locator(".rb-scroll").hover()
+    view.mouse.wheel(10_000, 0)  # a reader can reach the last column
+    view.wait_for_function("""() => document.querySelector('.rb-heat tbody tr:last-child td:last-child')
+        .getBoundingClientRect().right <= 320""", timeout=5000)
     view.close()
 
 

@@ -118,7 +118,7 @@ def book() -> Outcome:
 
 
 def browser() -> Outcome:
-    return pytest("tests/book", "-m", "browser and not slow")
+    return pytest("tests", "-m", "browser and not slow")
 
 
 # In this order: quick answers first; the browser looks at the book that the part before it built.

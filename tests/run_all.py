@@ -118,7 +118,10 @@ def book() -> Outcome:
 
 
 def browser() -> Outcome:
-    return pytest("tests", "-m", "browser and not slow")
+    outcome = Outcome()
+    for folder in ("tests/book", "tests/evaluation"):  # each drives a browser of its own: one process, one Playwright
+        outcome.add(pytest(folder, "-m", "browser and not slow"))
+    return outcome
 
 
 # In this order: quick answers first; the browser looks at the book that the part before it built.

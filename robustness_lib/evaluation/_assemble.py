@@ -87,14 +87,15 @@ def _first_broken(entries: Sequence[Entry], found: Sequence[tuple[int, Content]]
     broken_by: list[str | None] = [None] * len(clean)
     mistaken_for = torch.full((len(clean),), -1)
     distance = torch.full((len(clean),), torch.nan, dtype=torch.float64)
+    standing = clean.clone()
     for entry in entries:
         stage, names = _trials(found, entry, "stage"), list(entry.stages(classes))
-        for row in ((stage >= 0) & (mistaken_for < 0)).nonzero()[:, 0].tolist():
-            if broken_by[row] is not None:
-                continue
+        new = standing & (stage >= 0)
+        for row in new.nonzero()[:, 0].tolist():
             broken_by[row] = names[int(stage[row])]
-            mistaken_for[row] = _trials(found, entry, "mistaken_for")[row]
-            distance[row] = _trials(found, entry, "distance")[row]
+        mistaken_for = torch.where(new, _trials(found, entry, "mistaken_for"), mistaken_for)
+        distance = torch.where(new, _trials(found, entry, "distance"), distance)
+        standing &= ~new
     return tuple(broken_by), mistaken_for, distance
 
 
@@ -126,7 +127,9 @@ def _notes(run: PartRun, found: Sequence[tuple[int, Content]], index: Tensor, ex
     """Warnings of the attacks, each said once for all parts; only where the image still stands, and where no finding
     says it already."""
     said = {kind for finding in findings for kind in _SAID_BY.get(finding.kind, ())}
-    standing = set(index[(examples.label == examples.predicted) & (examples.mistaken_for < 0)].tolist())
+    right = (examples.label == examples.predicted).tolist()
+    standing = {number for number, was_right, by in zip(index.tolist(), right, examples.broken_by, strict=True)
+                if was_right and by is None}
     rows: dict[tuple[str, str], set[int]] = {}
     tried: dict[str, int] = {record.name: int(record.tried.sum()) for record in records}
     for first, columns in found:

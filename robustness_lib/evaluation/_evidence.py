@@ -19,7 +19,7 @@ from robustness_lib.losses import cross_entropy
 from robustness_lib.precision import full_precision
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["POINTS", "QUERIES", "RESTARTS", "RESTARTS_AGAIN", "STEPS", "gather", "join"]
+__all__ = ["POINTS", "QUERIES", "RESTARTS", "RESTARTS_AGAIN", "STEPS", "gather", "grey_eps", "join"]
 
 STEPS, RESTARTS = 20, 5
 RESTARTS_AGAIN = 3  # of the control: 60 gradients take about as long as the 200 answers that Square may ask for
@@ -131,7 +131,12 @@ def _by_gradients(case: _Case, right: Tensor) -> dict[str, Tensor]:
 
 def _everything(case: _Case) -> ThreatModel:
     """The smallest ball that always holds the grey image: no pixel is farther than .5 from .5."""
-    return case.threat.with_eps(0.5 if case.threat.norm == "linf" else 0.5 * math.sqrt(max(1, case.x[:1].numel())))
+    return case.threat.with_eps(grey_eps(case.threat.norm, max(1, case.x[:1].numel())))
+
+
+def grey_eps(norm: str, pixels: int) -> float:
+    """The ε at which every image of so many values can become the same grey, so that no model tells them apart."""
+    return 0.5 if norm == "linf" else 0.5 * math.sqrt(pixels)
 
 
 def _slopes(case: _Case, right: Tensor) -> dict[str, Tensor]:

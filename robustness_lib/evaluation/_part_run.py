@@ -14,7 +14,7 @@ from torch import Tensor
 from robustness_lib.attacks import PGD
 from robustness_lib.attacks._asking import ask
 from robustness_lib.attacks._victim import Classifier, Mode
-from robustness_lib.evaluation._evidence import gather
+from robustness_lib.evaluation._evidence import gather, grey_eps
 from robustness_lib.evaluation._memory import Batch
 from robustness_lib.evaluation._parts import Part
 from robustness_lib.evaluation._trial import Refused, Trial, try_attack
@@ -24,7 +24,7 @@ from robustness_lib.inputs import check_logits
 from robustness_lib.state import Chunks, Content
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["DIAGNOSED", "Contradiction", "PartFailed", "PartRun", "grey_eps"]
+__all__ = ["DIAGNOSED", "Contradiction", "PartFailed", "PartRun"]
 
 DIAGNOSED = 200  # images on which masked gradients are looked for: effects of 2 points need no more to show
 _SHOWN_PARTS, _SHOWN = 4, 2  # pictures are taken from the first parts, so many for each attack
@@ -54,11 +54,6 @@ class PartFailed(Exception):
     def __init__(self, step: str) -> None:
         super().__init__(step)
         self.step = step
-
-
-def grey_eps(norm: str, pixels: int) -> float:
-    """The ε at which every image can become the same grey, so that no model can tell them apart."""
-    return 0.5 if norm == "linf" else 0.5 * math.sqrt(pixels)
 
 
 class PartRun:

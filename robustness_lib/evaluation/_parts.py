@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class Part:
     def index(self) -> Tensor:
         return torch.arange(self.first, self.first + len(self.x))
 
-    @property
+    @cached_property
     def digests(self) -> list[str]:
         """One for each image with its label: the same in whatever run, order or data set they come."""
         pixels = self.x.detach().cpu().float().contiguous().flatten(1).numpy()

@@ -14,7 +14,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from robustness_lib.evaluation.exact import mcnemar
-from robustness_lib.evaluation.report import Report
+from robustness_lib.evaluation.report import Report, accuracy_of
 from robustness_lib.intervals import Accuracy
 from robustness_lib.threat import ThreatModel
 
@@ -156,8 +156,8 @@ def compare(a: Report, b: Report, *, allow_different_attacks: bool = False) -> C
     lost, gained = before & ~after, after & ~before
     number = b.examples.index[rows_b]
     return Comparison(
-        threat=b.threat, n=n, of=(a.n, b.n), clean=(_accuracy(a.clean[rows_a]), _accuracy(b.clean[rows_b])),
-        robust=(_accuracy(before), _accuracy(after)), lost=tuple(sorted(number[lost].tolist())),
+        threat=b.threat, n=n, of=(a.n, b.n), clean=(accuracy_of(a.clean[rows_a]), accuracy_of(b.clean[rows_b])),
+        robust=(accuracy_of(before), accuracy_of(after)), lost=tuple(sorted(number[lost].tolist())),
         gained=tuple(sorted(number[gained].tolist())),
         per_class=_per_class(b.examples.label[rows_b], b.classes, before, after),
         notes=tuple(_notes(a, b, n, different)),
@@ -188,7 +188,7 @@ def _per_class(label: Tensor, names: tuple[str, ...], before: Tensor, after: Ten
     changes = []
     for number in sorted(set(label.tolist())):
         of = label == number
-        changes.append(ClassChange(number, names[number], _accuracy(before[of]), _accuracy(after[of]),
+        changes.append(ClassChange(number, names[number], accuracy_of(before[of]), accuracy_of(after[of]),
                                    int((before & ~after)[of].sum()), int((after & ~before)[of].sum())))
     return tuple(sorted(changes, key=lambda one: (-abs(one.change), one.number)))
 
@@ -240,10 +240,6 @@ def _notes(a: Report, b: Report, n: int, different: list[str]) -> list[str]:
         if before != after:
             notes.append(f"{key} differs: {before}, then {after}.")
     return notes
-
-
-def _accuracy(right: Tensor) -> Accuracy:
-    return Accuracy(int(right.sum()), len(right))
 
 
 def _plain(accuracy: Accuracy) -> dict[str, Any]:

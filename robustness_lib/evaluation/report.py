@@ -19,7 +19,8 @@ from robustness_lib.files import write_whole
 from robustness_lib.intervals import Accuracy
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["AttackRecord", "ClassVerdict", "Curve", "Examples", "Failure", "Picture", "Report"]
+__all__ = ["AttackRecord", "ClassVerdict", "Curve", "Examples", "Failure", "Picture", "Report",
+           "accuracy_of"]
 
 CLASS_FLOOR = 0.2  # a class of which fewer images resist is flagged
 
@@ -88,7 +89,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Picture:
-    """An example to look at: PNG files in base64. change: magnified so that ±ε fills the scale, mid-grey is none."""
+    """An example to look at: PNG files in base64. change: magnified, mid-grey is none; the scale is filled by ±ε
+    (L∞) or by the largest change of this image (L2)."""
 
     index: int
     label: int
@@ -186,26 +188,26 @@ class Report:
 
     @property
     def clean_accuracy(self) -> Accuracy:
-        return _accuracy(self.clean)
+        return accuracy_of(self.clean)
 
     @property
     def top5_accuracy(self) -> Accuracy:
-        return _accuracy(self.examples.top5)
+        return accuracy_of(self.examples.top5)
 
     @property
     def robust_accuracy(self) -> Accuracy:
         """An upper bound on the true robust accuracy: the attacks may have missed something."""
-        return _accuracy(self.robust)
+        return accuracy_of(self.robust)
 
     @property
     def certified_accuracy(self) -> Accuracy | None:
         """A lower bound on it: right, and proved constant."""
-        return None if self.certified is None else _accuracy(self.certified & self.clean)
+        return None if self.certified is None else accuracy_of(self.certified & self.clean)
 
     def own(self, name: str) -> Accuracy | None:
         """Accuracy under this attack alone; None where it was tried on survivors only."""
         record = self.attack(name)
-        return None if record.on == "survivors" else _accuracy(self.clean & ~record.broke)
+        return None if record.on == "survivors" else accuracy_of(self.clean & ~record.broke)
 
     def cumulative(self, name: str) -> Accuracy:
         """Accuracy under this attack and all before it, worst case per example."""
@@ -213,7 +215,7 @@ class Report:
         for record in self.attacks:
             standing = standing & ~record.broke
             if record.name == name:
-                return _accuracy(standing)
+                return accuracy_of(standing)
         raise self._unknown(name)
 
     def attack(self, name: str) -> AttackRecord:
@@ -243,8 +245,8 @@ class Report:
         for number in sorted(set(label.tolist())):
             of = label == number
             others = Counter(mistaken[of & (mistaken >= 0)].tolist())
-            verdicts.append(ClassVerdict(number, self.classes[number], _accuracy(self.clean[of]),
-                                         _accuracy(self.robust[of]), tuple(others.most_common())))
+            verdicts.append(ClassVerdict(number, self.classes[number], accuracy_of(self.clean[of]),
+                                         accuracy_of(self.robust[of]), tuple(others.most_common())))
         return tuple(verdicts)
 
     @property
@@ -258,7 +260,7 @@ class Report:
     @property
     def curve_alone(self) -> tuple[Accuracy, ...]:
         """Accuracy at each ε of the curve, by the attack at that ε alone."""
-        return () if self.curve is None else tuple(_accuracy(stood) for stood in self.curve.stood)
+        return () if self.curve is None else tuple(accuracy_of(stood) for stood in self.curve.stood)
 
     @property
     def curve_carried(self) -> tuple[Accuracy, ...]:
@@ -271,7 +273,7 @@ class Report:
             standing = standing & stood
             if eps >= self.threat.eps:
                 standing = standing & self.robust
-            carried.append(_accuracy(standing))
+            carried.append(accuracy_of(standing))
         return tuple(carried)
 
     @property
@@ -334,5 +336,6 @@ def _percent(accuracy: Accuracy) -> str:
     return f"{100 * accuracy.value:.1f}".removesuffix(".0") + " %"
 
 
-def _accuracy(right: Tensor) -> Accuracy:
+def accuracy_of(right: Tensor) -> Accuracy:
+    """The share of true entries of a column (n,) bool."""
     return Accuracy(int(right.sum()), len(right))

@@ -6,8 +6,10 @@ Attacks that follow a gradient never branch on the norm. They ask the threat mod
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from numbers import Real
 
 import torch
@@ -49,6 +51,22 @@ class ThreatModel:
         object.__setattr__(self, "eps", float(self.eps))
         if not (self.eps >= 0 and math.isfinite(self.eps)):
             raise ValueError(f"eps must be finite and at least 0, in pixel units of [0, 1]; found {self.eps}")
+
+    @classmethod
+    def parse(cls, text: str) -> ThreatModel:
+        """linf:8/255, linf:0.03 or l2:0.5, as commands and recipes write it. Raises ValueError."""
+        norm, _, eps = text.partition(":")
+        if not re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?(/\d+(\.\d*)?)?|\.\d+", eps):
+            raise ValueError(f"a threat is a norm and its ε in pixel units of [0, 1], such as linf:8/255 or l2:0.5; "
+                             f"found {text!r}")
+        above, _, below = eps.partition("/")
+        if below and float(below) == 0:
+            raise ValueError(f"the ε of {text!r} divides by zero")
+        value = Fraction(above) / Fraction(below or "1")
+        if value > 1 and norm.lower() == "linf":
+            raise ValueError(f"ε is in pixel units of [0, 1], so linf:{eps} allows every image; did you mean "
+                             f"linf:{eps}/255?")
+        return cls(norm.lower(), float(value))
 
     def __str__(self) -> str:
         levels = self.eps * 255

@@ -13,7 +13,7 @@ import robustness_lib
 PACKAGE = Path(robustness_lib.__file__).parent
 FLOORS = {
     0: {"counter_random", "threat", "losses", "intervals", "shapes", "files", "inputs", "png", "precision", "state",
-        "data", "models"},
+        "distributed", "data", "models"},
     1: {"attacks", "defenses"},
     2: {"certify"},
     3: {"training", "evaluation"},
@@ -74,7 +74,8 @@ def test_no_files_import_each_other_in_a_circle():
 
 @pytest.mark.parametrize("package", ["", ".attacks", ".data", ".evaluation", ".models", ".widgets", ".threat",
                                      ".losses", ".intervals", ".shapes", ".files", ".counter_random", ".inputs",
-                                     ".plotting", ".png", ".precision", ".state"])
+                                     ".plotting", ".png", ".precision", ".state", ".distributed",
+                                     ".training"])
 def test_what_is_public_exists(package):
     module = importlib.import_module("robustness_lib" + package)
     assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))

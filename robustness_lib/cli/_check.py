@@ -26,10 +26,10 @@ from robustness_lib.cli._options import (
     WeightsOption,
     find_subject,
     input_errors,
-    parse_threat,
     prints_to_stderr,
 )
 from robustness_lib.evaluation.inspect import Inspection, inspect_model
+from robustness_lib.threat import ThreatModel
 
 __all__ = ["check"]
 
@@ -49,7 +49,7 @@ def check(
     Exit codes: 0 nothing speaks against an evaluation; 1 something does; 2 wrong usage or input.
     """
     with input_errors(), prints_to_stderr():
-        against = None if threat is None else parse_threat(threat)
+        against = None if threat is None else ThreatModel.parse(threat)
         subject = find_subject(model, data, n, weights=weights, classes=classes, mean=mean, std=std, output=output,
                                device=device, split=split, seed=seed, resize=resize, crop=crop, channels=channels)
         found = inspect_model(subject.model, subject.x, subject.y, threat=against, classes=subject.classes,

@@ -35,11 +35,10 @@ from robustness_lib.cli._options import (
     WeightsOption,
     find_subject,
     input_errors,
-    parse_threat,
     prints_to_stderr,
 )
+from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.evaluation import Report, evaluate, steps
-from robustness_lib.evaluation.distributed import Team, team_from_environment
 from robustness_lib.evaluation.evaluate import Progress as Tell
 from robustness_lib.evaluation.page import save_page
 from robustness_lib.evaluation.planning import measure, plan
@@ -80,7 +79,7 @@ def evaluate_command(
     images have no verdict because the model failed on them; 130 interrupted.
     """
     with input_errors(), prints_to_stderr(), team_from_environment() as team:
-        against = parse_threat(threat)
+        against = ThreatModel.parse(threat)
         out.mkdir(parents=True, exist_ok=True)  # an error now costs nothing
         quiet = contextlib.redirect_stderr(None) if team.rank else contextlib.nullcontext()
         with quiet:

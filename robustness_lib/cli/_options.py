@@ -17,11 +17,10 @@ from robustness_lib.cli._compare import refuse
 from robustness_lib.data import find_data
 from robustness_lib.models import find_model
 from robustness_lib.models._normalizations import NORMALIZATIONS
-from robustness_lib.threat import ThreatModel
 
 __all__ = ["ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DeviceOption", "JsonOption", "MeanOption",
            "ModelOption", "OutputOption", "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject",
-           "WeightsOption", "find_subject", "input_errors", "parse_threat", "prints_to_stderr"]
+           "WeightsOption", "find_subject", "input_errors", "prints_to_stderr"]
 
 _MODEL, _DATA = "Model", "Data"
 
@@ -110,22 +109,6 @@ def parse_normalization(mean: str | None, std: str | None,
         assert std is not None
         values = _numbers("--mean", mean, known), _numbers("--std", std, known)
     return _per_channel("--mean", values[0], channels), _per_channel("--std", values[1], channels)
-
-
-def parse_threat(text: str) -> ThreatModel:
-    """linf:8/255, linf:0.03 or l2:0.5. Raises ValueError."""
-    norm, _, eps = text.partition(":")
-    if not re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?(/\d+(\.\d*)?)?|\.\d+", eps):
-        raise ValueError(f"a threat is a norm and its ε in pixel units of [0, 1], such as linf:8/255 or l2:0.5; found "
-                         f"{text!r}")
-    above, _, below = eps.partition("/")
-    if below and float(below) == 0:
-        raise ValueError(f"the ε of {text!r} divides by zero")
-    value = Fraction(above) / Fraction(below or "1")
-    if value > 1 and norm.lower() == "linf":
-        raise ValueError(f"ε is in pixel units of [0, 1], so linf:{eps} allows every image; did you mean "
-                         f"linf:{eps}/255?")
-    return ThreatModel(norm.lower(), float(value))
 
 
 @contextlib.contextmanager

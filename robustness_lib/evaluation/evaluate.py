@@ -18,11 +18,11 @@ from robustness_lib.attacks._asking import ask
 from robustness_lib.attacks._attack import default_batch
 from robustness_lib.attacks._doubts import varies
 from robustness_lib.attacks._victim import Classifier, Mode, Victim
+from robustness_lib.distributed import Team
 from robustness_lib.evaluation._assemble import assemble, class_names
 from robustness_lib.evaluation._memory import Batch
 from robustness_lib.evaluation._part_run import PartFailed, PartRun
 from robustness_lib.evaluation._parts import Part, parts
-from robustness_lib.evaluation.distributed import Team
 from robustness_lib.evaluation.report import Failure, Report
 from robustness_lib.evaluation.suites import SuiteLike, find_suite
 from robustness_lib.inputs import check_count
@@ -56,8 +56,8 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     state: a folder. A killed run that is started again with it goes on where it was, and ends with the same report.
     progress: called with the number of images done and the step at hand.
 
-    Where several processes run this under one process group (see `evaluation.distributed`), give each of them all the
-    data, in one order: they share the parts, and each returns the whole report.
+    Where several processes run this under one process group (see `robustness_lib.distributed`), give each of them all
+    the data, in one order: they share the parts, and each returns the whole report.
 
     Images on which the model raises are named in `failures`, and so is a part on which an attack does; the rest goes
     on. A model that fails on each of its first images raises. Raises ValueError or TypeError for data, models and

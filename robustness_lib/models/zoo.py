@@ -16,10 +16,22 @@ from robustness_lib.files import write_whole
 from robustness_lib.models.cnn import small_cnn, tiny_cnn
 from robustness_lib.models.mlp import mlp
 
-__all__ = ["card", "list_pretrained", "load_pretrained", "save_pretrained"]
+__all__ = ["build", "card", "list_pretrained", "load_pretrained", "save_pretrained"]
 
 _FOLDER = Path(__file__).parent / "weights"
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "tiny_cnn": tiny_cnn, "mlp": mlp}
+
+
+def build(architecture: dict[str, Any]) -> nn.Module:
+    """A net of this package with new weights: {"builder": "small_cnn", "arguments": {...}}. Raises ValueError for an
+    unknown builder and for arguments that it does not take."""
+    builder = _BUILDERS.get(architecture["builder"])
+    if builder is None:
+        raise ValueError(f"unknown architecture {architecture['builder']!r}; known: {', '.join(_BUILDERS)}")
+    try:
+        return builder(**architecture["arguments"])
+    except TypeError as error:
+        raise ValueError(f"the arguments do not fit {architecture['builder']}: {error}") from error
 
 
 def list_pretrained() -> list[str]:
@@ -50,7 +62,7 @@ def load_pretrained(name: str) -> nn.Module:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about["file"]["sha256"]:
         raise ValueError(f"{path.name} is not the file of its card (checksum differs): install the package again")
-    model = _build(about["architecture"])
+    model = build(about["architecture"])
     state = safetensors.torch.load(content)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
@@ -76,17 +88,10 @@ def save_pretrained(name: str, model: nn.Module, about: dict[str, Any], *, dtype
     """
     state = {k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous()
              for k, v in model.state_dict().items()}
-    _build(about["architecture"]).load_state_dict({k: v.to(_compute_dtype(v)) for k, v in state.items()})
+    build(about["architecture"]).load_state_dict({k: v.to(_compute_dtype(v)) for k, v in state.items()})
     content = safetensors.torch.save(state)
     if len(content) > 2_000_000:
         raise ValueError(f"{name}.safetensors would be {len(content) / 1e6:.2f} MB; a shipped file has 2 MB at most")
     about = about | {"file": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}}
     write_whole(folder / f"{name}.safetensors", content)
     write_whole(folder / f"{name}.json", (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def _build(architecture: dict[str, Any]) -> nn.Module:
-    builder = _BUILDERS.get(architecture["builder"])
-    if builder is None:
-        raise ValueError(f"unknown architecture {architecture['builder']!r}; known: {', '.join(_BUILDERS)}")
-    return builder(**architecture["arguments"])

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from robustness_lib import data, models
+from robustness_lib import ThreatModel, data, models
 from robustness_lib.cli import app
-from robustness_lib.cli._options import parse_normalization, parse_threat
+from robustness_lib.cli._options import parse_normalization
 
 MINE = """
 import torch
@@ -173,12 +173,12 @@ def test_normalizations():
 
 
 def test_threats():
-    assert str(parse_threat("linf:8/255")) == "L∞ 8/255"
-    assert parse_threat("l2:0.5").eps == 0.5
-    assert parse_threat("Linf:.03").eps == 0.03
-    assert parse_threat("l2:2").eps == 2
+    assert str(ThreatModel.parse("linf:8/255")) == "L∞ 8/255"
+    assert ThreatModel.parse("l2:0.5").eps == 0.5
+    assert ThreatModel.parse("Linf:.03").eps == 0.03
+    assert ThreatModel.parse("l2:2").eps == 2
     for text in ("linf", "linf:", "8/255", "linf:8/0", "linf:-1", "linf:eight", "linf:1/2/3"):
         with pytest.raises(ValueError, match=r"linf|zero"):
-            parse_threat(text)
+            ThreatModel.parse(text)
     with pytest.raises(ValueError, match="norm must be"):
-        parse_threat("l3:0.5")
+        ThreatModel.parse("l3:0.5")

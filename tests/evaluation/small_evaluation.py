@@ -16,8 +16,8 @@ from quick_auto_attack import Quick, problem
 
 from robustness_lib import ThreatModel, state
 from robustness_lib.attacks import FGSM, PGD
+from robustness_lib.distributed import team_from_environment
 from robustness_lib.evaluation import Report, evaluate
-from robustness_lib.evaluation.distributed import team_from_environment
 from robustness_lib.evaluation.suites import Entry, Suite
 
 THREAT = ThreatModel("linf", 0.05)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from small_evaluation import small, verdicts
 
+from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.evaluation import Report
-from robustness_lib.evaluation.distributed import Team, team_from_environment
 
 HERE = Path(__file__).parent
 PATH = os.pathsep.join([str(HERE), str(HERE.parent / "attacks"), os.environ.get("PYTHONPATH", "")])
@@ -42,7 +42,7 @@ def test_an_error_in_one_process_stops_all(tmp_path: Path) -> None:
     script.write_text("""
 import sys
 from small_evaluation import THREAT, problem, evaluate
-from robustness_lib.evaluation.distributed import team_from_environment
+from robustness_lib.distributed import team_from_environment
 
 def rude(model, x, y):
     return x + 1 if team.rank == 1 else x
@@ -63,7 +63,7 @@ def test_processes_with_different_data_are_refused(tmp_path: Path) -> None:
     script.write_text("""
 import sys
 from small_evaluation import THREAT, problem, evaluate
-from robustness_lib.evaluation.distributed import team_from_environment
+from robustness_lib.distributed import team_from_environment
 
 with team_from_environment() as team:
     model, x, y = problem()

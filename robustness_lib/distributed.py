@@ -1,4 +1,4 @@
-"""Several processes share one evaluation: each does some of its parts, and all end with the same report.
+"""Several processes share one evaluation or one training: each does its part, and all end with the same result.
 
 Started by `torchrun`, they find each other through PyTorch's own process group (nccl with CUDA devices, else gloo).
 """

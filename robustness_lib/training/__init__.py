@@ -1,0 +1,20 @@
+"""Training: objectives, one trainer, recipes."""
+
+from robustness_lib.training.augment import AUGMENTATIONS, Augmentation, Flip, Shift
+from robustness_lib.training.fit import Diverged, fit
+from robustness_lib.training.history import Epoch, History
+from robustness_lib.training.objectives import (
+    TRADES,
+    FastFGSM,
+    GaussianNoise,
+    Objective,
+    PGDTraining,
+    Standard,
+)
+from robustness_lib.training.recipe import Recipe, list_recipes, read_recipe
+from robustness_lib.training.schedules import OneCycle, Piecewise
+from robustness_lib.training.validation import collapse
+
+__all__ = ["AUGMENTATIONS", "TRADES", "Augmentation", "Diverged", "Epoch", "FastFGSM", "Flip", "GaussianNoise",
+           "History", "Objective", "OneCycle", "PGDTraining", "Piecewise", "Recipe", "Shift", "Standard", "collapse",
+           "fit", "list_recipes", "read_recipe"]

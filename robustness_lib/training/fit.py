@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -37,7 +38,7 @@ OnEpoch = Callable[[nn.Module, Epoch], None]
 
 
 class Diverged(RuntimeError):
-    """The loss or its gradient is no longer a number. The model has its weights of the last finished epoch."""
+    """The loss or its gradient is no longer a number. The model has the weights with which its epoch began."""
 
 
 def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, epochs: int,
@@ -76,8 +77,9 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
 
     The model is left in eval mode. Under `torchrun` (see `robustness_lib.distributed`) each process takes its share of
     every batch through PyTorch's DistributedDataParallel, with broadcast_buffers=False: attacks call the unwrapped
-    module, and TRADES calls the wrapped one twice before it goes back. Batch norm then uses each process's own part;
-    convert the model by torch.nn.SyncBatchNorm.convert_sync_batchnorm (CUDA only) to use the whole batch.
+    module, and TRADES calls the wrapped one twice before it goes back. Batch norm then uses each process's own part,
+    and its running statistics are the first process's from the end of an epoch on; to use the whole batch, convert the
+    model by torch.nn.SyncBatchNorm.convert_sync_batchnorm (CUDA only).
 
     Raises ValueError or TypeError for wrong arguments and for a folder with another training; Diverged, which names
     epoch, step and images, where the loss or its gradient is not finite: no step is taken on it, and the folder keeps
@@ -103,7 +105,7 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
                  "weight_decay": weight_decay, "clip": clip, "augment": tuple(augment), "ramp": ramp,
                  "averaging": averaging, "threat": threat, "validation_steps": validation_steps, "every": every,
                  "keep": keep, "patience": patience, "on_collapse": on_collapse, "seed": seed,
-                 "mixed_precision": mixed_precision, "processes": team.size}
+                 "mixed_precision": mixed_precision, "channels_last": channels_last, "processes": team.size}
     kept_in = Folder(Path(folder) if folder is not None and team.rank == 0 else None,
                      _header(model, data, validation, objective, arguments) if folder is not None else {})
 
@@ -162,6 +164,7 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
             at.seconds += time.monotonic() - began
             measured = {}
             best_model = model if average is None else average.module
+            _share_buffers(team, model, best_model)
             if validation is not None and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
                 measured = accuracies(best_model, *validation, threat, validation_steps, team)
             record = Epoch(epoch + 1, sum(team.gather(at.loss)) / steps / team.size, float(scheduler.get_last_lr()[0]),
@@ -303,6 +306,12 @@ def _wrap(model: nn.Module, device: torch.device, team: Team) -> nn.Module:
                                    broadcast_buffers=False)
 
 
+def _share_buffers(team: Team, *models: nn.Module) -> None:
+    """Running statistics as the first process has them, so that all validate and keep the same model."""
+    for buffer in (buffer for model in models for buffer in model.buffers()) if team.size > 1 else ():
+        dist.broadcast(buffer, 0)
+
+
 def _header(model: nn.Module, data: Data, validation: tuple[Tensor, Tensor] | None,
             objective: Objective | PlainObjective, arguments: dict[str, Any]) -> dict[str, str]:
     """What a training is made of. The initial weights are not in it: those in the state take their place."""
@@ -318,8 +327,8 @@ def _diagnosis(epoch: int, step: int, loss: Tensor, length: Tensor, batch: Tenso
     first = ", ".join(str(i) for i in batch[:5].tolist())
     kept = "" if folder.path is None else f" {folder.path} keeps the last good state."
     return (f"{what} in epoch {epoch + 1}, step {step + 1} (images {first}, ... of the data). No step was taken on it; "
-            f"the model has its weights of the last finished epoch.{kept} Try a lower learning rate, clip=1.0, or look "
-            f"at these images.")
+            f"the model has the weights with which the epoch began (or was taken up again).{kept} Try a lower learning "
+            f"rate, clip=1.0, or look at these images.")
 
 
 @contextmanager

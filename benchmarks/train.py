@@ -67,26 +67,31 @@ def main() -> None:
     arguments = parser.parse_args()
     name, folder = arguments.name, arguments.state / arguments.name
     recipe = training.read_recipe(name)
-    if not arguments.measure:
-        began = time.strftime("%Y-%m-%d")
+    about = describe(name, recipe)
+    if arguments.measure:
+        model = models.load_pretrained(name)
+        about["trained"] = models.card(name).get("trained", {})
+    else:
         model, history = recipe.run(folder)
-        table = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
-        shape = f"{INPUTS.get(recipe.data, '(N, 3, 32, 32) images')} in [0, 1]"
-        about = {"name": name, "architecture": recipe.architecture, "input": shape,
-                 "data": f"robustness_lib.data.load({recipe.data!r})",
-                 "recipe": {"command": f"python benchmarks/train.py {name}",
-                            "training": str(table["objective"]["kind"]),
-                            **{key: value for key, value in table.items() if key != "model"}},
-                 "seed": recipe.seed,
-                 "trained": {"date": began, "minutes": round(history.seconds / 60, 1), "epoch kept": history.kept,
-                             "of": len(history)}}
-        models.save_pretrained(name, model, about | {"attack": ATTACK, "accuracy": {}})
+        about["trained"] = {"date": time.strftime("%Y-%m-%d"), "minutes": round(history.seconds / 60, 1),
+                            "epoch kept": history.kept, "of": len(history)}
         for epoch in history:
             print(epoch)
-    about = models.card(name)
-    about |= {"attack": ATTACK, "accuracy": measure(name, recipe.data, folder)}
+        models.save_pretrained(name, model, about | {"accuracy": {}})
+    about["accuracy"] = measure(name, recipe.data, folder)
     models.save_pretrained(name, models.load_pretrained(name), about)
     print(json.dumps(about["accuracy"], indent=1))
+
+
+def describe(name: str, recipe: training.Recipe) -> dict[str, Any]:
+    """A card's words. What the recipe says is in it as it stands in the file."""
+    table = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
+    return {"name": name, "architecture": recipe.architecture,
+            "input": f"{INPUTS.get(recipe.data, '(N, 3, 32, 32) images')} in [0, 1]",
+            "data": f"robustness_lib.data.load({recipe.data!r})",
+            "recipe": {"command": f"python benchmarks/train.py {name}", "training": table["objective"]["kind"],
+                       **{key: value for key, value in table.items() if key != "model"}},
+            "seed": recipe.seed, "attack": ATTACK}
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ def measure(name: str, set_name: str, state: Path) -> dict[str, Any]:
         attacks = dict(list(AutoAttack(threat).attacks(len(classes)).items())[:2])
         report = evaluate(model, x[:1000], y[:1000], threat, attacks, classes=classes,
                           state=state / f"measure-{eps.replace('/', '-')}")
-        result[f"linf {eps}"] = figures(report.robust)
-        print(name, eps, report.robust, flush=True)
+        result[f"linf {eps}"] = figures(report.robust_accuracy)
+        print(name, eps, report.robust_accuracy, flush=True)
     return result
 
 

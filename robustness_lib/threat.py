@@ -69,10 +69,18 @@ class ThreatModel:
         return cls(norm.lower(), float(value))
 
     def __str__(self) -> str:
+        return f"{'L2' if self.norm == 'l2' else 'L∞'} {self._in_levels or format(self.eps, 'g')}"
+
+    @property
+    def text(self) -> str:
+        """As commands and recipes write it: what `parse` reads."""
+        return f"{self.norm}:{self._in_levels or self.eps}"
+
+    @property
+    def _in_levels(self) -> str | None:
         levels = self.eps * 255
-        if self.norm == "l2":
-            return f"L2 {self.eps:g}"
-        return f"L∞ {round(levels)}/255" if abs(levels - round(levels)) < 1e-6 else f"L∞ {self.eps:g}"
+        whole = self.norm == "linf" and abs(levels - round(levels)) < 1e-6
+        return f"{round(levels)}/255" if whole else None
 
     def with_eps(self, eps: float) -> ThreatModel:
         """The same norm at another ε."""

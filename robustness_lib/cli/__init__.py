@@ -13,6 +13,7 @@ from robustness_lib.cli._data import data
 from robustness_lib.cli._evaluate import evaluate_command
 from robustness_lib.cli._gate import gate
 from robustness_lib.cli._track import track_command
+from robustness_lib.cli._train import train_command
 from robustness_lib.cli._zoo import zoo
 
 __all__ = ["app"]
@@ -26,6 +27,7 @@ app.command("evaluate")(evaluate_command)
 app.command("compare")(compare)
 app.command("gate")(gate)
 app.command("track")(track_command)
+app.command("train")(train_command)
 
 
 @app.callback()

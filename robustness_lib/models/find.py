@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,12 +19,12 @@ from robustness_lib.models import _weights
 from robustness_lib.models._blame import blame
 from robustness_lib.models._weights import Say
 from robustness_lib.models.adapt import as_classifier
-from robustness_lib.models.zoo import list_pretrained, load_pretrained
+from robustness_lib.models.zoo import build, list_pretrained, load_pretrained
 
 __all__ = ["find_model"]
 
 _FORMS = ('"my_pkg.models:make" or "my_models.py:make" (a function, a class or a model), "zoo:signs-pgd", '
-          '"torchvision:resnet18" or "timm:resnet18.a1_in1k"')
+          '"recipe:FILE.toml" (with weights), "torchvision:resnet18" or "timm:resnet18.a1_in1k"')
 
 
 class _Built(NamedTuple):
@@ -44,6 +45,8 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
         "my_pkg.models:make", "folder/my_models.py:make"   a function without arguments that returns a model, a class
             of models, or a model. The current folder (and that of a file) can be imported from, then and later on.
         "zoo:signs-pgd"                                     shipped with this package
+        "recipe:run/recipe.toml"                            the network that a training's recipe names (see
+            `robustness train`); its weights are given by weights=
         "torchvision:resnet18", "timm:resnet18.a1_in1k"     where these are installed. Without weights= their published
             weights are used, and fetched if they are not here. A tag after a dot chooses among several.
     weights: a .safetensors file, or one that `torch.load(weights_only=True)` reads: a state_dict, plain or under
@@ -64,6 +67,12 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
     tell: Say = say or (lambda sentence: None)
     if (mean is None) != (std is None):
         raise ValueError("give both mean and std, or neither")
+    if str(name).startswith("recipe:"):
+        table = _recipe_model(Path(name.removeprefix("recipe:")))
+        if "name" in table:
+            given = {"weights": weights, "classes": classes, "mean": mean, "std": std}
+            named = table | {key: value for key, value in given.items() if value is not None}
+            return find_model(**({"output": output} | named), device=device, say=say)
     # Initial weights are drawn from the global generator; a model is not to depend on who drew before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -97,6 +106,13 @@ def _build(name: str, weights: str | Path | None, classes: int | None, say: Say)
             built = library(what, weights, held, say)
     elif classes is not None:
         raise ValueError("classes= is for models of torchvision and timm; your own function decides it itself")
+    elif where == "recipe":
+        if weights is None:
+            raise ValueError(f"{name} says how the network is built; give its weights too, such as "
+                             f"{Path(what).with_name('kept.safetensors')}")
+        table = _recipe_model(Path(what))
+        builder = table.pop("builder")
+        built = _Built(build({"builder": builder, "arguments": table}))
     elif where == "zoo":
         built = _Built(load_pretrained(what))
     else:
@@ -104,6 +120,19 @@ def _build(name: str, weights: str | Path | None, classes: int | None, say: Say)
     if path is not None and state is not None:
         _weights.fit(built.model, state, path, say)
     return built
+
+
+def _recipe_model(path: Path) -> dict[str, Any]:
+    """The table [model] of a recipe."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("model")
+    except ValueError as error:
+        raise ValueError(f"{path} is no recipe: {error}") from error
+    if not isinstance(table, dict) or not ("builder" in table or "name" in table):
+        raise ValueError(f"{path} is no recipe: it has no table [model] with a builder or a name")
+    return table
 
 
 def _torchvision(what: str, weights: str | Path | None, classes: int | None, say: Say) -> _Built:

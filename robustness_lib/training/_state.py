@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ class Position:
     stale: int = 0
     best: dict[str, Tensor] | None = None
     finished: bool = False
-    history: dict[str, Any] = field(default_factory=lambda: {"epochs": [], "kept": 0, "stopped": None})
 
 
 class Folder:
@@ -66,7 +65,8 @@ class Folder:
         try:
             state: dict[str, Any] = torch.load(self._state, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged zip raises many kinds
-            raise ValueError(f"{self._state} is damaged ({error}); delete the folder to begin again") from error
+            raise ValueError(f"{self._state} is damaged ({type(error).__name__}); delete the folder to begin "
+                             f"again") from error
         return state
 
     def write(self, state: dict[str, Any]) -> None:

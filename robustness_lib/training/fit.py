@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,7 +91,9 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
         check_count(name, value)
     check_count("ramp", ramp, least=0)
     check_count("seed", seed, least=None)
-    _check(model, data, keep, patience, on_collapse, averaging, optimizer, validation)
+    threat = threat or getattr(objective, "threat", None)
+    _check(model, data, objective, threat, schedule, keep, patience, on_collapse, averaging, optimizer, clip, augment,
+           validation)
     team, device = Team.now(), next(model.parameters()).device
     count = _length(data)
     batch_size = min(batch_size, count)
@@ -98,7 +101,6 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
         raise ValueError(f"a batch of {batch_size} cannot be shared equally by {team.size} processes")
     steps = count // batch_size
     schedule = schedule or OneCycle()
-    threat = threat or getattr(objective, "threat", None)
     if channels_last:
         model.to(memory_format=torch.channels_last)
     arguments = {"epochs": epochs, "schedule": schedule, "batch_size": batch_size, "optimizer": optimizer,
@@ -133,7 +135,7 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
             wrapped.train()
             bar = tqdm(total=steps, initial=at.step, desc=f"epoch {epoch + 1}/{epochs}", unit="batch", delay=2,
                        postfix=run.said, leave=False, disable=not progress or team.rank > 0)
-            for x, y in _batches(data, mine[at.step:], workers):
+            for x, y in _batches(data, mine[at.step:], workers, generator):
                 x, y = x.to(device), y.to(device)
                 for change, how in zip(augment, drawn[at.step], strict=True):
                     x = change.apply(x, how[:, team.rank::team.size])
@@ -147,6 +149,7 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
                     model.load_state_dict(good)
                     model.eval()
                     raise Diverged(_diagnosis(epoch, at.step, loss, length, order[at.step], kept_in))
+                rate = float(scheduler.get_last_lr()[0])
                 if clip is not None:
                     clip_grads_with_norm_(model.parameters(), clip, length)
                 descent.step()
@@ -156,19 +159,22 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
                 at.step += 1
                 at.loss += loss.item()
                 bar.update()
-                if time.monotonic() - saved > save_seconds and team.size == 1 and at.step < steps:
-                    now = time.monotonic()
+                now = time.monotonic()
+                if now - saved > save_seconds and team.size == 1 and at.step < steps and _is_finite(model):
                     at.seconds, began, saved = at.seconds + now - began, now, now
                     run.save()
             bar.close()
             at.seconds += time.monotonic() - began
+            if not _is_finite(model):  # the loss was finite, the step that it led to was not
+                model.load_state_dict(good)
+                raise Diverged(f"the last step of epoch {epoch + 1} left weights that are no numbers. "
+                               f"{_help(kept_in)}.")
             measured = {}
             best_model = model if average is None else average.module
             _share_buffers(team, model, best_model)
             if validation is not None and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
                 measured = accuracies(best_model, *validation, threat, validation_steps, team)
-            record = Epoch(epoch + 1, sum(team.gather(at.loss)) / steps / team.size, float(scheduler.get_last_lr()[0]),
-                           at.seconds, **measured)
+            record = Epoch(epoch + 1, sum(team.gather(at.loss)) / steps / team.size, rate, at.seconds, **measured)
             history.epochs.append(record)
             run.finish_epoch(record, best_model)
             good = weights(model)
@@ -177,7 +183,7 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
                 history.stopped = f"no better epoch in the last {at.stale} measured"
                 at.finished = True
             if reason is not None:
-                history.stopped = reason
+                history.stopped, history.collapsed = reason, True
                 at.finished = at.finished or on_collapse == "stop"
             at.finished = at.finished or at.epoch == epochs
             if on_epoch is not None:
@@ -230,7 +236,7 @@ class _Training:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
                  "scheduler": self.scheduler.state_dict(),
                  "average": None if self.average is None else self.average.state_dict(), "random": generators,
-                 "position": vars(at) | {"history": self.history.to_dict()}}
+                 "position": vars(at), "history": self.history.to_dict()}
         self.folder.write(state)
         if at.step == 0:
             if at.best is not None and at.stale == 0:
@@ -250,7 +256,7 @@ class _Training:
             self.average.load_state_dict(state["average"])
         _set_random_states(state["random"][self.team.rank])
         self.position = Position(**state["position"])
-        self.history = History.from_dict(self.position.history)
+        self.history = History.from_dict(state["history"])
 
     def hand_over(self, keep: str) -> None:
         """Give the model the weights to keep."""
@@ -278,12 +284,15 @@ def _bind(objective: Objective | PlainObjective, share: float,
     return lambda model, x, y, index: objective(model, x, y)
 
 
-def _batches(data: Data, order: Sequence[Tensor], workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: Data, order: Sequence[Tensor], workers: int,
+             generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
     if isinstance(data, tuple):
         for rows in order:
             yield data[0][rows], data[1][rows]
     else:
-        for x, y in DataLoader(data, batch_sampler=[rows.tolist() for rows in order], num_workers=workers):
+        # Without a generator a loader draws from the global one, and dropout would go another way after a kill.
+        for x, y in DataLoader(data, batch_sampler=[rows.tolist() for rows in order], num_workers=workers,
+                               generator=generator):
             check_images(x)
             check_labels(y, x)
             yield x, y
@@ -317,18 +326,27 @@ def _header(model: nn.Module, data: Data, validation: tuple[Tensor, Tensor] | No
     """What a training is made of. The initial weights are not in it: those in the state take their place."""
     of_data = fingerprint(*data) if isinstance(data, tuple) else f"{type(data).__name__}, {_length(data)} examples"
     named = objective if isinstance(objective, Objective) else getattr(objective, "__qualname__", type(objective))
-    return {"model": repr(model), "data": of_data,
-            "validation": "none" if validation is None else fingerprint(*validation),
-            "objective": repr(named)} | {name: repr(value) for name, value in arguments.items()}
+    made_of = {"model": repr(model), "data": of_data,
+               "validation": "none" if validation is None else fingerprint(*validation),
+               "objective": repr(named)} | {name: repr(value) for name, value in arguments.items()}
+    return {name: re.sub(" at 0x[0-9a-f]+", "", text) for name, text in made_of.items()}  # addresses change
 
 
 def _diagnosis(epoch: int, step: int, loss: Tensor, length: Tensor, batch: Tensor, folder: Folder) -> str:
     what = f"the loss is {loss.item():g}" if not torch.isfinite(loss) else f"the gradient's length is {length.item():g}"
     first = ", ".join(str(i) for i in batch[:5].tolist())
+    return (f"{what} in epoch {epoch + 1}, step {step + 1} (images {first}, ... of the data). No step was taken on it. "
+            f"{_help(folder)}, or look at these images.")
+
+
+def _help(folder: Folder) -> str:
     kept = "" if folder.path is None else f" {folder.path} keeps the last good state."
-    return (f"{what} in epoch {epoch + 1}, step {step + 1} (images {first}, ... of the data). No step was taken on it; "
-            f"the model has the weights with which the epoch began (or was taken up again).{kept} Try a lower learning "
-            f"rate, clip=1.0, or look at these images.")
+    return (f"The model has the weights with which the epoch began (or was taken up again).{kept} Try a lower learning "
+            f"rate, clip=1.0")
+
+
+def _is_finite(model: nn.Module) -> bool:
+    return all(bool(p.isfinite().all()) for p in model.parameters())
 
 
 @contextmanager
@@ -350,24 +368,46 @@ def _set_random_states(states: list[Tensor]) -> None:
         torch.cuda.set_rng_state(states[1])
 
 
-def _check(model: nn.Module, data: Data, keep: str, patience: int | None, on_collapse: str, averaging: float | None,
-           optimizer: str, validation: tuple[Tensor, Tensor] | None) -> None:
+def _check(model: nn.Module, data: Data, objective: object, threat: object, schedule: object, keep: str,
+           patience: int | None, on_collapse: str, averaging: float | None, optimizer: str, clip: float | None,
+           augment: Sequence[Augmentation], validation: tuple[Tensor, Tensor] | None) -> None:
     for name, value, choices in (("keep", keep, ("best", "last")), ("on_collapse", on_collapse, ("stop", "warn")),
                                  ("optimizer", optimizer, ("adamw", "sgd"))):
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}; found {value!r}")
+    if isinstance(objective, type) or not callable(objective):
+        raise TypeError(f"objective must be one of this package's, such as Standard() with its parentheses, or a "
+                        f"function (model, x, y) -> loss; found {objective!r}")
+    if threat is not None and not isinstance(threat, ThreatModel):
+        raise TypeError(f'threat must be a ThreatModel, such as ThreatModel("linf", 8/255); found {threat!r}')
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be OneCycle(...) or Piecewise(...); found {schedule!r}")
     if averaging is not None and not 0 < averaging < 1:
         raise ValueError(f"averaging is a decay between 0 and 1, such as .999; found {averaging}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be positive, the longest that a gradient may be; found {clip}")
     if patience is not None:
         check_count("patience", patience)
         if validation is None:
             raise ValueError("patience compares epochs on validation images: give validation=(x, y)")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no parameters that require a gradient: there is nothing to train")
-    for x, y in ([data] if isinstance(data, tuple) else []) + ([] if validation is None else [validation]):
-        check_images(x)
-        check_labels(y, x)
-        if len(x) == 0:
+    _check_data(data, augment, validation)
+
+
+def _check_data(data: Data, augment: Sequence[Augmentation], validation: tuple[Tensor, Tensor] | None) -> None:
+    if not isinstance(data, tuple) and not (isinstance(data, Dataset) and hasattr(data, "__len__")):
+        raise TypeError(f"data must be images and labels, (x, y), or a map-style Dataset; found {type(data).__name__}")
+    for name, pair in (("data", data), ("validation", validation)):
+        if pair is None or isinstance(pair, Dataset):
+            continue
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(f"{name} must be images and labels, (x, y); found {type(pair).__name__} of {len(pair)}")
+        check_images(pair[0])
+        check_labels(pair[1], pair[0])
+        if len(pair[0]) == 0:
             raise ValueError("there are no images to train on, or none to validate with")
     if _length(data) == 0:
         raise ValueError("there are no images to train on")
+    if augment and isinstance(data, tuple) and data[0].ndim != 4:
+        raise ValueError(f"augmentations change images (N, C, H, W); found shape {tuple(data[0].shape)}")

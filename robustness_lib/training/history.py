@@ -46,11 +46,12 @@ class Epoch:
 @dataclass
 class History:
     """epochs: in order. kept: number of the epoch whose weights the model has at the end. stopped: why training ended
-    before its last epoch, in words, or None."""
+    before its last epoch, in words, or None. collapsed: whether catastrophic overfitting was seen (see `collapse`)."""
 
     epochs: list[Epoch] = field(default_factory=list)
     kept: int = 0
     stopped: str | None = None
+    collapsed: bool = False
 
     def __iter__(self) -> Iterator[Epoch]:
         return iter(self.epochs)
@@ -90,4 +91,5 @@ class History:
             return {name: value if name not in ("clean", "fgsm", "robust") or value is None else Accuracy(**value)
                     for name, value in epoch.items()}
 
-        return cls([Epoch(**measured(epoch)) for epoch in content["epochs"]], content["kept"], content["stopped"])
+        epochs = [Epoch(**measured(epoch)) for epoch in content["epochs"]]
+        return cls(epochs, content["kept"], content["stopped"], content["collapsed"])

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robustness_lib import counter_random
 from robustness_lib.attacks import PGD, held_still
-from robustness_lib.inputs import check_count, check_index
+from robustness_lib.inputs import check_index
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["TRADES", "FastFGSM", "GaussianNoise", "Objective", "PGDTraining", "Standard"]
@@ -160,7 +160,7 @@ class TRADES(_Adversarial):
         super().__post_init__()
         if not self.beta >= 0:
             raise ValueError(f"beta must be 0 or more; found {self.beta}")
-        check_count("steps", self.steps)
+        PGD(self.threat, steps=self.steps, step_size=self.step_size)  # checks them
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
                  seed: int = 0) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from robustness_lib.training.history import History
 from robustness_lib.training.objectives import TRADES, FastFGSM, GaussianNoise, Objective, PGDTraining, Standard
 from robustness_lib.training.schedules import OneCycle, Piecewise, Schedule
 
-__all__ = ["Recipe", "list_recipes", "read_recipe"]
+__all__ = ["EXAMPLE", "Recipe", "find_recipe", "list_recipes", "read_recipe"]
 
 _FOLDER = Path(__file__).parent / "recipes"
+EXAMPLE = Path(__file__).with_name("example.toml")  # for the user's own model and data
 OBJECTIVES: dict[str, type[Objective]] = {"standard": Standard, "gaussian": GaussianNoise, "fgsm-rs": FastFGSM,
                                           "pgd": PGDTraining, "trades": TRADES}
 SCHEDULES: dict[str, type[Schedule]] = {"one-cycle": OneCycle, "piecewise": Piecewise}
@@ -41,7 +43,8 @@ Split = tuple[Tensor, Tensor]
 class Recipe:
     """name: the file's. architecture: {"builder", "arguments"} of a net of this package, or None where `model` names
     another (see `models.find_model`). data: see `data.find_data`. validation: a file, or how many images at most
-    of the validation split (or of the tenth that is held out). settings: of `fit`."""
+    of the validation split (or of the tenth that is held out). augment_given: by the recipe, and not by the set's
+    default in `AUGMENTATIONS`. settings: of `fit`."""
 
     name: str
     data: str
@@ -54,6 +57,12 @@ class Recipe:
     schedule: Schedule = field(default_factory=OneCycle)
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    augment_given: bool = True
+
+    @property
+    def named_data(self) -> bool:
+        """Whether it is a set that the package knows, with splits of its own."""
+        return self.data in NAMES
 
     def build(self) -> nn.Module:
         """The net with its initial weights, which follow from the seed."""
@@ -63,7 +72,7 @@ class Recipe:
 
     def load(self) -> tuple[Split, Split]:
         """Training and validation images with their labels."""
-        if self.data in NAMES:
+        if self.named_data:
             x, y, _ = find_data(self.data, split="train")
             x_val, y_val, _ = find_data(self.data, split="validation")
         else:
@@ -97,14 +106,20 @@ def read_recipe(source: str | Path) -> Recipe:
     Raises FileNotFoundError where neither is there, ValueError, which names the file, the table and the key, for what
     a recipe cannot say.
     """
-    path = _FOLDER / f"{source}.toml" if str(source) in list_recipes() else Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no recipe {source}: give a .toml file, or one of "
-                                f"{', '.join(list_recipes())}")
+    path = find_recipe(source)
     try:
         return _parse(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def find_recipe(source: str | Path) -> Path:
+    """The file of a recipe. Raises FileNotFoundError."""
+    path = _FOLDER / f"{source}.toml" if str(source) in list_recipes() else Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no recipe {source}: give a .toml file, or one of "
+                                f"{', '.join(list_recipes())}")
+    return path
 
 
 def _parse(name: str, table: dict[str, Any]) -> Recipe:
@@ -116,11 +131,18 @@ def _parse(name: str, table: dict[str, Any]) -> Recipe:
     _known("[data]", data, ("name", "validation", "augment"))
     if "name" not in data:
         raise ValueError("[data] needs a name: a set that the package knows, an .npz file or a folder")
-    names = inspect.signature(fit).parameters.keys() - _NOT_IN_FIT
+    hints = typing.get_type_hints(fit)
+    names = hints.keys() - _NOT_IN_FIT - {"return"}
     _known("[fit]", settings, names | {"threat"})
     if "epochs" not in settings:
         raise ValueError("[fit] needs epochs")
     threat = settings.pop("threat", None)
+    for key, value in settings.items():
+        _check_type(f"[fit] {key}", value, hints[key])
+    for where, value, hint in (("seed", table.get("seed", 0), int), ("[data] name", data["name"], str),
+                               ("[data] validation", data.get("validation", 1000), str | int),
+                               ("[data] augment", data.get("augment", []), list)):
+        _check_type(where, value, hint)
     changes = data.get("augment")
     return Recipe(
         name=name,
@@ -128,12 +150,13 @@ def _parse(name: str, table: dict[str, Any]) -> Recipe:
         objective=_make("[objective]", OBJECTIVES, objective),
         **_model(dict(table["model"])),
         validation=data.get("validation", 1000),
-        threat=None if threat is None else ThreatModel.parse(threat),
+        threat=None if threat is None else _threat("[fit] threat", threat),
         augment=AUGMENTATIONS.get(data["name"], ()) if changes is None else tuple(
             _make("augment", CHANGES, {"kind": change} if isinstance(change, str) else change) for change in changes),
         schedule=_make("[schedule]", SCHEDULES, dict(table.get("schedule", {"kind": "one-cycle"}))),
         settings=settings,
         seed=table.get("seed", 0),
+        augment_given=changes is not None,
     )
 
 
@@ -158,10 +181,42 @@ def _make(where: str, kinds: Mapping[str, type[Any]], table: dict[str, Any]) -> 
                and f.name not in table]
     if missing:
         raise ValueError(f"{where} {kind} needs {', '.join(missing)}")
-    if "threat" in table:
-        table["threat"] = ThreatModel.parse(table["threat"])
+    hints = typing.get_type_hints(kinds[kind])
+    for key, value in table.items():
+        if key == "threat":
+            table[key] = _threat(f"{where} threat", value)
+        else:
+            _check_type(f"{where} {key}", value, hints[key])
     make: Callable[..., Any] = kinds[kind]
     return make(**table)
+
+
+def _threat(where: str, value: object) -> ThreatModel:
+    _check_type(where, value, str)
+    return ThreatModel.parse(str(value))
+
+
+def _check_type(where: str, value: object, hint: Any) -> None:
+    """TOML knows text, whole and other numbers, true and false, and lists; a whole number will do for a number."""
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    for choice in choices:
+        origin = typing.get_origin(choice) or choice
+        if origin is typing.Literal and value in typing.get_args(choice):
+            return
+        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return
+        if origin is int and isinstance(value, int) and not isinstance(value, bool):
+            return
+        if (origin in (bool, str) and isinstance(value, origin)) or (
+                origin in (list, Sequence) and isinstance(value, list)):
+            return
+    words = " or ".join(_WORDS.get(typing.get_origin(choice) or choice, f"one of {typing.get_args(choice)}")
+                        for choice in choices if choice is not type(None))
+    raise ValueError(f"{where} must be {words}; found {value!r}")
+
+
+_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes",
+                          list: "a list", Sequence: "a list"}
 
 
 def _known(where: str, table: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -169,5 +224,5 @@ def _known(where: str, table: Mapping[str, Any], names: Iterable[str]) -> None:
     for key in table:
         if key not in names:
             near = difflib.get_close_matches(key, names, 1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{where} has no setting {key!r}{meant} It takes {', '.join(names)}")
+            meant = f"Did you mean {near[0]}? " if near else ""
+            raise ValueError(f"{where} has no setting {key!r}. {meant}It takes {', '.join(names)}")

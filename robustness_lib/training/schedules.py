@@ -32,7 +32,10 @@ class OneCycle:
 
     def build(self, optimizer: Optimizer, epochs: int, steps: int) -> LRScheduler:
         """steps: per epoch."""
-        return OneCycleLR(optimizer, self.peak, total_steps=epochs * steps, pct_start=self.warm_up)
+        total, share = epochs * steps, self.warm_up
+        if total * share == 1:  # a warm-up of one step is at the peak at once; PyTorch would divide by zero
+            share *= 1 - 1e-9
+        return OneCycleLR(optimizer, self.peak, total_steps=total, pct_start=share)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -14,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustness_lib.png import png_bytes
+from robustness_lib.widgets._pages import pages_under_slider
 from robustness_lib.widgets.epsilon_frames import Frame, epsilon_frames
 
 __all__ = ["epsilon_slider"]
-
-_STYLE = Path(__file__).with_name("epsilon_slider.css")
 
 
 def epsilon_slider(
@@ -40,16 +38,7 @@ def epsilon_slider(
     if not frames:
         raise ValueError("epsilon_slider was given no frames")
     # HTML and not Image: it carries alt text, follows dark mode, and weighs a few kilobytes.
-    stack = ipywidgets.Stack([ipywidgets.HTML(frame_html(frame)) for frame in frames], selected_index=0)
-    slider = ipywidgets.SelectionSlider(
-        options=[(frame.eps_text, i) for i, frame in enumerate(frames)], index=0, description=name,
-        layout={"width": "100%"}, style={"description_width": f"{0.5 + len(name):g}em"},
-    )
-    ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
-    style = ipywidgets.HTML(f"<style>{_STYLE.read_text(encoding='utf-8')}</style>", layout={"display": "none"})
-    box = ipywidgets.VBox([style, slider, stack], layout={"width": "100%"})
-    box.add_class("epsilon-slider")
-    return box
+    return pages_under_slider([frame_html(frame) for frame in frames], [frame.eps_text for frame in frames], name)
 
 
 def frame_html(frame: Frame) -> str:

@@ -175,9 +175,11 @@ def test_all_examples_in_the_readme_run_one_after_the_other(tmp_path: Path) -> N
 
 
 def test_the_commands_in_the_readme_have_these_options() -> None:
-    """Each line of the shell example is one that the command would take."""
-    (example,) = (block for block in re.findall(r"```sh\n(.*?)```", README, flags=re.S) if "robustness check" in block)
-    for line in example.replace("\\\n", " ").splitlines():
+    """Each line of the shell examples is one that the command would take."""
+    examples = [block for block in re.findall(r"```sh\n(.*?)```", README, flags=re.S) if "robustness " in block]
+    lines = [line.split("#")[0] for block in examples for line in block.replace("\\\n", " ").splitlines()]
+    assert {"check", "evaluate", "gate", "train"} == {line.split()[1] for line in lines}
+    for line in lines:
         _, name, *words = line.split()
         helped = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
         assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z][a-z-]*", helped)), line

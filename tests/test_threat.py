@@ -178,3 +178,48 @@ def test_it_prints_as_people_say_it():
     assert str(ThreatModel("linf", 8 / 255)) == "L∞ 8/255"
     assert str(ThreatModel("linf", 0.3)) == "L∞ 0.3"
     assert str(ThreatModel("l2", 0.5)) == "L2 0.5"
+
+
+@pytest.mark.parametrize(("text", "norm", "eps"), [
+    ("linf:8/255", "linf", 8 / 255), ("linf:0.03", "linf", 0.03), ("LINF:.5", "linf", 0.5), ("l2:0.5", "l2", 0.5),
+    ("L2:3", "l2", 3.0), ("linf:1e-3", "linf", 0.001), ("linf:2.5/255", "linf", 2.5 / 255), ("linf:0", "linf", 0.0),
+    ("linf:1", "linf", 1.0),
+])
+def test_a_threat_is_read_from_text(text, norm, eps):
+    threat = ThreatModel.parse(text)
+    assert (threat.norm, threat.eps) == (norm, eps)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("linf", "such as linf:8/255"), ("8/255", "such as linf:8/255"), ("linf:", "such as"), ("linf:-1/255", "such as"),
+    ("linf:8/", "such as"), ("linf:8 /255", "such as"), ("linf:nan", "such as"), ("linf:inf", "such as"),
+    ("linf:8/255/2", "such as"), ("linf:1/0", "divides by zero"), ("linf:1/0.0", "divides by zero"),
+    ("linf:8", r"did you mean linf:8/255\?"), ("l1:0.5", "must be \"linf\" or \"l2\""), ("l7:0.5", "found 'l7'"),
+])
+def test_text_that_is_no_threat_is_refused_with_a_hint(text, words):
+    with pytest.raises(ValueError, match=words):
+        ThreatModel.parse(text)
+
+
+@pytest.mark.parametrize(("threat", "text"), [
+    (ThreatModel("linf", 8 / 255), "linf:8/255"), (ThreatModel("linf", 0.3), "linf:0.3"),
+    (ThreatModel("l2", 0.5), "l2:0.5"), (ThreatModel("l2", 8 / 255), "l2:0.03137254901960784"),
+    (ThreatModel("linf", 0), "linf:0/255"), (ThreatModel("linf", 1e-5), "linf:1e-05"),
+])
+def test_as_text_it_is_what_commands_and_recipes_say(threat, text):
+    assert threat.text == text
+
+
+@given(st.sampled_from(NORMS), st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_what_it_says_as_text_is_read_again(norm, eps):
+    again = ThreatModel.parse(ThreatModel(norm, eps).text)
+    assert again.norm == norm
+    # Whole grey levels are written as such, which takes an ε that is one but for rounding for that one.
+    assert again.eps == pytest.approx(eps, abs=1e-8)
+
+
+def test_an_epsilon_in_grey_levels_comes_back_bit_by_bit():
+    for levels in range(256):
+        threat = ThreatModel("linf", levels / 255)
+        assert ThreatModel.parse(threat.text) == threat

@@ -27,7 +27,7 @@ _MODEL, _DATA = "Model", "Data"
 ModelOption = Annotated[str, typer.Option(
     "--model", metavar="NAME", rich_help_panel=_MODEL,
     help="my_pkg.models:make or my_models.py:make (a function, a class or a model), zoo:signs-pgd, "
-         "torchvision:resnet18, timm:resnet18.a1_in1k")]
+         "recipe:run/recipe.toml (of robustness train, with its weights), torchvision:resnet18, timm:resnet18.a1_in1k")]
 WeightsOption = Annotated[str | None, typer.Option(
     "--weights", metavar="FILE", rich_help_panel=_MODEL,
     help=".safetensors, or a file of tensors written by torch.save; \"random\" for none, to see what a run costs")]

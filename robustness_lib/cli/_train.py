@@ -2,105 +2,192 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import shutil
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
+from torch import nn
 
 from robustness_lib.cli._compare import refuse
 from robustness_lib.cli._options import DeviceOption, JsonOption, input_errors, prints_to_stderr
-from robustness_lib.distributed import team_from_environment
+from robustness_lib.distributed import Team, team_from_environment
+from robustness_lib.files import write_whole
 from robustness_lib.models._blame import one_line, place
-from robustness_lib.training import Diverged, History, Recipe, list_recipes, read_recipe
-from robustness_lib.training.recipe import EXAMPLE, find_recipe
+from robustness_lib.threat import ThreatModel
+from robustness_lib.training import Diverged, Epoch, History, Recipe, list_recipes, read_recipe
+from robustness_lib.training._tables import named
+from robustness_lib.training.recipe import EXAMPLE, Split, find_recipe
 
 __all__ = ["train_command"]
 
 
 def train_command(
     recipe: Annotated[str | None, typer.Argument(
-        help=f"a .toml file, or one that a shipped network was made by: {', '.join(list_recipes())}",
+        help="a .toml file (--example prints one), or the name of one that comes with the package (--list)",
         metavar="RECIPE")] = None,
     out: Annotated[Path | None, typer.Option(
         "--out", metavar="FOLDER", help="for weights, history and state; a killed run goes on when it is called again "
                                         "in the same way. Default: training/NAME")] = None,
-    example: Annotated[bool, typer.Option("--example", help="print a recipe to begin from, and nothing else")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="print the recipes that come with the package")] = False,
+    example: Annotated[bool, typer.Option("--example", help="print a recipe to begin from, for a network and data of "
+                                                            "your own")] = False,
     device: DeviceOption = "auto", as_json: JsonOption = False,
 ) -> None:
     """Train a network as a recipe says. Several devices or machines: start it with torchrun --no-python.
 
-    A recipe for a network and data of your own: robustness train --example > mine.toml
+    A recipe for a network and data of your own: robustness train --example > mine.toml. Files that it names are
+    looked for in the folder where you are.
 
-    FOLDER then holds kept.safetensors (the weights to use), best.safetensors and last.safetensors, history.json and
-    recipe.toml.
+    FOLDER then holds kept.safetensors (the weights to use), best.safetensors and last.safetensors, history.json, the
+    recipe, and the state (which may be deleted).
 
-    Exit codes: 0 trained to its end, or early by patience; 2 wrong usage or input; 3 the training came apart: the loss
-    was no number any more, or accuracy under PGD collapsed; 130 interrupted.
+    Exit codes: 0 trained to its end, now or before, or early by patience; 2 wrong usage or input; 3 the training came
+    apart: the loss was no number any more, or accuracy under PGD collapsed (with on_collapse = "stop"); 130
+    interrupted.
     """
     if example:
         typer.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
-        raise typer.Exit(0)
+        return
+    if listed:
+        typer.echo("\n".join(_listing()))
+        return
     if recipe is None:
         refuse(f"name a recipe: a .toml file (--example prints one), or one of {', '.join(list_recipes())}")
-    with input_errors(), prints_to_stderr(), team_from_environment() as team:
-        found = read_recipe(recipe)
-        folder = out or Path("training") / found.name
+    with input_errors(), prints_to_stderr():
+        found, path = read_recipe(recipe), find_recipe(recipe)
+        content, folder = path.read_bytes(), out or Path("training") / found.name
+        with team_from_environment() as team, named(str(path)):
+            history = _train(found, folder, _device(device), team)
         if team.rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            typer.echo(describe(found, folder), err=True)
-        where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        try:
-            _, history = found.run(folder, device=where, progress=team.rank == 0)
-        except KeyboardInterrupt:
-            typer.echo(f"Interrupted. The same command goes on where this one was; its work is kept in {folder}.",
-                       err=True)
-            raise typer.Exit(130) from None
-        except Diverged as error:
-            typer.echo(f"Stopped: {error}", err=True)
-            raise typer.Exit(3) from None
-        except (ValueError, TypeError, OSError):  # ours, in words already
-            raise
-        except Exception as error:
-            at = place(error)
-            raise ValueError(f"the model fails: {one_line(error)}{f' ({at})' if at else ''}") from error
-        if team.rank == 0:
-            shutil.copyfile(find_recipe(recipe), folder / "recipe.toml")
+            write_whole(folder / "recipe.toml", content)
     if team.rank == 0:
-        report(found, history, folder, as_json)
-    raise typer.Exit(3 if history.collapsed else 0)
+        _report(found, history, folder, as_json)
+    raise typer.Exit(3 if history.collapsed and found.settings.get("on_collapse", "stop") == "stop" else 0)
 
 
-def describe(recipe: Recipe, folder: Path) -> str:
+def _train(recipe: Recipe, folder: Path, device: str, team: Team) -> History:
+    def say(words: str) -> None:
+        if team.rank == 0:
+            typer.echo(words, err=True)
+
+    def started(model: nn.Module, data: Split, validation: Split) -> None:
+        say("\n".join(_description(recipe, model, data, validation, device)))
+        if (words := _so_far(folder)) is not None:
+            say(words)
+
+    def done(model: nn.Module, epoch: Epoch) -> None:
+        if epoch.score is not None:
+            say(str(epoch))
+
+    try:
+        return recipe.run(folder, device=device, progress=team.rank == 0, on_start=started, on_epoch=done)[1]
+    except KeyboardInterrupt:
+        say(f"Interrupted. The same command goes on from the last state in {folder}.")
+        raise typer.Exit(130) from None
+    except Diverged as error:
+        say(f"Stopped: {error}")
+        raise typer.Exit(3) from None
+    except (ValueError, TypeError, OSError):  # ours, in words already
+        raise
+    except Exception as error:
+        at = place(error)
+        raise ValueError(f"the training fails: {one_line(error)}{f' ({at})' if at else ''}") from error
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def _listing() -> list[str]:
+    """Each recipe's name and first line."""
+    width = max(map(len, list_recipes()))
+    return [f"{name:<{width}}  {find_recipe(name).read_text(encoding='utf-8').partition(chr(10))[0].lstrip('# ')}"
+            for name in list_recipes()]
+
+
+def _description(recipe: Recipe, model: nn.Module, data: Split, validation: Split, device: str) -> list[str]:
     """What will be done, and what was decided for the user, before it begins."""
-    model = recipe.architecture["builder"] if recipe.architecture else recipe.model["name"]
+    called = recipe.architecture["builder"] if recipe.architecture else recipe.model["name"]
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    source = ("a file or folder of its own" if isinstance(recipe.validation, str) else
+              "its validation split" if recipe.named_data else
+              "held out, a tenth of every class; [data] validation names a file instead")
+    threat = _threat(recipe)
+    judged = "clean accuracy" if threat is None else f"accuracy within {threat} under PGD"
+    best = recipe.settings.get("keep", "best") == "best"
+    return [f"{recipe.name}: {called}, {parameters:,} parameters to train, on {device}",
+            f"data: {recipe.data}, {len(data[0]):,} images for training, {len(validation[0]):,} for validation "
+            f"({source})",
+            f"augmentation: {_augmentation(recipe)}", f"objective: {_words(recipe.objective)}",
+            f"epochs: {recipe.settings['epochs']}; kept are the weights of the "
+            + (f"best by {judged}" if best else f"last; {judged} is watched") + " on the validation images"]
+
+
+def _augmentation(recipe: Recipe) -> str:
     changes = ", ".join(map(str, recipe.augment)) or "none"
-    default = "" if recipe.augment_given else (" (those that keep the label of this set)" if recipe.augment
-                                               else " (none is safe for every set: [data] augment adds some)")
-    lines = [f"{recipe.name}: {model} on {recipe.data}, {recipe.settings['epochs']} epochs",
-             f"objective: {recipe.objective}", f"augmentation: {changes}{default}"]
-    if not recipe.named_data and not isinstance(recipe.validation, str):
-        lines.append("validation: a tenth of every class, held out ([data] validation names a file instead)")
-    if (folder / "state.pt").exists():
-        lines.append(f"going on with what is in {folder}")
-    return "\n".join(lines)
+    if recipe.augment_given:
+        return f"{changes}, as the recipe says"
+    if recipe.named_data:
+        return f"{changes}, what keeps the label in {recipe.data}"
+    return "none, since what keeps a label depends on the data: [data] augment = [\"flip\", \"shift\"] adds some"
 
 
-def report(recipe: Recipe, history: History, folder: Path, as_json: bool) -> None:
-    kept = history.epochs[history.kept - 1]
-    threat = recipe.threat or getattr(recipe.objective, "threat", None)
-    within = threat.text if threat else "linf:8/255"
+def _words(objective: object) -> str:
+    """Its name and settings, ε as people write it."""
+    assert dataclasses.is_dataclass(objective)
+    pairs = [(field.name, getattr(objective, field.name)) for field in dataclasses.fields(objective)]
+    return ", ".join([type(objective).__name__, *(f"{name} {value}" for name, value in pairs
+                                                  if value is not None and (name, value) != ("label_smoothing", 0))])
+
+
+def _so_far(folder: Path) -> str | None:
+    """What the folder has, or None for nothing."""
+    if not (folder / "state.pt").exists():
+        return None
+    if (folder / "kept.safetensors").exists():
+        return f"{folder} holds a finished training: nothing is left to do"
+    return f"going on with what is in {folder}"
+
+
+def _threat(recipe: Recipe) -> ThreatModel | None:
+    return recipe.threat or getattr(recipe.objective, "threat", None)
+
+
+def _next_command(recipe: Recipe, folder: Path) -> tuple[str, str]:
+    """How robustness is measured, and what to think of first."""
+    threat, data, advice = _threat(recipe), recipe.data, ""
+    if not recipe.named_data:
+        data = recipe.validation if isinstance(recipe.validation, str) else "TEST.npz"
+        advice = (f"For a figure to quote, name in place of {data} images that training and the choice of an epoch "
+                  f"have not seen.")
+    words = ["robustness", "evaluate", "--model", f"recipe:{folder / 'recipe.toml'}", "--weights",
+             str(folder / "kept.safetensors"), "--data", data, "--threat", threat.text if threat else "linf:8/255"]
+    return shlex.join(words), advice
+
+
+def _report(recipe: Recipe, history: History, folder: Path, as_json: bool) -> None:
+    kept, (command, advice) = history.epochs[history.kept - 1], _next_command(recipe, folder)
+    accuracies = {name: accuracy for name in ("clean", "fgsm", "robust")
+                  if (accuracy := getattr(kept, name)) is not None}
     if as_json:
-        typer.echo(json.dumps({"recipe": recipe.name, "epochs": len(history), "kept": history.kept,
-                               "stopped": history.stopped, "weights": str(folder / "kept.safetensors"),
-                               **{name: accuracy.value for name in ("clean", "fgsm", "robust")
-                                  if (accuracy := getattr(kept, name)) is not None}}, ensure_ascii=False))
+        typer.echo(json.dumps({
+            "recipe": recipe.name, "folder": str(folder), "weights": str(folder / "kept.safetensors"),
+            "epochs": len(history), "kept": history.kept, "stopped": history.stopped, "collapsed": history.collapsed,
+            "seconds": history.seconds, **{name: accuracy.value for name, accuracy in accuracies.items()},
+            "validation": None if not accuracies else accuracies["clean"].n, "next": command}, ensure_ascii=False))
         return
     if history.stopped:
-        typer.echo(f"Stopped early: {history.stopped}.")
-    typer.echo(f"Kept: {kept} (on validation images, under an attack that is quick: not a verdict)")
-    data = recipe.data if recipe.named_data else "TEST.npz"
-    typer.echo(f"Next: robustness evaluate --model recipe:{folder / 'recipe.toml'} "
-               f"--weights {folder / 'kept.safetensors'} --data {data} --threat {within}")
+        typer.echo(f"{'Noted' if len(history) == recipe.settings['epochs'] else 'Stopped early'}: {history.stopped}.")
+    typer.echo(f"Kept: {kept} (on validation images, under an attack that is quick: no verdict)")
+    held = {"kept": f"the weights of epoch {history.kept}, to be used",
+            "best": "those of the best epoch on validation images", "last": "those of the last epoch"}
+    for name, words in held.items():
+        if (file := folder / f"{name}.safetensors").exists():
+            typer.echo(f"{file}: {words}")
+    typer.echo(f"Next: {command}")
+    if advice:
+        typer.echo(advice)

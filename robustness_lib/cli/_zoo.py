@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from robustness_lib.cli._options import JsonOption, input_errors
 from robustness_lib.models import card, list_pretrained
+from robustness_lib.training import list_recipes
 
 __all__ = ["zoo"]
 
@@ -50,17 +51,27 @@ def zoo_show(name: Annotated[str, typer.Argument(help="as in zoo list", metavar=
     if as_json:
         typer.echo(json.dumps(about, indent=1, ensure_ascii=False))
         return
-    table = Table(show_header=False)
+    table = Table(Column(no_wrap=True), Column(), show_header=False)
     for key, value in about.items():
-        if key == "accuracy":
-            continue
-        table.add_row(key, escape(", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict)
-                                  else str(value)))
+        if key != "accuracy" and value != {}:
+            table.add_row(key, escape(_words(value)))
     for threat, figures in about["accuracy"].items():
         low, high = figures["interval_95"]
         table.add_row(f"accuracy, {threat}", f"{_percent(figures)} (95 %: {100 * low:.1f}–{100 * high:.1f}, "
                                              f"n = {figures['n']:,})")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if about["name"] in list_recipes():
+        console.print(f"robustness train {about['name']} trains such a one by the same recipe.", highlight=False)
+
+
+def _words(value: Any) -> str:
+    """What a card says, as one would write it: inner tables have a line each, after what is plain."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    plain = ", ".join(f"{key} {_words(inner)}" for key, inner in value.items() if not isinstance(inner, dict))
+    tables = [f"{key}: {_words(inner)}" for key, inner in value.items() if isinstance(inner, dict)]
+    return "\n".join([*([plain] if plain else []), *tables])
 
 
 def _brief(about: dict[str, Any]) -> dict[str, Any]:
@@ -68,8 +79,8 @@ def _brief(about: dict[str, Any]) -> dict[str, Any]:
     data = about["data"]
     return {"name": about["name"], "data": data.split("'")[1] if "'" in data else data,
             "architecture": about["architecture"]["builder"], "training": about["recipe"].get("training", ""),
-            "clean": accuracy["clean"], "robust": {k: v for k, v in accuracy.items() if k != "clean"}}
+            "clean": accuracy.get("clean"), "robust": {k: v for k, v in accuracy.items() if k != "clean"}}
 
 
-def _percent(figures: dict[str, Any]) -> str:
-    return f"{100 * figures['accuracy']:.1f} %"
+def _percent(figures: dict[str, Any] | None) -> str:
+    return "not measured" if figures is None else f"{100 * figures['accuracy']:.1f} %"

@@ -1,10 +1,10 @@
 """Models: small nets, adapters, and shipped weights."""
 
 from robustness_lib.models.adapt import Normalize, as_classifier
-from robustness_lib.models.cnn import small_cnn, tiny_cnn
+from robustness_lib.models.cnn import small_cnn, strided_cnn, tiny_cnn
 from robustness_lib.models.find import find_model
 from robustness_lib.models.mlp import mlp
 from robustness_lib.models.zoo import build, card, list_pretrained, load_pretrained, save_pretrained
 
 __all__ = ["Normalize", "as_classifier", "build", "card", "find_model", "list_pretrained", "load_pretrained", "mlp",
-           "save_pretrained", "small_cnn", "tiny_cnn"]
+           "save_pretrained", "small_cnn", "strided_cnn", "tiny_cnn"]

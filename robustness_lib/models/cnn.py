@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-__all__ = ["small_cnn", "tiny_cnn"]
+__all__ = ["small_cnn", "strided_cnn", "tiny_cnn"]
 
 
 def small_cnn(channels: Sequence[int] = (12, 24, 48), *, in_shape: tuple[int, int, int] = (3, 32, 32),
@@ -31,6 +31,27 @@ def small_cnn(channels: Sequence[int] = (12, 24, 48), *, in_shape: tuple[int, in
     if dropout:
         layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers, nn.Linear(hidden, classes))
+
+
+def strided_cnn(channels: Sequence[int] = (16, 32), *, in_shape: tuple[int, int, int] = (1, 28, 28),
+                classes: int = 10, hidden: int = 100) -> nn.Sequential:
+    """4×4 convolutions that halve the image, each followed by ReLU, then two linear layers: logits (N, classes).
+
+    With the defaults the small MNIST net of Wong and Kolter 2018 (arXiv 1711.00851), 166,406 parameters. No pooling:
+    bounds on its layers stay simple. in_shape: (C, H, W) of the images. Raises ValueError if H or W cannot be halved
+    once per convolution.
+    """
+    depth, height, width = in_shape
+    times = 2 ** len(channels)
+    if height % times or width % times:
+        raise ValueError(f"{len(channels)} halvings need height and width that are multiples of {times}; "
+                         f"found {in_shape}")
+    layers: list[nn.Module] = []
+    for width_out in channels:
+        layers += [nn.Conv2d(depth, width_out, 4, stride=2, padding=1), nn.ReLU()]
+        depth = width_out
+    features = depth * (height // times) * (width // times)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
 
 def tiny_cnn(channels: Sequence[int] = (12, 24, 32), *, in_shape: tuple[int, int, int] = (3, 32, 32),

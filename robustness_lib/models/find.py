@@ -69,10 +69,17 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
         raise ValueError("give both mean and std, or neither")
     if str(name).startswith("recipe:"):
         table = _recipe_model(Path(name.removeprefix("recipe:")))
+        if weights is None:
+            raise ValueError(f"{name} says how the network is built; give its weights too, such as "
+                             f"{Path(name.removeprefix('recipe:')).with_name('kept.safetensors')}")
         if "name" in table:
-            given = {"weights": weights, "classes": classes, "mean": mean, "std": std}
-            named = table | {key: value for key, value in given.items() if value is not None}
-            return find_model(**({"output": output} | named), device=device, say=say)
+            if classes is not None or mean is not None or output != "auto":
+                raise ValueError(f"{name} says classes, mean, std and output itself; leave them out")
+            # Built as for its training, with published weights' normalization too; then the weights of all of it.
+            model = find_model(**table, device=device, say=say)
+            if str(weights) != "random":
+                _weights.fit(model, _weights.read(Path(weights), tell), Path(weights), tell)
+            return model
     # Initial weights are drawn from the global generator; a model is not to depend on who drew before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -107,9 +114,6 @@ def _build(name: str, weights: str | Path | None, classes: int | None, say: Say)
     elif classes is not None:
         raise ValueError("classes= is for models of torchvision and timm; your own function decides it itself")
     elif where == "recipe":
-        if weights is None:
-            raise ValueError(f"{name} says how the network is built; give its weights too, such as "
-                             f"{Path(what).with_name('kept.safetensors')}")
         table = _recipe_model(Path(what))
         builder = table.pop("builder")
         built = _Built(build({"builder": builder, "arguments": table}))

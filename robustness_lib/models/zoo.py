@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from robustness_lib.files import write_whole
-from robustness_lib.models.cnn import small_cnn, tiny_cnn
+from robustness_lib.models.cnn import small_cnn, strided_cnn, tiny_cnn
 from robustness_lib.models.mlp import mlp
 
 __all__ = ["build", "card", "list_pretrained", "load_pretrained", "save_pretrained"]
 
 _FOLDER = Path(__file__).parent / "weights"
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "tiny_cnn": tiny_cnn, "mlp": mlp}
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "strided_cnn": strided_cnn,
+                                                  "tiny_cnn": tiny_cnn, "mlp": mlp}
 
 
 def build(architecture: dict[str, Any]) -> nn.Module:

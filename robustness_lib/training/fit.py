@@ -90,6 +90,8 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
                         ("validation_steps", validation_steps)):
         check_count(name, value)
     check_count("ramp", ramp, least=0)
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay must be 0 or more; found {weight_decay}")
     check_count("seed", seed, least=None)
     threat = threat or getattr(objective, "threat", None)
     _check(model, data, objective, threat, schedule, keep, patience, on_collapse, averaging, optimizer, clip, augment,
@@ -99,6 +101,9 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
     batch_size = min(batch_size, count)
     if batch_size % team.size:
         raise ValueError(f"a batch of {batch_size} cannot be shared equally by {team.size} processes")
+    if team.size > 1 and len(set(team.gather(_name_of(data)))) > 1:
+        raise ValueError("the processes were given different data: give each of them all of it, in one order; they "
+                         "share the batches")
     steps = count // batch_size
     schedule = schedule or OneCycle()
     if channels_last:
@@ -108,8 +113,10 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
                  "averaging": averaging, "threat": threat, "validation_steps": validation_steps, "every": every,
                  "keep": keep, "patience": patience, "on_collapse": on_collapse, "seed": seed,
                  "mixed_precision": mixed_precision, "channels_last": channels_last, "processes": team.size}
-    kept_in = Folder(Path(folder) if folder is not None and team.rank == 0 else None,
-                     _header(model, data, validation, objective, arguments) if folder is not None else {})
+    # Where the first process refuses its folder, no other may wait for it.
+    kept_in = team.together(lambda: Folder(
+        Path(folder) if folder is not None and team.rank == 0 else None,
+        _header(model, data, validation, objective, arguments) if folder is not None else {}))
 
     wrapped = _wrap(model, device, team)
     descent = _optimizer(optimizer, model, schedule.start, weight_decay)
@@ -142,7 +149,9 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
                 with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
                     loss = loss_of(wrapped, x, y, mine[at.step])
                 descent.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                # A loss that is no number, with a gradient that is one, would be seen by its own process alone.
+                sound = torch.ones_like(loss).where(loss.isfinite(), torch.nan)
+                loss.backward(sound)  # type: ignore[no-untyped-call]
                 gradients = [p.grad for p in model.parameters() if p.grad is not None]
                 length = get_total_norm(gradients)  # averaged over processes by now, so that all of them see a NaN
                 if not (torch.isfinite(length) and torch.isfinite(loss.detach())):
@@ -167,6 +176,7 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
             at.seconds += time.monotonic() - began
             if not _is_finite(model):  # the loss was finite, the step that it led to was not
                 model.load_state_dict(good)
+                model.eval()
                 raise Diverged(f"the last step of epoch {epoch + 1} left weights that are no numbers. "
                                f"{_help(kept_in)}.")
             measured = {}
@@ -246,7 +256,7 @@ class _Training:
 
     def resume(self) -> None:
         """From the folder, if there is a state in it. Other processes of a team get it from the first."""
-        state = self.team.gather(self.folder.read() if self.team.rank == 0 else None)[0]
+        state = self.team.gather(self.team.together(self.folder.read))[0]
         if state is None:
             return
         self.model.load_state_dict(state["model"])
@@ -298,6 +308,10 @@ def _batches(data: Data, order: Sequence[Tensor], workers: int,
             yield x, y
 
 
+def _name_of(data: Data) -> str:
+    return fingerprint(*data) if isinstance(data, tuple) else f"{type(data).__name__}, {_length(data)} examples"
+
+
 def _length(data: Data) -> int:
     return len(data[0]) if isinstance(data, tuple) else len(data)  # type: ignore[arg-type]
 
@@ -324,9 +338,8 @@ def _share_buffers(team: Team, *models: nn.Module) -> None:
 def _header(model: nn.Module, data: Data, validation: tuple[Tensor, Tensor] | None,
             objective: Objective | PlainObjective, arguments: dict[str, Any]) -> dict[str, str]:
     """What a training is made of. The initial weights are not in it: those in the state take their place."""
-    of_data = fingerprint(*data) if isinstance(data, tuple) else f"{type(data).__name__}, {_length(data)} examples"
     named = objective if isinstance(objective, Objective) else getattr(objective, "__qualname__", type(objective))
-    made_of = {"model": repr(model), "data": of_data,
+    made_of = {"model": repr(model), "data": _name_of(data),
                "validation": "none" if validation is None else fingerprint(*validation),
                "objective": repr(named)} | {name: repr(value) for name, value in arguments.items()}
     return {name: re.sub(" at 0x[0-9a-f]+", "", text) for name, text in made_of.items()}  # addresses change

@@ -1,13 +1,14 @@
-"""A training as a file: what `robustness train` runs, and how every shipped network was made."""
+"""A training as a file: what `robustness train` runs, and how every shipped network was made.
+
+`example.toml` beside this file is a whole recipe for a network and data of one's own (`robustness train --example`).
+Names of files in a recipe are meant from where it is run.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import tomllib
-import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustness_lib.attacks import held_still
 from robustness_lib.data import NAMES, find_data, held_out
 from robustness_lib.models import build, find_model
 from robustness_lib.threat import ThreatModel
+from robustness_lib.training._tables import check_known, check_type, make, named, threat
 from robustness_lib.training.augment import AUGMENTATIONS, Augmentation, Flip, Shift
-from robustness_lib.training.fit import fit
+from robustness_lib.training.fit import OnEpoch, fit
 from robustness_lib.training.history import History
 from robustness_lib.training.objectives import TRADES, FastFGSM, GaussianNoise, Objective, PGDTraining, Standard
 from robustness_lib.training.schedules import OneCycle, Piecewise, Schedule
@@ -35,16 +38,19 @@ CHANGES: dict[str, type[Augmentation]] = {"flip": Flip, "shift": Shift}
 # Settings of `fit` that a recipe says elsewhere, or that belong to a run and not to its result.
 _NOT_IN_FIT = {"model", "data", "objective", "augment", "schedule", "validation", "threat", "folder", "save_seconds",
                "seed", "workers", "progress", "on_epoch"}
+_OF_MODEL = {"name": str, "weights": str, "classes": int, "mean": list[float], "std": list[float], "output": str | int}
+_OF_FOLDERS = ("resize", "crop", "channels")  # how images of many sizes become alike
 
 Split = tuple[Tensor, Tensor]
+OnStart = Callable[[nn.Module, Split, Split], None]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """name: the file's. architecture: {"builder", "arguments"} of a net of this package, or None where `model` names
-    another (see `models.find_model`). data: see `data.find_data`. validation: a file, or how many images at most
-    of the validation split (or of the tenth that is held out). augment_given: by the recipe, and not by the set's
-    default in `AUGMENTATIONS`. settings: of `fit`."""
+    another (see `models.find_model`). data: see `data.find_data`. validation: a file or folder, or how many images at
+    most of the validation split (or of the tenth that is held out). augment_given: by the recipe, and not by the set's
+    default in `AUGMENTATIONS`. settings: of `fit`. prepare: resize, crop and channels of `find_data`, for folders."""
 
     name: str
     data: str
@@ -58,6 +64,7 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     augment_given: bool = True
+    prepare: dict[str, Any] = field(default_factory=dict)
 
     @property
     def named_data(self) -> bool:
@@ -65,33 +72,59 @@ class Recipe:
         return self.data in NAMES
 
     def build(self) -> nn.Module:
-        """The net with its initial weights, which follow from the seed."""
-        with torch.random.fork_rng():
+        """The net with its initial weights, which follow from the seed. Raises ValueError."""
+        with torch.random.fork_rng(), named("[model]"):
             torch.manual_seed(self.seed)
-            return build(self.architecture) if self.architecture else find_model(**self.model)
+            try:
+                return build(self.architecture) if self.architecture else find_model(**self.model)
+            except (RuntimeError, ArithmeticError) as error:  # PyTorch, of sizes that cannot be
+                raise ValueError(f"it cannot be built: {' '.join(str(error).split())}") from error
 
     def load(self) -> tuple[Split, Split]:
-        """Training and validation images with their labels."""
+        """Training and validation images with their labels. Raises ValueError, FileNotFoundError."""
+        with named("[data] name"):
+            x, y, classes = find_data(self.data, split="train" if self.named_data else "test", **self.prepare)
+        if isinstance(self.validation, str):
+            with named("[data] validation"):
+                x_val, y_val, theirs = find_data(self.validation, **self.prepare)
+                if Path(self.data).is_dir() and any(a != b for a, b in zip(classes, theirs, strict=False)):
+                    raise ValueError(f"the folders of {self.validation} are not those of {self.data}, so that labels "
+                                     f"would mean other classes: {', '.join(theirs)}")
+            return (x, y), (x_val, y_val)
         if self.named_data:
-            x, y, _ = find_data(self.data, split="train")
             x_val, y_val, _ = find_data(self.data, split="validation")
         else:
-            x, y, _ = find_data(self.data)
-            if isinstance(self.validation, str):
-                x_val, y_val, _ = find_data(self.validation)
-            else:
-                out = torch.from_numpy(held_out(y.numpy()))
-                (x, y), (x_val, y_val) = (x[~out], y[~out]), (x[out], y[out])
-        most = self.validation if isinstance(self.validation, int) else None
-        return (x, y), (x_val[:most], y_val[:most])
+            out = torch.from_numpy(held_out(y.numpy()))
+            (x, y), (x_val, y_val) = (x[~out], y[~out]), (x[out], y[out])
+        return (x, y), (x_val[:self.validation], y_val[:self.validation])
 
-    def run(self, folder: Path | str | None = None, *, progress: bool = True,
-            device: str | torch.device = "cpu") -> tuple[nn.Module, History]:
-        """Train, or go on with what `folder` has begun. Returns the model in eval mode, and what happened."""
+    def run(self, folder: Path | str | None = None, *, progress: bool = True, device: str | torch.device = "cpu",
+            on_start: OnStart | None = None, on_epoch: OnEpoch | None = None) -> tuple[nn.Module, History]:
+        """Train, or go on with what `folder` has begun. Returns the model in eval mode, and what happened.
+
+        on_start: called with the model, the training and the validation images, before anything is trained.
+        Raises what `fit` does; ValueError, which names table and key, for data and models that do not fit together.
+        """
         data, validation = self.load()
-        model = self.build().to(device)
-        history = fit(model, data, self.objective, schedule=self.schedule, augment=self.augment, validation=validation,
-                      threat=self.threat, folder=folder, seed=self.seed, progress=progress, **self.settings)
+        model = self.build()
+        try:
+            model = model.to(device)
+        except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+            raise ValueError(f"the model cannot be moved to {device}: {str(error).splitlines()[0]}") from None
+        with torch.random.fork_rng():  # models may draw
+            for key, (x, y) in (("name", data), ("validation", validation)):
+                with named(f"[data] {key}"):
+                    _check_fit(model, x, y)
+        if on_start is not None:
+            on_start(model, data, validation)
+        try:
+            history = fit(model, data, self.objective, schedule=self.schedule, augment=self.augment,
+                          validation=validation, threat=self.threat, folder=folder, seed=self.seed, progress=progress,
+                          on_epoch=on_epoch, **self.settings)
+        except (ValueError, TypeError) as error:
+            # What `fit` has to say of a setting begins with its name.
+            of_setting = any(str(error).startswith(f"{name} ") for name in self.settings)
+            raise ValueError(f"[fit] {error}" if of_setting else str(error)) from error
         return model, history
 
 
@@ -107,10 +140,8 @@ def read_recipe(source: str | Path) -> Recipe:
     a recipe cannot say.
     """
     path = find_recipe(source)
-    try:
+    with named(str(path)):
         return _parse(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def find_recipe(source: str | Path) -> Path:
@@ -123,106 +154,80 @@ def find_recipe(source: str | Path) -> Path:
 
 
 def _parse(name: str, table: dict[str, Any]) -> Recipe:
-    _known("the recipe", table, ("seed", "model", "data", "objective", "fit", "schedule"))
+    check_known("the recipe", table, ("seed", "model", "data", "objective", "fit", "schedule"))
     for needed in ("model", "data", "objective", "fit"):
         if not isinstance(table.get(needed), dict):
             raise ValueError(f"a recipe needs a table [{needed}]")
-    data, objective, settings = dict(table["data"]), dict(table["objective"]), dict(table["fit"])
-    _known("[data]", data, ("name", "validation", "augment"))
-    if "name" not in data:
-        raise ValueError("[data] needs a name: a set that the package knows, an .npz file or a folder")
-    hints = typing.get_type_hints(fit)
-    names = hints.keys() - _NOT_IN_FIT - {"return"}
-    _known("[fit]", settings, names | {"threat"})
-    if "epochs" not in settings:
-        raise ValueError("[fit] needs epochs")
-    threat = settings.pop("threat", None)
-    for key, value in settings.items():
-        _check_type(f"[fit] {key}", value, hints[key])
-    for where, value, hint in (("seed", table.get("seed", 0), int), ("[data] name", data["name"], str),
-                               ("[data] validation", data.get("validation", 1000), str | int),
-                               ("[data] augment", data.get("augment", []), list)):
-        _check_type(where, value, hint)
-    changes = data.get("augment")
-    return Recipe(
-        name=name,
-        data=data["name"],
-        objective=_make("[objective]", OBJECTIVES, objective),
-        **_model(dict(table["model"])),
-        validation=data.get("validation", 1000),
-        threat=None if threat is None else _threat("[fit] threat", threat),
-        augment=AUGMENTATIONS.get(data["name"], ()) if changes is None else tuple(
-            _make("augment", CHANGES, {"kind": change} if isinstance(change, str) else change) for change in changes),
-        schedule=_make("[schedule]", SCHEDULES, dict(table.get("schedule", {"kind": "one-cycle"}))),
-        settings=settings,
-        seed=table.get("seed", 0),
-        augment_given=changes is not None,
-    )
+    check_type("seed", seed := table.get("seed", 0), int)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie between 0 and 2^32 - 1; found {seed}")
+    check_type("[schedule]", schedule := table.get("schedule", {"kind": "one-cycle"}), dict)
+    objective = make("[objective]", OBJECTIVES, table["objective"])
+    return Recipe(name=name, seed=seed, objective=objective, schedule=make("[schedule]", SCHEDULES, schedule),
+                  **_model(table["model"]), **_data(table["data"]), **_fit(table["fit"]))
 
 
 def _model(table: dict[str, Any]) -> dict[str, Any]:
     if "builder" in table:
-        return {"architecture": {"builder": table.pop("builder"), "arguments": table}}
+        check_type("[model] builder", table["builder"], str)
+        arguments = {key: value for key, value in table.items() if key != "builder"}
+        return {"architecture": {"builder": table["builder"], "arguments": arguments}}
     if "name" not in table:
         raise ValueError('[model] needs a builder of this package ("small_cnn") with its arguments, or a name '
                          '("my_models.py:make", "torchvision:resnet18")')
-    _known("[model]", table, ("name", "weights", "classes", "mean", "std", "output"))
-    return {"model": table}
-
-
-def _make(where: str, kinds: Mapping[str, type[Any]], table: dict[str, Any]) -> Any:
-    """The dataclass that `kind` names, with the other entries as its fields."""
-    kind = table.pop("kind", None)
-    if kind not in kinds:
-        raise ValueError(f"{where} needs a kind, one of {', '.join(kinds)}; found {kind!r}")
-    fields = dataclasses.fields(kinds[kind])
-    _known(f"{where} {kind}", table, [f.name for f in fields])
-    missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-               and f.name not in table]
-    if missing:
-        raise ValueError(f"{where} {kind} needs {', '.join(missing)}")
-    hints = typing.get_type_hints(kinds[kind])
+    check_known("[model]", table, _OF_MODEL)
     for key, value in table.items():
-        if key == "threat":
-            table[key] = _threat(f"{where} threat", value)
-        else:
-            _check_type(f"{where} {key}", value, hints[key])
-    make: Callable[..., Any] = kinds[kind]
-    return make(**table)
+        check_type(f"[model] {key}", value, _OF_MODEL[key])
+    return {"model": dict(table)}
 
 
-def _threat(where: str, value: object) -> ThreatModel:
-    _check_type(where, value, str)
-    return ThreatModel.parse(str(value))
+def _data(table: dict[str, Any]) -> dict[str, Any]:
+    check_known("[data]", table, ("name", "validation", "augment", *_OF_FOLDERS))
+    if "name" not in table:
+        raise ValueError("[data] needs a name: a set that the package knows, an .npz file or a folder")
+    validation, changes = table.get("validation", 1000), table.get("augment")
+    check_type("[data] name", table["name"], str)
+    check_type("[data] validation", validation, str | int)
+    if isinstance(validation, int) and validation < 1:
+        raise ValueError(f"[data] validation must be at least 1 image, or a file; found {validation}")
+    if changes is not None:
+        check_type("[data] augment", changes, list)
+    for key in _OF_FOLDERS:
+        check_type(f"[data] {key}", table.get(key, 1), int)
+    return {"data": table["name"], "validation": validation, "augment_given": changes is not None,
+            "augment": AUGMENTATIONS.get(table["name"], ()) if changes is None else tuple(map(_change, changes)),
+            "prepare": {key: table[key] for key in _OF_FOLDERS if key in table}}
 
 
-def _check_type(where: str, value: object, hint: Any) -> None:
-    """TOML knows text, whole and other numbers, true and false, and lists; a whole number will do for a number."""
-    choices = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    for choice in choices:
-        origin = typing.get_origin(choice) or choice
-        if origin is typing.Literal and value in typing.get_args(choice):
-            return
-        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return
-        if origin is int and isinstance(value, int) and not isinstance(value, bool):
-            return
-        if (origin in (bool, str) and isinstance(value, origin)) or (
-                origin in (list, Sequence) and isinstance(value, list)):
-            return
-    words = " or ".join(_WORDS.get(typing.get_origin(choice) or choice, f"one of {typing.get_args(choice)}")
-                        for choice in choices if choice is not type(None))
-    raise ValueError(f"{where} must be {words}; found {value!r}")
+def _change(entry: Any) -> Augmentation:
+    check_type("[data] augment, each entry,", entry, str | dict)
+    change: Augmentation = make("[data] augment", CHANGES, {"kind": entry} if isinstance(entry, str) else entry)
+    return change
 
 
-_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes",
-                          list: "a list", Sequence: "a list"}
+def _fit(table: dict[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(fit)
+    check_known("[fit]", table, (hints.keys() - _NOT_IN_FIT - {"return"}) | {"threat"})
+    if "epochs" not in table:
+        raise ValueError("[fit] needs epochs")
+    for key, value in table.items():
+        if key != "threat":
+            check_type(f"[fit] {key}", value, hints[key])
+    return {"settings": {key: value for key, value in table.items() if key != "threat"},
+            "threat": threat("[fit] threat", table["threat"]) if "threat" in table else None}
 
 
-def _known(where: str, table: Mapping[str, Any], names: Iterable[str]) -> None:
-    names = sorted(names)
-    for key in table:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            meant = f"Did you mean {near[0]}? " if near else ""
-            raise ValueError(f"{where} has no setting {key!r}. {meant}It takes {', '.join(names)}")
+def _check_fit(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Before anything is trained: the model takes such an image, and has an output for each label."""
+    device = next((p.device for p in model.parameters()), x.device)
+    try:
+        with held_still(model), torch.no_grad():
+            outputs = model(x[:1].to(device))
+    except Exception as error:  # of the user's model, any
+        raise ValueError(f"[model] fails on its first image, of shape {tuple(x.shape[1:])}: "
+                         f"{' '.join(f'{type(error).__name__}: {error}'.split())[:300]}") from error
+    if outputs.ndim != 2:
+        raise ValueError(f"[model] must return logits (N, K); for one image it returned {tuple(outputs.shape)}")
+    if int(y.max()) >= outputs.shape[1]:
+        raise ValueError(f"it has the label {int(y.max())}, and [model] has {outputs.shape[1]} outputs: labels from 0 "
+                         f"to {outputs.shape[1] - 1}")

@@ -346,6 +346,70 @@ def test_timm_is_not_needed_for_the_others(here, monkeypatch):
         find_model("timm:resnet18")
 
 
+@pytest.fixture
+def recipe(here):
+    """Writes run/recipe.toml with this table [model], beside tables that matter to training alone."""
+    def write(table):
+        (here / "run").mkdir(exist_ok=True)
+        (here / "run" / "recipe.toml").write_text(f'[objective]\nkind = "standard"\n[model]\n{table}')
+        return "recipe:run/recipe.toml"
+    return write
+
+
+def test_a_recipe_that_names_a_network_of_this_package(here, recipe):
+    trained = models.small_cnn([4], in_shape=(3, 4, 4), classes=3, hidden=8)
+    save_file(trained.state_dict(), here / "run.safetensors")
+    name = recipe('builder = "small_cnn"\nchannels = [4]\nin_shape = [3, 4, 4]\nclasses = 3\nhidden = 8')
+    model = find_model(name, "run.safetensors")
+    assert not model.training
+    x = torch.rand(5, 3, 4, 4)
+    torch.testing.assert_close(model(x), trained.eval()(x))
+    # As in Python and under any name of the file, and without weights of any kind.
+    torch.testing.assert_close(find_model(f"recipe:{here / 'run' / 'recipe.toml'}", here / "run.safetensors")(x),
+                               trained(x))
+    assert find_model(name, "random")(x).shape == (5, 3)
+
+
+@pytest.mark.parametrize("further", ["", "mean = [0.5, 0.5, 0.5]\nstd = [0.2, 0.2, 0.2]"])
+def test_a_recipe_that_names_a_network_of_ones_own(here, recipe, further):
+    """Its weights are those of the whole of it, the normalization that the recipe puts in included."""
+    name = recipe(f'name = "mine:make"\n{further}')
+    table = {"mean": [0.5] * 3, "std": [0.2] * 3} if further else {}
+    trained = find_model("mine:make", **table)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(1)
+    save_file(trained.state_dict(), here / "run.safetensors")
+    model = find_model(name, "run.safetensors")
+    assert not model.training
+    torch.testing.assert_close(model(X), trained(X))
+    untrained = find_model(name, "random")
+    torch.testing.assert_close(untrained(X), find_model("mine:make", **table)(X))
+    assert not torch.allclose(untrained(X), trained(X))
+
+
+@pytest.mark.parametrize(("table", "weights", "options", "error", "words"), [
+    ('name = "mine:make"', None, {}, ValueError, r"give its weights too, such as run/kept\.safetensors"),
+    ('builder = "mlp"', None, {}, ValueError, r"give its weights too, such as run/kept\.safetensors"),
+    ('name = "mine:make"', "random", {"output": 0}, ValueError, "says classes, mean, std and output itself"),
+    ('name = "mine:make"', "random", {"mean": [0.0], "std": [1.0]}, ValueError, "leave them out"),
+    ('name = "mine:make"', "random", {"classes": 3}, ValueError, "leave them out"),
+    ('name = "mine:make"', "none.pth", {}, FileNotFoundError, "none.pth"),
+    ('builder = "mpl"', "random", {}, ValueError, "unknown architecture 'mpl'; known: small_cnn"),
+    ('builder = "mlp"\nwidth = [2]', "random", {}, ValueError, "the arguments do not fit mlp"),
+    ("classes = 3", "random", {}, ValueError, r"no table \[model\] with a builder or a name"),
+    ("classes =", "random", {}, ValueError, r"run/recipe\.toml is no recipe: "),
+])
+def test_recipes_that_cannot_be_followed(here, recipe, table, weights, options, error, words):
+    with pytest.raises(error, match=words):
+        find_model(recipe(table), weights, **options)
+
+
+def test_a_recipe_that_is_not_there(here):
+    with pytest.raises(FileNotFoundError, match=r"there is no file run/none\.toml"):
+        find_model("recipe:run/none.toml", "random")
+
+
 def test_classes_and_devices_that_do_not_fit(here):
     with pytest.raises(ValueError, match="torchvision and timm"):
         find_model("mine:make", classes=4)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustness_lib.models import mlp, small_cnn, tiny_cnn
+from robustness_lib.models import mlp, small_cnn, strided_cnn, tiny_cnn
 
 
 def parameters(model):
@@ -43,3 +43,17 @@ def test_mlp_has_no_activation_at_the_end():
 def test_impossible_shapes_are_refused_in_words(build, words):
     with pytest.raises(ValueError, match=words):
         build()
+
+
+def test_strided_cnn_is_the_net_of_wong_and_kolter():
+    model = strided_cnn()
+    shapes = [tuple(p.shape) for p in model.parameters()]
+    assert shapes == [(16, 1, 4, 4), (16,), (32, 16, 4, 4), (32,), (100, 1568), (100,), (10, 100), (10,)]
+    assert not any(isinstance(layer, nn.MaxPool2d) for layer in model)
+    assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_strided_cnn_takes_other_shapes_and_refuses_odd_ones():
+    assert strided_cnn((4, 8, 8), in_shape=(3, 32, 24), classes=7, hidden=5)(torch.rand(2, 3, 32, 24)).shape == (2, 7)
+    with pytest.raises(ValueError, match=r"multiples of 8; found \(1, 28, 28\)"):
+        strided_cnn((4, 8, 8))

@@ -1,0 +1,101 @@
+"""The weights that are shipped: made by the recipe of their name, and as good as they are said to be."""
+
+import itertools
+import math
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from robustness_lib import models
+from robustness_lib.training import list_recipes, read_recipe
+from robustness_lib.training import recipe as recipes
+
+SHIPPED = models.list_pretrained()
+ROBUST_SIGNS = ("signs-pgd", "signs-trades-1", "signs-trades-3", "signs-trades-6", "signs-fgsm-rs")
+# Least clean accuracy, and least accuracy under attack at this ε.
+FLOORS = {
+    "signs-standard": (0.95, None, None),
+    "mnist-pgd": (0.98, "linf 0.3", 0.85),
+    "mnist-trades": (0.98, "linf 0.3", 0.85),
+    "gtsrb-standard": (0.93, None, None),
+    "gtsrb-pgd": (None, "linf 4/255", 0.60),
+}
+
+
+def card(name):
+    """Skips the test where the card was written before recipes were files, and its net not measured again since."""
+    about = models.card(name)
+    if "objective" not in about["recipe"]:
+        pytest.skip(f"the card is older than the recipe: python benchmarks/train.py {name} --measure renews it")
+    return about
+
+
+def accuracy(name):
+    """Of a card; skips the test where the model is not shipped."""
+    if name not in SHIPPED:
+        pytest.skip(f"{name} is not shipped yet: python benchmarks/train.py {name} makes it")
+    return models.card(name)["accuracy"]
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_floors(name):
+    figures, (clean, eps, robust) = accuracy(name), FLOORS[name]
+    if clean is not None:
+        assert figures["clean"]["accuracy"] >= clean
+    if eps is not None:
+        assert figures[eps]["accuracy"] >= robust
+
+
+def test_standard_training_is_reported_as_it_is():
+    assert {"linf 2/255", "linf 4/255", "linf 8/255"} <= accuracy("signs-standard").keys()
+
+
+def test_the_best_robust_signs():
+    assert max(accuracy(name)["linf 4/255"]["accuracy"] for name in ROBUST_SIGNS if name in SHIPPED) >= 0.65
+
+
+def clearly_more(a, b):
+    """By more than one standard error."""
+    return a["accuracy"] - b["accuracy"] > math.sqrt(a["accuracy"] * (1 - a["accuracy"]) / a["n"])
+
+
+@pytest.mark.parametrize(("better", "worse"), list(itertools.permutations(ROBUST_SIGNS, 2)))
+def test_none_is_beaten_in_both_clean_and_robust_accuracy(better, worse):
+    a, b = accuracy(better), accuracy(worse)
+    assert not (clearly_more(a["clean"], b["clean"]) and clearly_more(a["linf 4/255"], b["linf 4/255"]))
+
+
+def test_what_clearly_more_means():
+    one = {"accuracy": 0.90, "n": 900}  # its standard error is 0.01
+    assert clearly_more(one, {"accuracy": 0.889})
+    assert not clearly_more(one, {"accuracy": 0.891})
+    assert not clearly_more(one, {"accuracy": 0.95})
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_holds_the_recipe_of_its_name(name):
+    assert name in list_recipes()
+    about, recipe = card(name), read_recipe(name)
+    text = (Path(recipes.__file__).parent / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text)
+    assert about["architecture"] == recipe.architecture
+    assert about["seed"] == recipe.seed
+    assert about["recipe"] == {"command": f"python benchmarks/train.py {name}", "training": table["objective"]["kind"],
+                               **{key: value for key, value in table.items() if key != "model"}}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_says_what_it_was_attacked_with(name):
+    about = card(name)
+    assert about["attack"].endswith("its first 1000 images: worst case per image over APGD-CE and APGD-T")
+    assert {figures["n"] for eps, figures in about["accuracy"].items() if eps != "clean"} == {1000}
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if models.card(name).get("trained")])
+def test_the_card_says_how_long_it_was_trained(name):
+    about, recipe = models.card(name)["trained"], read_recipe(name)
+    assert about["of"] <= recipe.settings["epochs"]
+    if recipe.settings["keep"] == "last":
+        assert about["epoch kept"] == about["of"] == recipe.settings["epochs"]
+    assert about["minutes"] > 0

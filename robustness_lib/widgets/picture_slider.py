@@ -36,7 +36,6 @@ def _page(picture: Figure, caption: str) -> str:
     picture.savefig(buffer, format="png", dpi=110, facecolor="white")
     data = base64.b64encode(buffer.getvalue()).decode()
     text = escape(caption)
-    # dark-light is the theme's word for a picture that dark mode must not dim.
-    return (f'<div class="epsilon-frame"><p class="epsilon-caption">{text}</p><img class="dark-light" '
-            f'style="width: 100%; max-width: 30rem; height: auto" alt="{text}" src="data:image/png;base64,{data}">'
-            f"</div>")
+    return (f'<div class="epsilon-frame"><p class="epsilon-caption">{text}</p>'
+            f'<img style="width: 100%; max-width: 30rem; height: auto" alt="{text}" '
+            f'src="data:image/png;base64,{data}"></div>')

@@ -177,8 +177,15 @@ def torchrun(*arguments):
     root = str(Path(models.__file__).parents[2])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(
         [root, os.environ.get("PYTHONPATH", "")])}
-    return subprocess.run([*command, *map(str, arguments)], env=environment, capture_output=True, text=True,
-                          timeout=300)
+    running = subprocess.Popen([*command, *map(str, arguments)], env=environment, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    try:
+        said, errors = running.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        running.terminate()  # it ends its processes then; killed, it would leave them behind
+        said, errors = running.communicate(timeout=60)
+        pytest.fail(f"some process waits for ever\n{errors}")
+    return subprocess.CompletedProcess(running.args, running.returncode, said, errors)
 
 
 def found(folder, task):

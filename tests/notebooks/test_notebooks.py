@@ -129,8 +129,8 @@ def test_imports_only_what_is_public(chapter: NotebookNode) -> None:
 
 def without_code(text: str) -> str:
     """Markdown without fenced code, inline code and formulas; the words inside directives stay."""
-    text = re.sub(r"^```(?!\{).*?^```", "", text, flags=re.S | re.M)
-    text = re.sub(r"^```\{(?:math|code).*?^```", "", text, flags=re.S | re.M)
+    # A fence without a language may as well be the end of a directive.
+    text = re.sub(r"^```(?:\w+$|\{(?:math|code)).*?^```", "", text, flags=re.S | re.M)
     return re.sub(r"`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$", "", text, flags=re.S)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from robustness_lib import ThreatModel, models
@@ -88,17 +90,19 @@ def whole(team, folder):
 def batch_norm(team, folder):
     """TRADES calls the wrapped model twice before it goes back."""
     model = net(batch_norm=True)
-    seen = []
+    seen, broadcast, passes = [], [], []
+    hook = register_module_forward_pre_hook(
+        lambda module, _: passes.append(1) if isinstance(module, DistributedDataParallel) else None)
     history = train(OBJECTIVES["trades"], model, averaging=0.5,
                     on_epoch=lambda model, epoch: seen.append({k: v.clone() for k, v in model.state_dict().items()}))
-    broadcast = []
+    hook.remove()
 
     def watching(model, x, y):
         broadcast.append(getattr(model, "broadcast_buffers", None))
         return torch.nn.functional.cross_entropy(model(x), y)
     train(watching, net(batch_norm=True), epochs=1, validation=None)
     return {"weights": model.state_dict(), "seen": seen, "losses": [epoch.loss for epoch in history],
-            "broadcast": broadcast}
+            "broadcast": broadcast, "passes": len(passes)}
 
 
 def no_number(team, folder):
@@ -152,14 +156,14 @@ def killed(team, folder):
             os.kill(os.getpid(), signal.SIGKILL)
     model = net(batch_norm=True)
     model.add_module("dropout", torch.nn.Dropout(0.3))
-    train(OBJECTIVES["pgd"], model, epochs=3, averaging=0.5, folder=folder / "begun", on_epoch=die)
+    train(OBJECTIVES["pgd"], model, epochs=3, keep="last", averaging=0.5, folder=folder / "begun", on_epoch=die)
     return model.state_dict()
 
 
 def unbroken(team, folder):
     model = net(batch_norm=True)
     model.add_module("dropout", torch.nn.Dropout(0.3))
-    train(OBJECTIVES["pgd"], model, epochs=3, averaging=0.5)
+    train(OBJECTIVES["pgd"], model, epochs=3, keep="last", averaging=0.5)
     return model.state_dict()
 
 
@@ -234,6 +238,7 @@ def test_processes_end_with_the_same_weights_and_statistics_under_batch_norm(fol
         for key, value in a.items():
             assert torch.equal(value, b[key]), key
     assert len(first["seen"]) == 2
+    assert first["passes"] == second["passes"] == 2 * 3 * 2  # two in each step, and none for the attack
     assert first["broadcast"] == second["broadcast"] == [False] * 3  # as the docs say: no exchange at each pass
     assert first["losses"] == second["losses"]
 

@@ -10,34 +10,25 @@ where it was.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import datetime
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from measuring import processor
+from sections import ROOT, Figures, run_sections
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, data, models
 from robustness_lib.attacks import FGSM, PGD, Attack, AutoAttack
 from robustness_lib.evaluation import evaluate
-from robustness_lib.files import write_whole
 from robustness_lib.intervals import Accuracy
-
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS, QUICK_RESULTS = ROOT / "benchmarks/results", ROOT / "_build/evaluation-quick"
 
 THREAT = ThreatModel("linf", 8 / 255)
 CURVE = tuple(level / 255 for level in (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 127.5))
 FRESH = 20_000  # of the signs' endless series, the first image that no model was trained on
 BITS = 4  # of the weights of the candidate in section `paired`
 
-Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ def share(standing: Tensor) -> Figures:
 
 # ---------------------------------------------------------------------------------------- sections
 
-def reports(size: Size, folder: Path) -> Figures:
+def reports(size: Size, folder: Path) -> Iterator[Figures]:
     """The standard suite on each of the three models."""
     x, y, classes = data.load("signs", "test", n=size.report)
     figures: Figures = {}
@@ -107,17 +98,17 @@ def reports(size: Size, folder: Path) -> Figures:
         report.save(folder / f"report-{name}.json")
         print(f"  {name}: {report} ({report.seconds:.0f} s)", flush=True)
         figures[name] = share(report.robust) | {"seconds": round(report.seconds), "sentence": report.sentence}
-    return figures
+    yield figures
 
 
-def steps(size: Size, folder: Path) -> Figures:
+def steps(size: Size, folder: Path) -> Iterator[Figures]:
     """PGD with one start and more and more steps."""
     x, y, _ = data.load("signs", "test", n=size.moves)
     model = models.load_pretrained("signs-pgd")
-    return {str(k): share(stands(PGD(THREAT, steps=k), model, x, y)) for k in (1, 2, 5, 10, 20, 50, 100, 200)}
+    yield {str(k): share(stands(PGD(THREAT, steps=k), model, x, y)) for k in (1, 2, 5, 10, 20, 50, 100, 200)}
 
 
-def restarts(size: Size, folder: Path) -> Figures:
+def restarts(size: Size, folder: Path) -> Iterator[Figures]:
     """PGD-20 from start after start: each alone, and the worst case per image so far."""
     x, y, _ = data.load("signs", "test", n=size.moves)
     model, so_far = models.load_pretrained("signs-pgd"), torch.ones(size.moves, dtype=torch.bool)
@@ -127,10 +118,10 @@ def restarts(size: Size, folder: Path) -> Figures:
         so_far &= standing
         alone.append(share(standing))
         together.append(share(so_far))
-    return {"alone": alone, "together": together}
+    yield {"alone": alone, "together": together}
 
 
-def attacks(size: Size, folder: Path) -> Figures:
+def attacks(size: Size, folder: Path) -> Iterator[Figures]:
     """Each attack alone on all images, and what all of them together leave."""
     x, y, _ = data.load("signs", "test", n=size.attacks)
     model, left = models.load_pretrained("signs-pgd"), torch.ones(size.attacks, dtype=torch.bool)
@@ -142,22 +133,22 @@ def attacks(size: Size, folder: Path) -> Figures:
         left &= standing
         figures[name] = share(standing)
         print(f"  {name}: {figures[name]}", flush=True)
-    return figures | {"worst case": share(left)}
+    yield figures | {"worst case": share(left)}
 
 
 def many(size: Size) -> tuple[Tensor, Tensor]:
     return data.draw_signs(size.images, start=FRESH)
 
 
-def images(size: Size, folder: Path) -> Figures:
+def images(size: Size, folder: Path) -> Iterator[Figures]:
     """PGD-20 on many fresh images, cut into sets: how far do sets of n images lie apart?"""
     x, y = many(size)
     standing = stands(PGD(THREAT, steps=20), models.load_pretrained("signs-pgd"), x, y)
     sets = {str(n): [int(part.sum()) for part in standing[:len(standing) // n * n].split(n)] for n in size.sets}
-    return {"all": share(standing), "sets": sets}
+    yield {"all": share(standing), "sets": sets}
 
 
-def paired(size: Size, folder: Path) -> Figures:
+def paired(size: Size, folder: Path) -> Iterator[Figures]:
     """The same model with weights of few bits, on the same images: how many verdicts change, and which way?"""
     x, y = many(size)
     model = models.load_pretrained("signs-pgd")
@@ -167,41 +158,13 @@ def paired(size: Size, folder: Path) -> Figures:
         a, b = before[:n], after[:n]
         figures[str(n)] = {"before": share(a), "after": share(b), "lost": int((a & ~b).sum()),
                            "gained": int((~a & b).sum())}
-    return figures
+    yield figures
 
 
-SECTIONS: dict[str, Callable[[Size, Path], Figures]] = {
+SECTIONS: dict[str, Callable[[Size, Path], Iterator[Figures]]] = {
     "steps": steps, "restarts": restarts, "images": images, "paired": paired, "reports": reports, "attacks": attacks,
 }
 
 
-def about(name: str) -> Figures:
-    return {
-        "command": f"python benchmarks/evaluation.py --only {name}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{processor()}, one thread",
-        "torch": torch.__version__,
-        "threat": {"norm": THREAT.norm, "eps": THREAT.eps},
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections alone")
-    parser.add_argument("--quick", action="store_true", help=f"small; writes {QUICK_RESULTS.relative_to(ROOT)}")
-    arguments = parser.parse_args()
-    folder, size = (QUICK_RESULTS, QUICK) if arguments.quick else (RESULTS, Size())
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "evaluation.json"
-    torch.set_num_threads(1)
-    for name in arguments.only or SECTIONS:
-        print(name, flush=True)
-        figures = about(name) | SECTIONS[name](size, folder)
-        results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        results[name] = figures
-        ordered = {section: results[section] for section in SECTIONS if section in results}
-        write_whole(file, (json.dumps(ordered, indent=1, ensure_ascii=False) + "\n").encode())
-
-
 if __name__ == "__main__":
-    main()
+    run_sections(SECTIONS, Size(), QUICK, THREAT)

@@ -10,37 +10,29 @@ what benchmarks/train.py has measured of a shipped net is not measured again.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from measuring import Counter, processor
+from measuring import Counter
+from sections import ROOT, Figures, run_sections
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, counter_random, data, models
 from robustness_lib.attacks import PGD, AutoAttack, held_still
 from robustness_lib.evaluation import Report, compare, evaluate
 from robustness_lib.evaluation.compare import paired_interval
-from robustness_lib.files import write_whole
 from robustness_lib.intervals import Accuracy
 from robustness_lib.training import AUGMENTATIONS, TRADES, FastFGSM, Objective, OneCycle, PGDTraining, Standard, fit
 from robustness_lib.training.objectives import kl_divergence
-
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS, QUICK_RESULTS = ROOT / "benchmarks/results", ROOT / "_build/trades-quick"
 
 THREAT = ThreatModel("linf", 4 / 255)
 STEPS, BETA = 5, 6.0
 SHIPPED = ("signs-standard", "signs-fgsm-rs", "signs-pgd", "signs-trades-1", "signs-trades-3", "signs-trades-6")
 
-Figures = dict[str, Any]
-Save = Callable[[Figures], None]  # what a section has so far
 
 
 @dataclass(frozen=True)
@@ -167,7 +159,7 @@ def verdicts(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> dict[str, Te
 
 # ---------------------------------------------------------------------------------------- sections
 
-def calls(size: Size, folder: Path, save: Save) -> None:
+def calls(size: Size, folder: Path) -> Iterator[Figures]:
     """Images that pass through the net, and back through it, for each image of a training step."""
     x, y, _ = data.load("signs", "train", n=64)
     figures: Figures = {}
@@ -177,10 +169,10 @@ def calls(size: Size, folder: Path, save: Save) -> None:
         with Counter(model) as counter:
             objective(model, x, y).backward()
         figures[name] = {"forward": counter.forward / len(x), "gradients": counter.gradients / len(x)}
-    save({"steps": STEPS, "of": figures})
+    yield {"steps": STEPS, "of": figures}
 
 
-def bugs(size: Size, folder: Path, save: Save) -> None:
+def bugs(size: Size, folder: Path) -> Iterator[Figures]:
     """Each bug beside the right version: same initial weights, same images in the same order, same random numbers."""
     train, test = data.load("signs", "train", n=size.train)[:2], data.load("signs", "test", n=size.images)[:2]
     check_slips(train[0][:32], train[1][:32])
@@ -204,7 +196,7 @@ def bugs(size: Size, folder: Path, save: Save) -> None:
             figures["groups"][group][name].append(record)
             print(f"  {group}, {name}, seed {seed}: clean {Accuracy(record['clean']['right'], size.images)}, robust "
                   f"{Accuracy(record['robust']['right'], size.images)}", flush=True)
-            save(figures)
+            yield figures
 
 
 def trained(build: Callable[[], nn.Module], objective: Objective, train: tuple[Tensor, Tensor], size: Size, seed: int,
@@ -218,7 +210,7 @@ def trained(build: Callable[[], nn.Module], objective: Objective, train: tuple[T
     return model
 
 
-def knob(size: Size, folder: Path, save: Save) -> None:
+def knob(size: Size, folder: Path) -> Iterator[Figures]:
     """β turned, on the small nets of section `bugs`: several trainings of each, so that their spread can be seen."""
     train, test = data.load("signs", "train", n=size.train)[:2], data.load("signs", "test", n=size.images)[:2]
     trainings: dict[str, tuple[Objective, str]] = {
@@ -241,7 +233,7 @@ def knob(size: Size, folder: Path, save: Save) -> None:
             figures["nets"][name].append(record)
             print(f"  β {name}, seed {seed}: clean {Accuracy(record['clean']['right'], size.images)}, robust "
                   f"{Accuracy(record['robust']['right'], size.images)}", flush=True)
-            save(figures)
+            yield figures
 
 
 def check_slips(x: Tensor, y: Tensor) -> None:
@@ -267,7 +259,7 @@ def check_slips(x: Tensor, y: Tensor) -> None:
                 raise RuntimeError(f"the slip {slip!r} changes nothing")
 
 
-def pareto(size: Size, folder: Path, save: Save) -> None:
+def pareto(size: Size, folder: Path) -> Iterator[Figures]:
     """The shipped nets at ε = 4/255 under Auto-PGD on cross-entropy and on the targeted DLR loss, and each against
     PGD training, image by image."""
     x, y, classes = data.load("signs", "test", n=size.report)
@@ -284,7 +276,7 @@ def pareto(size: Size, folder: Path, save: Save) -> None:
         if name != "signs-pgd":
             figures["from signs-pgd"][name] = against(reports["signs-pgd"], reports[name])
         print(f"  {name}: {report}", flush=True)
-        save(figures)
+        yield figures
 
 
 def against(a: Report, b: Report) -> Figures:
@@ -293,39 +285,10 @@ def against(a: Report, b: Report) -> Figures:
     return {"clean": clean, "robust": change(a.robust, b.robust), "p": result.p, "sentence": result.sentence}
 
 
-SECTIONS: dict[str, Callable[[Size, Path, Save], None]] = {"calls": calls, "bugs": bugs, "knob": knob, "pareto": pareto}
-
-
-def about(name: str) -> Figures:
-    return {
-        "command": f"python benchmarks/trades.py --only {name}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{processor()}, one thread",
-        "torch": torch.__version__,
-        "threat": {"norm": THREAT.norm, "eps": THREAT.eps},
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections alone")
-    parser.add_argument("--quick", action="store_true", help=f"small; writes {QUICK_RESULTS.relative_to(ROOT)}")
-    arguments = parser.parse_args()
-    folder, size = (QUICK_RESULTS, QUICK) if arguments.quick else (RESULTS, Size())
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "trades.json"
-    torch.set_num_threads(1)
-
-    def save(name: str, figures: Figures) -> None:
-        results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        results[name] = about(name) | figures
-        ordered = {section: results[section] for section in SECTIONS if section in results}
-        write_whole(file, (json.dumps(ordered, indent=1, ensure_ascii=False) + "\n").encode())
-
-    for name in arguments.only or SECTIONS:
-        print(name, flush=True)
-        SECTIONS[name](size, folder, lambda figures, name=name: save(name, figures))
+SECTIONS: dict[str, Callable[[Size, Path], Iterator[Figures]]] = {
+    "calls": calls, "bugs": bugs, "knob": knob, "pareto": pareto,
+}
 
 
 if __name__ == "__main__":
-    main()
+    run_sections(SECTIONS, Size(), QUICK, THREAT)

@@ -10,18 +10,17 @@ _build/training-chapter, and is not done again while it is there.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import datetime
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Counter, processor, seconds
+from measuring import Counter, seconds
+from sections import ROOT, Figures, run_sections
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, data, models
@@ -44,14 +43,10 @@ from robustness_lib.training import (
     read_recipe,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS, QUICK_RESULTS = ROOT / "benchmarks/results", ROOT / "_build/training-quick"
 KEPT = ROOT / "_build/training-chapter"
 
 THREAT = ThreatModel("linf", 4 / 255)
 
-Figures = dict[str, Any]
-Save = Callable[[Figures], None]  # what a section has so far
 Split = tuple[Tensor, Tensor]
 
 
@@ -139,7 +134,7 @@ class PlainFGSM(PGDTraining):
         return self._cross_entropy(model(x_adv), y)
 
 
-def collapsing(size: Size, save: Save) -> None:
+def collapsing(size: Size, folder: Path) -> Iterator[Figures]:
     """One-step training on MNIST from the image itself, and what is said to cure it; and the same on signs, where it
     goes on from a net that PGD has trained."""
     images, epochs, seeds = size.collapse
@@ -173,7 +168,7 @@ def collapsing(size: Size, save: Save) -> None:
                         "last": measured(model, *split(of, "test", size.test), objective.threat, size.attack_steps)}
             key = f"{name}, seed {seed}"
             figures["runs"][key] = once(f"collapse {key}", size, work)
-            save(figures)
+            yield figures
 
 
 def by_epoch(epoch: Epoch) -> Figures:
@@ -184,7 +179,7 @@ def by_epoch(epoch: Epoch) -> Figures:
             "fgsm": epoch.fgsm.correct, "robust": epoch.robust.correct}
 
 
-def overfitting(size: Size, save: Save) -> None:
+def overfitting(size: Size, folder: Path) -> Iterator[Figures]:
     """PGD-5 on few images and for long, the rate cut at half and at three quarters: by epoch, and on the test set the
     epoch that was best on validation images beside the last."""
     images, epochs, seeds = size.overfit
@@ -217,10 +212,10 @@ def overfitting(size: Size, save: Save) -> None:
             return {"seed": seed, "epochs": rows, "best epoch": history.kept, "best": best,
                     "last": measured(model, *test, THREAT, size.attack_steps)}
         figures["runs"].append(once(f"overfit seed {seed}", size, work))
-        save(figures)
+        yield figures
 
 
-def features(size: Size, save: Save) -> None:
+def features(size: Size, folder: Path) -> Iterator[Figures]:
     """Ilyas et al. 2019: images changed toward a target class, labelled as that class, are all that a new net sees.
     The targets are drawn without a look at the image, so that what the image shows says nothing about its label."""
     images, epochs = size.features
@@ -237,7 +232,7 @@ def features(size: Size, save: Save) -> None:
         def work(threat: ThreatModel = threat, kind: str = kind) -> Figures:
             return transferred(teacher, train, test, threat, kind, epochs, "signs")
         figures["runs"][name] = once(f"features {name}", size, work)
-        save(figures)
+        yield figures
 
 
 def transferred(teacher: nn.Module, train: Split, test: Split, threat: ThreatModel, kind: str, epochs: int,
@@ -260,7 +255,7 @@ def transferred(teacher: nn.Module, train: Split, test: Split, threat: ThreatMod
             "clean test images, called the next class": share(said == (test[1] + 1) % 10)}
 
 
-def more_data(size: Size, save: Save) -> None:
+def more_data(size: Size, folder: Path) -> Iterator[Figures]:
     """The same net, as many steps and batches, on few images and on ten times as many. "short": from scratch. "long":
     by the recipe of signs-tiny-pgd on a tenth of its images, beside signs-tiny-pgd itself."""
     test = split("signs", "test", size.test)
@@ -275,12 +270,12 @@ def more_data(size: Size, save: Save) -> None:
                 channels_last=True, progress=False)
             return learned(model, (x[:n], y[:n]), test, epochs, size)
         figures["short"]["runs"][str(n)] = once(f"data {n}, {size.steps} steps", size, work)
-        save(figures)
+        yield figures
     figures["long"]["runs"] |= {
         str(size.tenth): once(f"data {size.tenth}, as signs-tiny-pgd", size, lambda: a_tenth(size, test)),
         "20000": once("data 20000, signs-tiny-pgd", size, lambda: learned(
             models.load_pretrained("signs-tiny-pgd"), split("signs", "train", 20_000), test, 20, size))}
-    save(figures)
+    yield figures
 
 
 def a_tenth(size: Size, test: Split) -> Figures:
@@ -308,11 +303,11 @@ OBJECTIVES: dict[str, Objective] = {
     "pgd-10": PGDTraining(THREAT, steps=10), "trades-5": TRADES(THREAT, steps=5)}
 
 
-def price(size: Size, save: Save) -> None:
+def price(size: Size, folder: Path) -> Iterator[Figures]:
     """Passes and seconds of a training step, the objectives in turn, round by round."""
     x, y = split("signs", "train", 128)
-    save({"net": "small_cnn", "batch": 128, "rounds": size.rounds,
-          "step": once(f"price of a step, {size.rounds} rounds", size, lambda: a_step(x, y, size.rounds))})
+    yield {"net": "small_cnn", "batch": 128, "rounds": size.rounds,
+           "step": once(f"price of a step, {size.rounds} rounds", size, lambda: a_step(x, y, size.rounds))}
 
 
 def a_step(x: Tensor, y: Tensor, rounds: int) -> Figures:
@@ -345,7 +340,7 @@ class AttackOnFunction(PGDTraining):
         return self._cross_entropy(model(attack(model.forward, x, y, index=index)), y)
 
 
-def bugs(size: Size, save: Save) -> None:
+def bugs(size: Size, folder: Path) -> Iterator[Figures]:
     """Two slips, each beside the right version: same weights to begin with, same images in the same order. Mirrored
     images come to a net that PGD has trained; the net with batch norm is trained from scratch."""
     images, epochs, seeds = size.bugs
@@ -374,7 +369,7 @@ def bugs(size: Size, save: Save) -> None:
                     "keep left and keep right": share(clean(model, *test)[arrows]),
                     "the other eight": share(clean(model, *test)[~arrows])}
             figures["runs"][name].append(once(f"bugs {name} seed {seed}", size, work))
-            save(figures)
+            yield figures
 
 
 def trained(seed: int) -> nn.Module:
@@ -386,42 +381,11 @@ def with_batch_norm(seed: int) -> nn.Module:
     return models.small_cnn((8, 16, 24), hidden=64, batch_norm=True)
 
 
-SECTIONS: dict[str, Callable[[Size, Save], None]] = {
+SECTIONS: dict[str, Callable[[Size, Path], Iterator[Figures]]] = {
     "collapse": collapsing, "overfit": overfitting, "features": features, "data": more_data, "price": price,
     "bugs": bugs,
 }
 
 
-def about(name: str) -> Figures:
-    return {
-        "command": f"python benchmarks/training.py --only {name}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{processor()}, one thread",
-        "torch": torch.__version__,
-        "threat": {"norm": THREAT.norm, "eps": THREAT.eps},
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections alone")
-    parser.add_argument("--quick", action="store_true", help=f"small; writes {QUICK_RESULTS.relative_to(ROOT)}")
-    arguments = parser.parse_args()
-    folder, size = (QUICK_RESULTS, QUICK) if arguments.quick else (RESULTS, Size())
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "training.json"
-    torch.set_num_threads(1)
-
-    def save(name: str, figures: Figures) -> None:
-        results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        results[name] = about(name) | figures
-        ordered = {section: results[section] for section in SECTIONS if section in results}
-        write_whole(file, (json.dumps(ordered, indent=1, ensure_ascii=False) + "\n").encode())
-
-    for name in arguments.only or SECTIONS:
-        print(name, flush=True)
-        SECTIONS[name](size, lambda figures, name=name: save(name, figures))
-
-
 if __name__ == "__main__":
-    main()
+    run_sections(SECTIONS, Size(), QUICK, THREAT)

@@ -104,7 +104,9 @@ def epsilon_frames(
     """Attack one image at each ε, every ε starting from the result of the one before.
 
     Without that, two separate searches may find different mistakes, and the picture would seem to recover as ε
-    grows. FGSM, and an attack whose `run` takes no `start`, simply runs at each ε.
+    grows. FGSM, and an attack whose `run` takes no `start`, simply runs at each ε. On a model so sure that its
+    cross-entropy is 0 in float32, no small change has a higher one, and the image stays as it was until ε is large
+    enough; PGD with loss="margin" has a way up from there too.
 
     x: (C, H, W) or (1, C, H, W) in [0, 1], C = 1 or 3. y: its label. attack: FGSM or PGD; its own ε is replaced.
     epsilons: increasing, in pixel units of [0, 1]. classes: names of the K classes; numbers if not given.

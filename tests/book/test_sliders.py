@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +41,7 @@ def press(page: Any, handle: Any, share: float) -> None:
     """By arrow keys; to the right if the handle stands left of the share, else to the left."""
     handle.focus()
     key = "ArrowRight" if center(handle)[0] < along(handle, share)[0] else "ArrowLeft"
-    for _ in range(6):  # the first few ε can be too small to change an 8-bit picture
+    for _ in range(3):
         page.keyboard.press(key)
 
 
@@ -74,9 +73,7 @@ def test_every_slider_moves_and_changes_the_picture(
         move(page, handle, 0.6)
         page.wait_for_timeout(200)
         assert handle.get_attribute("aria-valuenow") != value, "the handle did not move"
-        deadline = time.monotonic() + 5  # a long page draws late while it is still loading
-        while (there := handle.evaluate(SEEN)) == before and time.monotonic() < deadline:
-            page.wait_for_timeout(100)
+        there = handle.evaluate(SEEN)
         assert there != before, "the handle moved, the picture did not change"
         move(page, handle, 0.0)
         page.wait_for_timeout(200)

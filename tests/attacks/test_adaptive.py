@@ -1,0 +1,367 @@
+"""Attacks on defences that the attacker knows: exact forward, honest backward, success over fresh randomness."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from robustness_lib import ThreatModel, data, models
+from robustness_lib.attacks import FGSM, PGD, AutoAttack, AutoPGD, CarliniWagnerL2, SquareAttack
+from robustness_lib.attacks.adaptive import BPDA, EOT, identity
+
+LINF = ThreatModel("linf", 0.1)
+
+
+class Staircase(nn.Module):
+    """Four levels; its gradient is zero."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def transform(self, x):
+        return (3 * x).round() / 3
+
+    def forward(self, x):
+        return self.model(self.transform(x))
+
+
+class Half(nn.Module):
+    """Another shape than it got, as one defence in a notebook has."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def transform(self, x):
+        return x[..., ::2].round()
+
+
+class Noisy(nn.Module):
+    """Adds N(0, σ²) to the logits of a linear model on one pixel: z = (0, pixel − ½ + noise)."""
+
+    def __init__(self, sigma):
+        super().__init__()
+        self.sigma, self.asked = sigma, 0
+
+    def forward(self, x):
+        self.asked += 1
+        z = x.flatten(1)[:, :1] - 0.5 + self.sigma * torch.randn(len(x), 1)
+        return torch.cat([torch.zeros_like(z), z], 1)
+
+
+def linear(pixels=12, classes=3, seed=0):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def images(n=8, seed=0):
+    return torch.rand((n, 3, 2, 2), generator=torch.Generator().manual_seed(seed))
+
+
+def pixel(value, n=1):
+    return torch.full((n, 1, 1, 1), value)
+
+
+# ---------------------------------------------------------------------------------------------------------- BPDA
+
+
+def test_the_forward_pass_is_the_defences_own_to_the_bit():
+    defence, x = Staircase(linear()), images(500)
+    seen = []
+    defence.model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+    for wrapped in (BPDA(defence), BPDA(defence, lambda x: 0.3 * x + 0.21)):
+        with torch.no_grad():
+            assert torch.equal(wrapped(x), defence(x))
+        assert torch.equal(wrapped(x.clone().requires_grad_()).detach(), defence(x).detach())
+    assert all(torch.equal(z, defence.transform(x)) for z in seen)
+
+
+def test_the_backward_pass_is_that_of_the_substitute():
+    """Of a linear model behind a transform taken for slope 2: twice its weights, wherever the transform went."""
+    defence = Staircase(linear())
+    for substitute, slope in ((identity, 1.0), (lambda x: 2 * x - 0.3, 2.0), (lambda x: x**2, None)):
+        x = images().requires_grad_()
+        (gradient,) = torch.autograd.grad(BPDA(defence, substitute)(x)[:, 1].sum(), x)
+        weight = defence.model[1].weight[1].reshape(3, 2, 2)
+        expected = weight * (2 * x.detach() if slope is None else slope)
+        assert torch.allclose(gradient, expected.expand_as(gradient), atol=1e-6)
+
+
+def test_the_gradient_is_taken_where_the_transform_went():
+    """The model behind it is not linear: its slope at T(x) is wanted, not at x."""
+
+    class Square(nn.Module):
+        def forward(self, x):
+            return x.flatten(1) ** 2
+
+    x = images().requires_grad_()
+    (gradient,) = torch.autograd.grad(BPDA(Staircase(Square()))(x).sum(), x)
+    assert torch.allclose(gradient, 2 * Staircase(Square()).transform(x.detach()))
+
+
+def test_it_finds_what_the_attack_that_does_not_know_cannot_find():
+    """On a linear model behind a staircase the best point within ε is known: each pixel goes as far as it may."""
+    torch.manual_seed(0)
+    model, x = linear(classes=2), images(60)
+    defence = Staircase(model)
+    y = defence(x).argmax(1)
+    threat = ThreatModel("linf", 0.2)
+    direction = (model[1].weight[1] - model[1].weight[0]).sign().reshape(3, 2, 2)
+    farthest = (x + (1 - 2 * y.view(-1, 1, 1, 1)) * 0.2 * direction).clamp(0, 1)
+    breakable = defence(farthest).argmax(1) != y
+    assert 0.2 < breakable.double().mean() < 0.9
+    unaware = PGD(threat, steps=20, random_start=False).run(defence, x, y)
+    assert not unaware.success.any()
+    assert "zero gradient" in {warning.kind for warning in unaware.warnings}
+    for attack in (FGSM(threat), PGD(threat, steps=20), AutoPGD(threat, loss="margin")):
+        known = attack.run(BPDA(defence), x, y)
+        assert torch.equal(known.success, breakable)
+        assert torch.equal(defence(known.x_adv).argmax(1) != y, known.success)
+        assert (known.distance <= 0.2 * (1 + 1e-5) + 1e-6).all()
+
+
+def test_a_part_of_a_stack_can_be_wrapped():
+    inner = BPDA(Staircase(linear()))
+    both = BPDA(Staircase(inner))
+    x = images().requires_grad_()
+    (gradient,) = torch.autograd.grad(both(x)[:, 0].sum(), x)
+    assert torch.allclose(gradient[0].flatten(), inner.defence.model[1].weight[0], atol=1e-6)
+
+
+def test_the_attacked_model_is_as_it_was():
+    defence = Staircase(linear())
+    before = copy.deepcopy(defence.state_dict())
+    PGD(LINF, steps=3)(BPDA(defence), images(), torch.zeros(8, dtype=torch.long))
+    assert all(torch.equal(value, before[name]) for name, value in defence.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in defence.parameters())
+    assert set(dict(BPDA(defence, nn.Conv2d(3, 3, 1)).named_parameters())) == {
+        "defence.model.1.weight", "defence.model.1.bias"}
+
+
+@pytest.mark.parametrize(("defence", "found"), [
+    (nn.Linear(2, 2), "found Linear"), (Staircase, "found the class Staircase"), (lambda x: x, "found function")],
+    ids=["layer", "class", "function"])
+def test_what_is_no_defence_is_refused(defence, found):
+    with pytest.raises(TypeError, match=found):
+        BPDA(defence)
+
+
+@pytest.mark.parametrize("substitute", [None, 3, Staircase], ids=["none", "number", "class"])
+def test_what_is_no_substitute_is_refused(substitute):
+    with pytest.raises(TypeError, match="substitute must be a function of images"):
+        BPDA(Staircase(linear()), substitute)
+
+
+def test_a_substitute_of_another_shape_is_named():
+    y, attack = torch.zeros(8, dtype=torch.long), PGD(LINF, stop="never")
+    with pytest.raises(ValueError, match=r"transform's shape, \(8, 3, 2, 1\); found \(8, 3, 2, 2\)"):
+        attack(BPDA(Half(linear(6))), images(), y)
+    with pytest.raises(ValueError, match=r"\(8, 3, 2, 2\); found \(8, 3\)\. Pass a defence's \.transform, not the"):
+        attack(BPDA(Staircase(linear()), Staircase(linear())), images(), y)
+    with pytest.raises(ValueError, match="substitute's output does not depend"):
+        attack(BPDA(Staircase(linear()), lambda x: x.detach() + 0), images(), y)
+
+
+# ----------------------------------------------------------------------------------------------------------- EOT
+
+
+def test_logits_are_means_over_draws():
+    torch.manual_seed(0)
+    model = Noisy(sigma=1.0)
+    z = EOT(model, samples=100)(pixel(0.7, 400))[:, 1]
+    assert model.asked == 100
+    assert abs(float(z.mean()) - 0.2) < 4 / math.sqrt(40_000)
+    assert 0.085 < float(z.std()) < 0.115  # 1/√100
+
+
+def test_the_gradient_is_that_of_the_expectation():
+    """E[(pixel + noise)³] has slope 3(pixel² + σ²); the slope without noise would be 3 pixel²."""
+
+    class Cube(nn.Module):
+        def forward(self, x):
+            z = (x.flatten(1) + 0.5 * torch.randn(len(x), 1)) ** 3
+            return torch.cat([torch.zeros_like(z), z], 1)
+
+    torch.manual_seed(0)
+    for decision in ("logits", "majority"):
+        x = pixel(0.4, 200).requires_grad_()
+        z = EOT(Cube(), samples=200, decision=decision)(x)
+        (gradient,) = torch.autograd.grad(z[:, 1].sum(), x)
+        assert abs(float(gradient.mean()) - 3 * (0.16 + 0.25)) < 0.03
+
+
+def test_majority_counts_votes_and_not_logits():
+    """Two of three draws say class 1, the third says class 0 very loudly."""
+
+    class Three(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.turn = 0
+
+        def forward(self, x):
+            self.turn += 1
+            z = torch.tensor([0.0, 1.0]) if self.turn % 3 else torch.tensor([9.0, 0.0])
+            return z + 0 * x.flatten(1)[:, :1]
+
+    x = pixel(0.5, 4)
+    assert EOT(Three(), samples=3)(x).argmax(1).tolist() == [0] * 4
+    votes = EOT(Three(), samples=3, decision="majority")(x)
+    assert votes.argmax(1).tolist() == [1] * 4
+    assert torch.allclose(votes, torch.tensor([1 / 3, 2 / 3]), atol=0.5 / 3 + 1e-6)
+    # Among equal votes the mean logits decide.
+    assert EOT(Three(), samples=6, decision="majority")(x).argmax(1).tolist() == [1] * 4
+    two = Three()
+    two.turn = 1
+    assert EOT(two, samples=2, decision="majority")(x).argmax(1).tolist() == [0] * 4
+    torch.manual_seed(0)
+    loud = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(1, 2)).train()  # dropped: (.1, 0); kept: (.1, 8)
+    with torch.no_grad():
+        loud[2].weight.copy_(torch.tensor([[0.0], [8.0]]))
+        loud[2].bias.copy_(torch.tensor([0.1, 0.0]))
+    votes = EOT(loud, samples=2, decision="majority")(pixel(0.5, 100))
+    even = (votes[:, 1] > 0.4) & (votes[:, 1] < 0.8)
+    assert 20 < int(even.sum()) < 80
+    assert (votes[even].argmax(1) == 1).all()
+    for decision, expected in (("logits", False), ("majority", True)):
+        verdict = EOT(Three(), samples=3, decision=decision).judge(x, torch.zeros(4, dtype=torch.long), draws=300)
+        assert verdict.success.tolist() == [expected] * 4
+        assert torch.allclose(verdict.shares, torch.full((4,), 2 / 3, dtype=torch.float64))
+        assert (verdict.decision, verdict.draws) == (decision, 300)
+
+
+def test_a_lucky_draw_is_no_success():
+    """A model that is wrong by chance alone, in three draws of ten: no attack can change it, and fresh draws say so."""
+
+    class Chance(nn.Module):
+        def forward(self, x):
+            wrong = (torch.rand(len(x), 1) < 0.3).to(x.dtype)
+            return torch.cat([1 - wrong, wrong], 1) + 0 * x.flatten(1)[:, :1]
+
+    torch.manual_seed(0)
+    x, y = pixel(0.5, 100), torch.zeros(100, dtype=torch.long)
+    naive = PGD(LINF, steps=40, random_start=True).run(Chance(), x, y)
+    assert naive.success.double().mean() > 0.99  # sooner or later every image has its draw
+    result, verdict = EOT(Chance(), samples=10).attacked(PGD(LINF, steps=40, random_start=True), x, y, draws=200)
+    assert not result.success.any()
+    assert abs(float(verdict.shares.mean()) - 0.3) < 4 * math.sqrt(0.21 / 20_000)
+
+
+def test_success_is_what_the_defence_does_on_average():
+    """z = pixel − ½ + noise: the decision turns at ½. Within ε = .1 a pixel of .55 gets there, one of .65 does not."""
+    torch.manual_seed(0)
+    x = torch.cat([pixel(0.55, 20), pixel(0.65, 20)])
+    y = torch.ones(40, dtype=torch.long)
+    result, verdict = EOT(Noisy(sigma=0.2), samples=20).attacked(PGD(LINF, steps=10), x, y, draws=1000)
+    assert torch.equal(result.success, torch.tensor([True] * 20 + [False] * 20))
+    assert torch.equal(result.success, verdict.success)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    # Single answers at .45 and .55, the farthest points: P(noise < ∓.05).
+    for part, margin in ((slice(0, 20), -0.05), (slice(20, 40), 0.05)):
+        expected = float(normal.cdf(torch.tensor(-margin / 0.2)))
+        assert abs(float(verdict.shares[part].mean()) - expected) < 4 * math.sqrt(0.25 / 20_000)
+    assert (result.distance <= 0.1 * (1 + 1e-5) + 1e-6).all()
+
+
+def test_the_attack_takes_all_its_steps():
+    model = Noisy(sigma=0.0)
+    EOT(model, samples=2).attacked(PGD(LINF, steps=7), pixel(0.51), torch.ones(1, dtype=torch.long), draws=5)
+    assert model.asked == 2 * 8 + 5  # seven gradients and the last point, of two draws each; then the verdict
+
+
+@pytest.mark.parametrize("attack", [
+    PGD(ThreatModel("linf", 0.2), steps=10), FGSM(ThreatModel("linf", 0.2)),
+    AutoPGD(ThreatModel("linf", 0.2), steps=10, loss="margin"), SquareAttack(ThreatModel("linf", 0.2), queries=50),
+    ], ids=lambda attack: type(attack).__name__)
+@pytest.mark.parametrize("decision", ["logits", "majority"])
+def test_any_attack_can_be_used(attack, decision):
+    torch.manual_seed(0)
+    x, y = pixel(0.55, 6), torch.ones(6, dtype=torch.long)
+    result, verdict = EOT(Noisy(sigma=0.05), samples=10, decision=decision).attacked(attack, x, y, draws=50)
+    assert result.success.all()
+    assert (verdict.shares > 0.5).all()
+
+
+def test_the_nearest_point_that_an_attack_was_lucky_at_is_judged_again():
+    """A minimum-norm attack stops where the draws first said so: before the decision turns, at ½."""
+    torch.manual_seed(0)
+    x, y = pixel(0.55, 6), torch.ones(6, dtype=torch.long)
+    eot = EOT(Noisy(sigma=0.2), samples=5)
+    alone = CarliniWagnerL2(steps=30).run(eot, x, y)
+    assert alone.success.all()
+    assert (alone.x_adv > 0.5).any()
+    result, verdict = eot.attacked(CarliniWagnerL2(steps=30), x, y, draws=2000)
+    assert torch.equal(verdict.success, result.x_adv.flatten() < 0.5)
+    assert not verdict.success.all()
+
+
+def test_toward_a_target():
+    torch.manual_seed(0)
+    x, y = torch.cat([pixel(0.55), pixel(0.9)]), torch.ones(2, dtype=torch.long)
+    result, verdict = EOT(Noisy(sigma=0.05), samples=10).attacked(
+        PGD(LINF, steps=10), x, y, torch.zeros(2, dtype=torch.long), draws=50)
+    assert result.success.tolist() == [True, False]
+    assert verdict.shares[0] > 0.5 > verdict.shares[1]
+
+
+def test_an_answer_that_is_no_number_is_no_success():
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.where(x.flatten(1) > 0.6, torch.nan, torch.tensor([1.0, 0.0]))
+
+    x = torch.cat([pixel(0.5), pixel(0.7)])
+    for target in (None, torch.zeros(2, dtype=torch.long)):
+        verdict = EOT(Broken(), samples=1).judge(x, torch.ones(2, dtype=torch.long), target, draws=4)
+        assert verdict.success.tolist() == [True, False]
+        assert verdict.shares.tolist() == [1.0, 0.0]
+
+
+def test_no_images_no_verdicts():
+    empty = EOT(Noisy(0.1)).attacked(PGD(LINF), torch.empty(0, 1, 1, 1), torch.empty(0, dtype=torch.long))
+    assert empty[0].success.shape == empty[1].success.shape == empty[1].shares.shape == (0,)
+    assert empty[1].success.dtype == torch.bool
+    assert empty[1].shares.dtype == torch.float64
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ValueError, match="samples must be at least 1; found 0"):
+        EOT(Noisy(0.1), samples=0)
+    with pytest.raises(ValueError, match='decision must be "logits" or "majority"; found \'mean\''):
+        EOT(Noisy(0.1), decision="mean")
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module; found function"):
+        EOT(lambda x: x)
+    eot, x, y = EOT(Noisy(0.1)), pixel(0.5), torch.ones(1, dtype=torch.long)
+    for call in (lambda: eot.attacked(PGD(LINF), x, y, draws=0), lambda: eot.judge(x, y, draws=0)):
+        with pytest.raises(ValueError, match="draws must be at least 1; found 0"):
+            call()
+    with pytest.raises(TypeError, match="takes one attack, such as PGD"):
+        eot.attacked(AutoAttack(LINF), x, y)
+    with pytest.raises(ValueError, match=r"labels must lie in 0 \.\.\. 1 for 2 logits; found 5 to 5"):
+        eot.judge(x, 5 * y)
+
+
+def test_on_a_real_net_the_attack_that_knows_is_stronger():
+    """Random noise in front of the signs' net: one draw's gradient against that of the expectation."""
+
+    class Noise(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return self.model((x + 0.06 * torch.randn_like(x)).clamp(0, 1))
+
+    x, y, _ = data.load("signs", "test", 40)
+    defence, threat = Noise(models.load_pretrained("signs-standard")).eval(), ThreatModel("linf", 4 / 255)
+    torch.manual_seed(0)
+    shares = [float(EOT(defence, samples=samples).attacked(
+        PGD(threat, steps=10, loss="margin"), x, y, draws=30)[1].shares.mean())
+              for samples in (1, 15)]
+    clean = float(EOT(defence).judge(x, y, draws=30).shares.mean())
+    assert clean < 0.02 < shares[0] < shares[1] - 0.05

@@ -65,7 +65,7 @@ def clearly_more(a, b):
 
 
 # Measured, and not as it should be: the recipe of the second is to be improved. Strict, so that it is seen when it is.
-BEATEN = {("signs-trades-3", "signs-trades-6"), ("signs-trades-1", "signs-fgsm-rs")}
+BEATEN = {("signs-trades-3", "signs-trades-6")}
 PAIRS = [pytest.param(*pair, marks=[pytest.mark.xfail(strict=True, reason=f"{pair[0]} beats {pair[1]}")]
                       if pair in BEATEN else []) for pair in itertools.permutations(ROBUST_SIGNS, 2)]
 

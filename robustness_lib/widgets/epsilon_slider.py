@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 import ipywidgets
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustness_lib.png import png_bytes
-from robustness_lib.widgets._pages import pages_under_slider
+from robustness_lib.widgets._pages import bar, pages_under_slider, png_url
 from robustness_lib.widgets.epsilon_frames import Frame, epsilon_frames
 
 __all__ = ["epsilon_slider"]
@@ -51,7 +48,7 @@ def frame_html(frame: Frame) -> str:
         ("attacked", frame.adversarial, f"Attacked image. {frame.caption}"),
     ]
     figures = "".join(
-        f'<figure><img class="epsilon-picture dark-light" alt="{escape(alt)}" src="{_data_url(pixels)}">'
+        f'<figure><img class="epsilon-picture dark-light" alt="{escape(alt)}" src="{png_url(png_bytes(pixels))}">'
         f"<figcaption>{escape(name)}</figcaption></figure>"
         for name, pixels, alt in pictures
     )
@@ -63,14 +60,5 @@ def frame_html(frame: Frame) -> str:
 
 
 def _bar(frame: Frame, k: int) -> str:
-    share = 100 * frame.probabilities[k]
     kind = "true" if k == frame.label else "wrong" if k == frame.predicted else "other"
-    mark = " ✓" if k == frame.label else ""
-    return (
-        f'<li class="epsilon-{kind}"><span>{escape(frame.classes[k])}{mark}</span>'
-        f'<i><b style="width:{share:.1f}%"></b></i><span>{share:.0f} %</span></li>'
-    )
-
-
-def _data_url(pixels: NDArray[np.uint8]) -> str:
-    return "data:image/png;base64," + base64.b64encode(png_bytes(pixels)).decode()
+    return bar(frame.classes[k] + (" ✓" if k == frame.label else ""), frame.probabilities[k], kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from html import escape
@@ -10,7 +9,7 @@ from html import escape
 import ipywidgets
 from matplotlib.figure import Figure
 
-from robustness_lib.widgets._pages import pages_under_slider
+from robustness_lib.widgets._pages import pages_under_slider, png_url
 
 __all__ = ["picture_slider"]
 
@@ -34,8 +33,7 @@ def picture_slider(pictures: Sequence[Figure], positions: Sequence[str], caption
 def _page(picture: Figure, caption: str) -> str:
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", dpi=110, facecolor="white")
-    data = base64.b64encode(buffer.getvalue()).decode()
     text = escape(caption)
     return (f'<div class="epsilon-frame"><p class="epsilon-caption">{text}</p>'
             f'<img style="width: 100%; max-width: 30rem; height: auto" alt="{text}" '
-            f'src="data:image/png;base64,{data}"></div>')
+            f'src="{png_url(buffer.getvalue())}"></div>')

@@ -72,9 +72,9 @@ def test_no_files_import_each_other_in_a_circle():
     assert list(TopologicalSorter(graph).static_order())
 
 
-@pytest.mark.parametrize("package", ["", ".attacks", ".data", ".evaluation", ".models", ".widgets", ".threat",
-                                     ".losses", ".intervals", ".shapes", ".files", ".counter_random", ".inputs",
-                                     ".plotting", ".png", ".precision", ".state", ".distributed",
+@pytest.mark.parametrize("package", ["", ".attacks", ".data", ".defenses", ".evaluation", ".models", ".widgets",
+                                     ".threat", ".losses", ".intervals", ".shapes", ".files", ".counter_random",
+                                     ".inputs", ".plotting", ".png", ".precision", ".state", ".distributed",
                                      ".training"])
 def test_what_is_public_exists(package):
     module = importlib.import_module("robustness_lib" + package)

@@ -1,0 +1,33 @@
+"""Noise on every pixel, as a defence by itself. (With a certificate it becomes randomized smoothing.)"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robustness_lib.defenses.defence import Defence
+
+__all__ = ["GaussianNoise"]
+
+
+class GaussianNoise(Defence):
+    """x + N(0, σ²), clamped to [0, 1].
+
+    sigma: the standard deviation, in pixel units of [0, 1]: over 0, at most 1. Raises ValueError for another.
+    """
+
+    differentiable = True
+    stochastic = True
+
+    def __init__(self, model: nn.Module, sigma: float) -> None:
+        super().__init__(model)
+        if not 0 < sigma <= 1:
+            raise ValueError(f"sigma must be over 0 and at most 1, in pixel units of [0, 1] (divide by 255); "
+                             f"found {sigma}")
+        self.sigma = sigma
+
+    def _transform(self, x: Tensor) -> Tensor:
+        return (x + self.sigma * torch.randn_like(x)).clamp(0, 1)
+
+    def extra_repr(self) -> str:
+        return f"sigma={self.sigma}, {super().extra_repr()}"

@@ -7,7 +7,11 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-__all__ = ["check_count", "check_images", "check_index", "check_labels", "check_logits", "check_start"]
+__all__ = ["NotANumber", "check_count", "check_images", "check_index", "check_labels", "check_logits", "check_start"]
+
+
+class NotANumber(ValueError):
+    """The model answers NaN."""
 
 
 def check_count(name: str, value: object, least: int | None = 1) -> None:
@@ -95,7 +99,7 @@ def check_logits(logits: object, x: Tensor, labels: tuple[Tensor, ...]) -> None:
     if classes < 2:
         raise ValueError(f'the loss needs at least 2 classes; found {classes}. {help_} (output="binary")')
     if torch.isnan(logits).any():
-        raise ValueError("the model returns NaN on the first images it is shown: no verdict on it means anything")
+        raise NotANumber("the model returns NaN on the first images it is shown: no verdict on it means anything")
     for label in labels:
         low, high = (int(v) for v in label.aminmax())
         if low < 0 or high >= classes:

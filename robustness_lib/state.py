@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from robustness_lib.files import write_whole
 
-__all__ = ["Chunks", "Content", "fingerprint", "model_fingerprint"]
+__all__ = ["Chunks", "Content", "fingerprint", "model_fingerprint", "structure_fingerprint"]
 
 Content = dict[str, Any]
 
@@ -89,11 +89,17 @@ def fingerprint(*parts: Tensor | str) -> str:
     return digest.hexdigest()
 
 
-def model_fingerprint(model: Callable[[Tensor], Tensor]) -> str:
+def model_fingerprint(model: Callable[..., Tensor]) -> str:
     """Of what decides a model's answers, as far as it can be seen: parameters, buffers and plain settings of every
     submodule, the structure as printed, the code of each forward pass or function, and what a function has closed over.
     Not the functions that these call. `Chunks` compares answers too."""
     return fingerprint(*_parts(model))
+
+
+def structure_fingerprint(model: nn.Module) -> str:
+    """The same without what a state dict holds, which training moves: what a net computes, whatever its weights."""
+    held = model.state_dict().keys()
+    return fingerprint(*_module_parts(model, {n: value for n, value in model.named_buffers() if n not in held}, ()))
 
 
 def _parts(thing: object, inside: tuple[int, ...] = ()) -> Iterator[Tensor | str]:
@@ -101,14 +107,7 @@ def _parts(thing: object, inside: tuple[int, ...] = ()) -> Iterator[Tensor | str
     if isinstance(thing, Tensor):
         yield thing
     elif isinstance(thing, nn.Module):
-        yield re.sub(r"0x[0-9a-f]+", "", repr(thing))  # no addresses
-        for name, value in (*thing.named_parameters(), *thing.named_buffers()):
-            yield from (name, value)
-        for name, module in thing.named_modules():
-            yield from _parts(type(module).forward, inside)
-            settings = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-            yield from (f"{name}.{key}={value!r}" for key, value in settings.items()
-                        if key != "training" and isinstance(value, (bool, int, float, str, tuple)))
+        yield from _module_parts(thing, {**dict(thing.named_parameters()), **dict(thing.named_buffers())}, inside)
     elif isinstance(thing, partial):
         for part in (thing.func, *thing.args, *thing.keywords.values()):
             yield from _parts(part, inside)
@@ -128,6 +127,17 @@ def _parts(thing: object, inside: tuple[int, ...] = ()) -> Iterator[Tensor | str
     else:
         plain = isinstance(thing, (bool, int, float, str, tuple))
         yield repr(thing) if plain else type(thing).__qualname__
+
+
+def _module_parts(model: nn.Module, values: dict[str, Tensor], inside: tuple[int, ...]) -> Iterator[Tensor | str]:
+    yield re.sub(r"0x[0-9a-f]+", "", repr(model))  # no addresses
+    for name, value in values.items():
+        yield from (name, value)
+    for name, module in model.named_modules():
+        yield from _parts(type(module).forward, inside)
+        settings = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        yield from (f"{name}.{key}={value!r}" for key, value in settings.items()
+                    if key != "training" and isinstance(value, (bool, int, float, str, tuple)))
 
 
 def _agree(theirs: Any, mine: Any) -> bool:

@@ -64,8 +64,9 @@ class ThreatModel:
             raise ValueError(f"the ε of {text!r} divides by zero")
         value = Fraction(above) / Fraction(below or "1")
         if value > 1 and norm.lower() == "linf":
-            raise ValueError(f"ε is in pixel units of [0, 1], so linf:{eps} allows every image; did you mean "
-                             f"linf:{eps}/255?")
+            raise ValueError(f"ε is in pixel units of [0, 1], so linf:{eps} allows every image; "
+                             + ("a few levels of 255 are usual, such as linf:8/255" if below else
+                                f"did you mean linf:{eps}/255?"))
         return cls(norm.lower(), float(value))
 
     def __str__(self) -> str:

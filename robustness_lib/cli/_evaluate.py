@@ -33,6 +33,7 @@ from robustness_lib.cli._options import (
     StdOption,
     Subject,
     WeightsOption,
+    failures,
     find_subject,
     input_errors,
     prints_to_stderr,
@@ -44,7 +45,7 @@ from robustness_lib.evaluation.page import save_page
 from robustness_lib.evaluation.planning import measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
 from robustness_lib.files import write_whole
-from robustness_lib.models._blame import blame, one_line, place
+from robustness_lib.models._blame import blame
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["evaluate_command"]
@@ -92,7 +93,8 @@ def evaluate_command(
             asked = {"model": model, "weights": weights, "data": data, "threat": threat, "minutes": minutes,
                      "suite": suite, "images": len(subject.x)}
             suite, n = _planned(subject, against, asked, batch_size, team, state_folder)
-            with _bar(n, team) as tell, _model_errors(state_folder):
+            again = f"Interrupted. The same command goes on where this one was; its work is kept in {state_folder}."
+            with _bar(n, team) as tell, failures("model", again):
                 report = evaluate(subject.model, subject.x[:n], subject.y[:n], against, suite, seed=seed,
                                   classes=names, batch_size=batch_size, state=state_folder,
                                   progress=tell)
@@ -105,21 +107,6 @@ def evaluate_command(
     if team.rank == 0:
         _print(report, out, as_json)
     raise typer.Exit(3 if report.failures else 0)
-
-
-@contextlib.contextmanager
-def _model_errors(state: Path) -> Iterator[None]:
-    """Whatever the model raises, in one line; and where an interrupted run goes on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. The same command goes on where this one was; its work is kept in {state}.", err=True)
-        raise typer.Exit(130) from None
-    except (ValueError, TypeError, OSError):  # ours, in words already
-        raise
-    except Exception as error:
-        at = place(error)
-        raise ValueError(f"the model fails: {one_line(error)}{f' ({at})' if at else ''}") from error
 
 
 def _names(subject: Subject) -> tuple[str, ...] | None:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from robustness_lib.cli._compare import refuse
 from robustness_lib.data import find_data
 from robustness_lib.models import find_model
+from robustness_lib.models._blame import one_line, place
 from robustness_lib.models._normalizations import NORMALIZATIONS
 
 __all__ = ["ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DeviceOption", "JsonOption", "MeanOption",
            "ModelOption", "OutputOption", "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject",
-           "WeightsOption", "find_subject", "input_errors", "prints_to_stderr"]
+           "WeightsOption", "failures", "find_subject", "input_errors", "prints_to_stderr"]
 
 _MODEL, _DATA = "Model", "Data"
 
@@ -120,6 +121,22 @@ def input_errors() -> Iterator[None]:
         refuse(str(error))
     except (ValueError, TypeError) as error:
         refuse(str(error))
+
+
+@contextlib.contextmanager
+def failures(what: str, interrupted: str) -> Iterator[None]:
+    """Whatever a user's model raises in `what` becomes a ValueError of one line, with its place; Ctrl-C the words
+    `interrupted` and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(interrupted, err=True)
+        raise typer.Exit(130) from None
+    except (ValueError, TypeError, OSError, typer.Exit):  # ours, in words already
+        raise
+    except Exception as error:
+        at = place(error)
+        raise ValueError(f"the {what} fails: {one_line(error)}{f' ({at})' if at else ''}") from error
 
 
 @contextlib.contextmanager

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from torch import nn
 
 from robustness_lib.cli._compare import refuse
-from robustness_lib.cli._options import DeviceOption, JsonOption, input_errors, prints_to_stderr
+from robustness_lib.cli._options import DeviceOption, JsonOption, failures, input_errors, prints_to_stderr
 from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.files import write_whole
-from robustness_lib.models._blame import one_line, place
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training import Diverged, Epoch, History, Recipe, list_recipes, read_recipe
 from robustness_lib.training._tables import named
@@ -60,13 +60,14 @@ def train_command(
     with input_errors(), prints_to_stderr():
         found, path = read_recipe(recipe), find_recipe(recipe)
         content, folder = path.read_bytes(), out or Path("training") / found.name
+        _check_same(folder / "recipe.toml", content)
         with team_from_environment() as team, named(str(path)):
             history = _train(found, folder, _device(device), team)
         if team.rank == 0:
             write_whole(folder / "recipe.toml", content)
     if team.rank == 0:
         _report(found, history, folder, as_json)
-    raise typer.Exit(3 if history.collapsed and found.settings.get("on_collapse", "stop") == "stop" else 0)
+    raise typer.Exit(3 if history.collapsed and history.stopped is not None else 0)
 
 
 def _train(recipe: Recipe, folder: Path, device: str, team: Team) -> History:
@@ -83,19 +84,32 @@ def _train(recipe: Recipe, folder: Path, device: str, team: Team) -> History:
         if epoch.score is not None:
             say(str(epoch))
 
-    try:
-        return recipe.run(folder, device=device, progress=team.rank == 0, on_start=started, on_epoch=done)[1]
-    except KeyboardInterrupt:
-        say(f"Interrupted. The same command goes on from the last state in {folder}.")
-        raise typer.Exit(130) from None
-    except Diverged as error:
-        say(f"Stopped: {error}")
-        raise typer.Exit(3) from None
-    except (ValueError, TypeError, OSError):  # ours, in words already
-        raise
-    except Exception as error:
-        at = place(error)
-        raise ValueError(f"the training fails: {one_line(error)}{f' ({at})' if at else ''}") from error
+    with failures("training", f"Interrupted. The same command goes on from the last state in {folder}."):
+        try:
+            return recipe.run(folder, device=device, progress=team.rank == 0, on_start=started, on_epoch=done)[1]
+        except Diverged as error:
+            say(f"Stopped: {error}")
+            raise typer.Exit(3) from None
+
+
+def _check_same(kept: Path, content: bytes) -> None:
+    """A folder's own recipe says what its weights were made by."""
+    if not kept.exists():
+        return
+    theirs, mine = (_lines(tomllib.loads(text)) for text in (kept.read_text(encoding="utf-8"), content.decode()))
+    different = [f"{key} (was {theirs.get(key, 'not said')}, is {mine.get(key, 'not said')})"
+                 for key in sorted(theirs.keys() | mine.keys()) if theirs.get(key) != mine.get(key)]
+    if different:
+        raise ValueError(f"the training in {kept.parent} is another one: not the same {'; '.join(different)}. Name "
+                         f"another folder by --out, or delete this one to begin again.")
+
+
+def _lines(table: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """A recipe's settings by name, "[fit] epochs"."""
+    lines: dict[str, Any] = {}
+    for key, entry in table.items():
+        lines |= _lines(entry, f"[{key}] ") if isinstance(entry, dict) else {before + key: entry}
+    return lines
 
 
 def _device(name: str) -> str:
@@ -161,9 +175,10 @@ def _next_command(recipe: Recipe, folder: Path) -> tuple[str, str]:
     """How robustness is measured, and what to think of first."""
     threat, data, advice = _threat(recipe), recipe.data, ""
     if not recipe.named_data:
-        data = recipe.validation if isinstance(recipe.validation, str) else "TEST.npz"
+        data = recipe.validation if isinstance(recipe.validation, str) else recipe.data
+        seen = "" if isinstance(recipe.validation, str) else " It has been trained on most of these."
         advice = (f"For a figure to quote, name in place of {data} images that training and the choice of an epoch "
-                  f"have not seen.")
+                  f"have not seen.{seen}")
     words = ["robustness", "evaluate", "--model", f"recipe:{folder / 'recipe.toml'}", "--weights",
              str(folder / "kept.safetensors"), "--data", data, "--threat", threat.text if threat else "linf:8/255"]
     return shlex.join(words), advice
@@ -177,11 +192,14 @@ def _report(recipe: Recipe, history: History, folder: Path, as_json: bool) -> No
         typer.echo(json.dumps({
             "recipe": recipe.name, "folder": str(folder), "weights": str(folder / "kept.safetensors"),
             "epochs": len(history), "kept": history.kept, "stopped": history.stopped, "collapsed": history.collapsed,
-            "seconds": history.seconds, **{name: accuracy.value for name, accuracy in accuracies.items()},
+            "noted": history.noted, "seconds": history.seconds,
+            **{name: accuracy.value for name, accuracy in accuracies.items()},
             "validation": None if not accuracies else accuracies["clean"].n, "next": command}, ensure_ascii=False))
         return
     if history.stopped:
-        typer.echo(f"{'Noted' if len(history) == recipe.settings['epochs'] else 'Stopped early'}: {history.stopped}.")
+        typer.echo(f"Stopped early: {history.stopped}.")
+    if history.noted:
+        typer.echo(f"Noted: {history.noted}.")
     typer.echo(f"Kept: {kept} (on validation images, under an attack that is quick: no verdict)")
     held = {"kept": f"the weights of epoch {history.kept}, to be used",
             "best": "those of the best epoch on validation images", "last": "those of the last epoch"}

@@ -38,7 +38,7 @@ class _Built(NamedTuple):
 def find_model(name: str, weights: str | Path | None = None, *, classes: int | None = None,
                mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                output: str | int | Callable[[Any], torch.Tensor] = "auto", device: str | torch.device = "cpu",
-               say: Say | None = None) -> nn.Module:
+               say: Say | None = None, seed: int = 0) -> nn.Module:
     """A model that takes images (N, C, H, W) in [0, 1] and returns logits (N, K), in eval mode, on `device`.
 
     name: one of
@@ -59,6 +59,7 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
         torchvision and timm it is known and filled in.
     output: where the logits are in what the model returns; see `as_classifier`.
     say: is told, in a sentence each, what was decided for you (print, for example). By default nobody is.
+    seed: of initial weights that are drawn, for a network without weights.
 
     Half-precision weights become float32. The global random generator is as it was afterwards.
     Raises ValueError for a name that leads nowhere, code that fails (with its last line and place), and weights that
@@ -82,7 +83,7 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
             return model
     # Initial weights are drawn from the global generator; a model is not to depend on who drew before.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         built = _build(name, weights, classes, tell)
     if mean is None and built.mean is not None:
         mean, std = built.mean, built.std
@@ -215,6 +216,7 @@ def _fetched(what: str, fetch: Callable[[], Any]) -> Any:
 
 def _own(where: str, what: str) -> nn.Module:
     """The model that `what` of the module or file `where` is, or makes."""
+    seed = torch.initial_seed()
     module = _module(where)
     thing: Any = module
     for part in what.split("."):
@@ -232,7 +234,7 @@ def _own(where: str, what: str) -> nn.Module:
     if needed:
         raise ValueError(f"{where}:{what} needs {', '.join(needed)}; name a function that needs nothing (write one "
                          f"that calls it)")
-    torch.manual_seed(0)  # again: importing it may have drawn, and that happens once only
+    torch.manual_seed(seed)  # again: importing it may have drawn, and that happens once only
     with blame(f"{where}:{what} failed"):
         model = thing()
     if not isinstance(model, nn.Module):

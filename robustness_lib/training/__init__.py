@@ -10,11 +10,12 @@ from robustness_lib.training.objectives import (
     Objective,
     PGDTraining,
     Standard,
+    bare,
 )
 from robustness_lib.training.recipe import Recipe, list_recipes, read_recipe
 from robustness_lib.training.schedules import OneCycle, Piecewise
 from robustness_lib.training.validation import collapse
 
 __all__ = ["AUGMENTATIONS", "TRADES", "Augmentation", "Diverged", "Epoch", "FastFGSM", "Flip", "GaussianNoise",
-           "History", "Objective", "OneCycle", "PGDTraining", "Piecewise", "Recipe", "Shift", "Standard", "collapse",
-           "fit", "list_recipes", "read_recipe"]
+           "History", "Objective", "OneCycle", "PGDTraining", "Piecewise", "Recipe", "Shift", "Standard", "bare",
+           "collapse", "fit", "list_recipes", "read_recipe"]

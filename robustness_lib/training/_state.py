@@ -43,8 +43,8 @@ class Folder:
             raise ValueError(f"{path} is a file; a training is kept in a folder")
         self._state, file = path / "state.pt", path / "header.json"
         if not file.exists():
-            if self._state.exists():
-                raise ValueError(f"{path} has a state and no header.json: delete the folder to begin again")
+            if path.exists() and any(other.suffix != ".part" for other in path.iterdir()):
+                raise ValueError(f"{path} holds other files and no training; name an empty or a new folder")
             write_whole(file, (json.dumps(header, indent=1, ensure_ascii=False) + "\n").encode())
             return
         for half in path.glob("*.part"):  # left behind by a kill

@@ -21,13 +21,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from robustness_lib.distributed import Team
-from robustness_lib.inputs import check_count, check_images, check_labels
-from robustness_lib.state import fingerprint
+from robustness_lib.inputs import NotANumber, check_images
+from robustness_lib.state import fingerprint, model_fingerprint, structure_fingerprint
 from robustness_lib.threat import ThreatModel
+from robustness_lib.training._checks import check_loss, check_model, check_settings, check_training_labels, length
 from robustness_lib.training._state import Folder, Position, weights
 from robustness_lib.training.augment import Augmentation
 from robustness_lib.training.history import Epoch, History
-from robustness_lib.training.objectives import Objective
+from robustness_lib.training.objectives import FastFGSM, Objective, PGDTraining
 from robustness_lib.training.schedules import OneCycle, Schedule
 from robustness_lib.training.validation import accuracies, collapse
 
@@ -55,56 +56,68 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
 
     data: images (N, ...) in [0, 1] and labels (N,) int64; or a map-style Dataset of such pairs, which is read by
         `workers` processes. Each epoch is a new shuffle; a last batch that is not full is left out.
-    objective: one of this package's, or any function (model, x, y) -> scalar loss.
+    objective: one of this package's, or any function (model, x, y) -> scalar loss. A function gets neither index nor
+        seed, so that an attack in it repeats its random start in every step unless it is given others; with several
+        processes it gets the wrapped module (`bare` is the one to attack). It cannot be ramped.
     schedule: `OneCycle` (the default) or `Piecewise`. optimizer: "adamw", or "sgd" with Nesterov momentum .9.
     clip: the gradient's length, at most. augment: see `AUGMENTATIONS` for what keeps the label where.
     ramp: epochs before ε has its full size; it grows by equal amounts. At full ε from the start, learning starts late.
     averaging: decay of an exponential moving average of the weights (.999, say), which is then what is validated and
-        kept. Buffers (batch norm's statistics) are averaged too.
+        kept. Buffers (batch norm's statistics) are averaged too. Over so few steps that a tenth of the average would
+        still be the first step's weights, it is refused.
     validation: images and labels by which epochs are compared, every `every` epochs and at the last: never those that
         a final figure is reported on. threat: what they are attacked within, by `validation_steps` steps of PGD; by
         default the objective's own. Without one, epochs are compared by clean accuracy.
     keep: weights of the best epoch (where anything was measured) or of the last. patience: stop after as many measured
-        epochs without a better one. on_collapse: what to do at catastrophic overfitting (see `collapse`): "stop", or
-        "warn" in the history's `stopped` and go on.
-    folder: where the training is kept: its state after every epoch and every `save_seconds`, best.safetensors,
-        last.safetensors, history.json. Called again with the same arguments after a kill, it goes on and ends with the
-        weights of an unbroken run (bit by bit on one CPU thread).
+        epochs at full ε without a better one. on_collapse: what to do when one-step training (FastFGSM, or PGDTraining
+        of one step) overfits catastrophically (see `collapse`): "stop" and keep the best epoch, or "warn" in the
+        history's `noted` and go on. With other objectives it is noted; without validation images nobody can see it.
+    folder: empty or new, where the training is kept: its state after every epoch and (one process) every
+        `save_seconds`, best.safetensors, last.safetensors, history.json. Called again with the same arguments after a
+        kill, it goes on and ends with the weights of an unbroken run: bit by bit on one CPU thread, if items of a
+        Dataset do not draw at random in several workers. A folder begun with another net (but for its initial weights),
+        other data (of a Dataset, type and length), objective or settings is refused.
     seed: of the shuffles, the augmentation and the attacks. The global generator is left as it was; a model's dropout
         draws from it, seeded here. The initial weights are the caller's.
     mixed_precision: the objective's passes in bfloat16 where PyTorch's autocast thinks them safe; meant for CUDA.
     channels_last: the memory order in which convolutions on a CPU, or in half precision on CUDA, are fast.
     on_epoch: called with the model (averaged, if so) and the epoch's record.
 
-    The model is left in eval mode. Under `torchrun` (see `robustness_lib.distributed`) each process takes its share of
-    every batch through PyTorch's DistributedDataParallel, with broadcast_buffers=False: attacks call the unwrapped
-    module, and TRADES calls the wrapped one twice before it goes back. Batch norm then uses each process's own part,
-    and its running statistics are the first process's from the end of an epoch on; to use the whole batch, convert the
-    model by torch.nn.SyncBatchNorm.convert_sync_batchnorm (CUDA only).
+    Every epoch begins with model.train(), also for layers that were in eval mode; the model is left in eval mode.
+    Under `torchrun` (see `robustness_lib.distributed`) each process takes its share of every batch through PyTorch's
+    DistributedDataParallel, with broadcast_buffers=False: attacks call the unwrapped module, and TRADES calls the
+    wrapped one twice before it goes back. Batch norm then uses each process's own part, and its running statistics are
+    the first process's from the end of an epoch on; to use the whole batch, convert the model by
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm (CUDA only).
 
     Raises ValueError or TypeError for wrong arguments and for a folder with another training; Diverged, which names
     epoch, step and images, where the loss or its gradient is not finite: no step is taken on it, and the folder keeps
     what was good.
     """
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("every", every),
-                        ("validation_steps", validation_steps)):
-        check_count(name, value)
-    check_count("ramp", ramp, least=0)
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay must be 0 or more; found {weight_decay}")
-    check_count("seed", seed, least=None)
     threat = threat or getattr(objective, "threat", None)
-    _check(model, data, objective, threat, schedule, keep, patience, on_collapse, averaging, optimizer, clip, augment,
-           validation)
+    check_settings(model, data, objective, epochs=epochs, batch_size=batch_size, every=every,
+                   validation_steps=validation_steps, ramp=ramp, weight_decay=weight_decay, seed=seed, threat=threat,
+                   schedule=schedule, keep=keep, patience=patience, on_collapse=on_collapse, averaging=averaging,
+                   optimizer=optimizer, clip=clip, augment=augment, validation=validation, save_seconds=save_seconds,
+                   workers=workers)
     team, device = Team.now(), next(model.parameters()).device
-    count = _length(data)
+    count = length(data)
     batch_size = min(batch_size, count)
     if batch_size % team.size:
         raise ValueError(f"a batch of {batch_size} cannot be shared equally by {team.size} processes")
-    if team.size > 1 and len(set(team.gather(_name_of(data)))) > 1:
+    called = _name_of(data) if team.size > 1 or folder is not None else ""
+    if len(set(team.gather(called))) > 1:
         raise ValueError("the processes were given different data: give each of them all of it, in one order; they "
                          "share the batches")
+    if validation is not None or isinstance(objective, Objective):
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
+            check_model(model, device, data, validation)
+    one_step = isinstance(objective, FastFGSM) or (isinstance(objective, PGDTraining) and objective.steps == 1)
     steps = count // batch_size
+    if averaging is not None and averaging ** (epochs * steps) > 0.1:
+        raise ValueError(f"averaging = {averaging} over {epochs * steps} steps would still be "
+                         f"{100 * averaging ** (epochs * steps):.0f} % the first step's weights: take "
+                         f"{0.1 ** (1 / (epochs * steps)):.2g} or less, or train for longer")
     schedule = schedule or OneCycle()
     if channels_last:
         model.to(memory_format=torch.channels_last)
@@ -116,7 +129,7 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
     # Where the first process refuses its folder, no other may wait for it.
     kept_in = team.together(lambda: Folder(
         Path(folder) if folder is not None and team.rank == 0 else None,
-        _header(model, data, validation, objective, arguments) if folder is not None else {}))
+        _header(model, called, validation, objective, arguments) if folder is not None else {}))
 
     wrapped = _wrap(model, device, team)
     descent = _optimizer(optimizer, model, schedule.start, weight_decay)
@@ -129,7 +142,15 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
     with _own_random_numbers(seed, team, device):
         run.resume()
         at, history = run.position, run.history
+        if one_step and validation is None:
+            history.noted = "without validation images nobody watched for catastrophic overfitting"
         good = weights(model)
+
+        def diverged(words: str) -> Diverged:
+            model.load_state_dict(good)
+            model.eval()
+            return Diverged(words)
+
         while at.epoch < epochs and not at.finished:
             epoch = at.epoch
             generator = Generator().manual_seed(1000 * seed + epoch)
@@ -146,21 +167,22 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
                 x, y = x.to(device), y.to(device)
                 for change, how in zip(augment, drawn[at.step], strict=True):
                     x = change.apply(x, how[:, team.rank::team.size])
-                with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
-                    loss = loss_of(wrapped, x, y, mine[at.step])
+                try:
+                    with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
+                        loss = check_loss(loss_of(wrapped, x, y, mine[at.step]))
+                except NotANumber:  # said by the attack inside; all processes are to meet it in the backward pass
+                    loss = wrapped(x).sum() * torch.nan
                 descent.zero_grad()
                 # A loss that is no number, with a gradient that is one, would be seen by its own process alone.
                 sound = torch.ones_like(loss).where(loss.isfinite(), torch.nan)
                 loss.backward(sound)  # type: ignore[no-untyped-call]
                 gradients = [p.grad for p in model.parameters() if p.grad is not None]
-                length = get_total_norm(gradients)  # averaged over processes by now, so that all of them see a NaN
-                if not (torch.isfinite(length) and torch.isfinite(loss.detach())):
-                    model.load_state_dict(good)
-                    model.eval()
-                    raise Diverged(_diagnosis(epoch, at.step, loss, length, order[at.step], kept_in))
+                norm = get_total_norm(gradients)  # averaged over processes by now, so that all of them see a NaN
+                if not (torch.isfinite(norm) and torch.isfinite(loss.detach())):
+                    raise diverged(_diagnosis(epoch, at.step, loss, norm, order[at.step], kept_in))
                 rate = float(scheduler.get_last_lr()[0])
                 if clip is not None:
-                    clip_grads_with_norm_(model.parameters(), clip, length)
+                    clip_grads_with_norm_(model.parameters(), clip, norm)
                 descent.step()
                 scheduler.step()
                 if average is not None:
@@ -175,26 +197,29 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
             bar.close()
             at.seconds += time.monotonic() - began
             if not _is_finite(model):  # the loss was finite, the step that it led to was not
-                model.load_state_dict(good)
-                model.eval()
-                raise Diverged(f"the last step of epoch {epoch + 1} left weights that are no numbers. "
-                               f"{_help(kept_in)}.")
+                raise diverged(f"the last step of epoch {epoch + 1} left weights that are no numbers. "
+                               f"{_help(kept_in, epoch)}.")
             measured = {}
             best_model = model if average is None else average.module
             _share_buffers(team, model, best_model)
             if validation is not None and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
-                measured = accuracies(best_model, *validation, threat, validation_steps, team)
+                try:
+                    measured = accuracies(best_model, *validation, threat, validation_steps, team)
+                except NotANumber:
+                    raise diverged(f"after epoch {epoch + 1} the model answers NaN to validation images. "
+                                   f"{_help(kept_in, epoch)}.") from None
             record = Epoch(epoch + 1, sum(team.gather(at.loss)) / steps / team.size, rate, at.seconds, **measured)
             history.epochs.append(record)
-            run.finish_epoch(record, best_model)
+            run.finish_epoch(record, best_model, ramp)
             good = weights(model)
-            reason = collapse(history.epochs) if measured else None
+            reason = collapse(history.epochs, ramp) if measured else None
             if patience is not None and at.stale >= patience:
                 history.stopped = f"no better epoch in the last {at.stale} measured"
                 at.finished = True
-            if reason is not None:
-                history.stopped, history.collapsed = reason, True
-                at.finished = at.finished or on_collapse == "stop"
+            if reason is not None and one_step and on_collapse == "stop":
+                history.stopped, history.collapsed, at.finished = reason, True, True
+            elif reason is not None:
+                history.noted, history.collapsed = reason, one_step
             at.finished = at.finished or at.epoch == epochs
             if on_epoch is not None:
                 on_epoch(best_model, record)
@@ -228,18 +253,18 @@ class _Training:
         pairs = ((name, getattr(measured[-1], name)) for name in ("clean", "robust"))
         return ", ".join(f"{name} {100 * accuracy.value:.1f} %" for name, accuracy in pairs if accuracy is not None)
 
-    def finish_epoch(self, record: Epoch, model: nn.Module) -> None:
-        """model: the one whose weights would be kept."""
+    def finish_epoch(self, record: Epoch, model: nn.Module, ramp: int) -> None:
+        """model: the one whose weights would be kept. An epoch of the ramp uses up no patience: ε still grows."""
         at = self.position
         at.epoch, at.step, at.loss, at.seconds = at.epoch + 1, 0, 0.0, 0.0
         if record.score is not None:
             if self.history.best is record:
                 at.best, at.stale = weights(model), 0
-            else:
+            elif at.epoch > ramp:
                 at.stale += 1
 
     def save(self) -> None:
-        generators = self.team.gather(_random_states())
+        generators = self.team.gather(_random_states(next(self.model.parameters()).device))
         if self.folder.path is None:
             return
         at = self.position
@@ -247,12 +272,12 @@ class _Training:
                  "scheduler": self.scheduler.state_dict(),
                  "average": None if self.average is None else self.average.state_dict(), "random": generators,
                  "position": vars(at), "history": self.history.to_dict()}
-        self.folder.write(state)
-        if at.step == 0:
-            if at.best is not None and at.stale == 0:
+        if at.step == 0:  # before the state: a kill in between repeats the epoch, which writes the same again
+            if at.best is not None and self.history.best is self.history.epochs[-1]:
                 self.folder.write_weights("best", at.best)
             self.folder.write_weights("last", weights(self._keepable))
             self.history.save(self.folder.path / "history.json")
+        self.folder.write(state)
 
     def resume(self) -> None:
         """From the folder, if there is a state in it. Other processes of a team get it from the first."""
@@ -264,14 +289,15 @@ class _Training:
         self.scheduler.load_state_dict(state["scheduler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        _set_random_states(state["random"][self.team.rank])
+        _set_random_states(state["random"][self.team.rank], next(self.model.parameters()).device)
         self.position = Position(**state["position"])
         self.history = History.from_dict(state["history"])
 
     def hand_over(self, keep: str) -> None:
         """Give the model the weights to keep."""
         best = self.history.best
-        if keep == "best" and best is not None and self.position.best is not None:
+        stopped = self.history.collapsed and self.history.stopped is not None  # the last epoch is the collapsed one
+        if (keep == "best" or stopped) and best is not None and self.position.best is not None:
             self.model.load_state_dict(self.position.best)
             self.history.kept = best.epoch
         else:
@@ -304,16 +330,12 @@ def _batches(data: Data, order: Sequence[Tensor], workers: int,
         for x, y in DataLoader(data, batch_sampler=[rows.tolist() for rows in order], num_workers=workers,
                                generator=generator):
             check_images(x)
-            check_labels(y, x)
+            check_training_labels(y, x)
             yield x, y
 
 
 def _name_of(data: Data) -> str:
-    return fingerprint(*data) if isinstance(data, tuple) else f"{type(data).__name__}, {_length(data)} examples"
-
-
-def _length(data: Data) -> int:
-    return len(data[0]) if isinstance(data, tuple) else len(data)  # type: ignore[arg-type]
+    return fingerprint(*data) if isinstance(data, tuple) else f"{type(data).__name__}, {length(data)} examples"
 
 
 def _optimizer(name: str, model: nn.Module, rate: float, weight_decay: float) -> Optimizer:
@@ -335,31 +357,32 @@ def _share_buffers(team: Team, *models: nn.Module) -> None:
         dist.broadcast(buffer, 0)
 
 
-def _header(model: nn.Module, data: Data, validation: tuple[Tensor, Tensor] | None,
+def _header(model: nn.Module, data: str, validation: tuple[Tensor, Tensor] | None,
             objective: Objective | PlainObjective, arguments: dict[str, Any]) -> dict[str, str]:
     """What a training is made of. The initial weights are not in it: those in the state take their place."""
-    named = objective if isinstance(objective, Objective) else getattr(objective, "__qualname__", type(objective))
-    made_of = {"model": repr(model), "data": _name_of(data),
+    named = getattr(objective, "__qualname__", type(objective).__qualname__)
+    made_of = {"model": repr(model), "what the model computes": structure_fingerprint(model), "data": data,
                "validation": "none" if validation is None else fingerprint(*validation),
-               "objective": repr(named)} | {name: repr(value) for name, value in arguments.items()}
+               "objective": repr(objective) if isinstance(objective, Objective) else
+               f"{named} {model_fingerprint(objective)}"} | {name: repr(value) for name, value in arguments.items()}
     return {name: re.sub(" at 0x[0-9a-f]+", "", text) for name, text in made_of.items()}  # addresses change
 
 
-def _diagnosis(epoch: int, step: int, loss: Tensor, length: Tensor, batch: Tensor, folder: Folder) -> str:
-    what = f"the loss is {loss.item():g}" if not torch.isfinite(loss) else f"the gradient's length is {length.item():g}"
+def _diagnosis(epoch: int, step: int, loss: Tensor, norm: Tensor, batch: Tensor, folder: Folder) -> str:
+    what = f"the loss is {loss.item():g}" if not torch.isfinite(loss) else f"the gradient's length is {norm.item():g}"
     first = ", ".join(str(i) for i in batch[:5].tolist())
     return (f"{what} in epoch {epoch + 1}, step {step + 1} (images {first}, ... of the data). No step was taken on it. "
-            f"{_help(folder)}, or look at these images.")
+            f"{_help(folder, epoch)}, or look at these images.")
 
 
-def _help(folder: Folder) -> str:
-    kept = "" if folder.path is None else f" {folder.path} keeps the last good state."
+def _help(folder: Folder, epoch: int) -> str:
+    kept = "" if folder.path is None or epoch == 0 else f" {folder.path} keeps the last good state."
     return (f"The model has the weights with which the epoch began (or was taken up again).{kept} Try a lower learning "
             f"rate, clip=1.0")
 
 
 def _is_finite(model: nn.Module) -> bool:
-    return all(bool(p.isfinite().all()) for p in model.parameters())
+    return all(bool(value.isfinite().all()) for value in (*model.parameters(), *model.buffers()))
 
 
 @contextmanager
@@ -370,57 +393,11 @@ def _own_random_numbers(seed: int, team: Team, device: torch.device) -> Iterator
         yield
 
 
-def _random_states() -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return states + ([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])
+def _random_states(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
 
 
-def _set_random_states(states: list[Tensor]) -> None:
+def _set_random_states(states: list[Tensor], device: torch.device) -> None:
     torch.set_rng_state(states[0])
-    if len(states) > 1 and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states[1])
-
-
-def _check(model: nn.Module, data: Data, objective: object, threat: object, schedule: object, keep: str,
-           patience: int | None, on_collapse: str, averaging: float | None, optimizer: str, clip: float | None,
-           augment: Sequence[Augmentation], validation: tuple[Tensor, Tensor] | None) -> None:
-    for name, value, choices in (("keep", keep, ("best", "last")), ("on_collapse", on_collapse, ("stop", "warn")),
-                                 ("optimizer", optimizer, ("adamw", "sgd"))):
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}; found {value!r}")
-    if isinstance(objective, type) or not callable(objective):
-        raise TypeError(f"objective must be one of this package's, such as Standard() with its parentheses, or a "
-                        f"function (model, x, y) -> loss; found {objective!r}")
-    if threat is not None and not isinstance(threat, ThreatModel):
-        raise TypeError(f'threat must be a ThreatModel, such as ThreatModel("linf", 8/255); found {threat!r}')
-    if schedule is not None and not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule must be OneCycle(...) or Piecewise(...); found {schedule!r}")
-    if averaging is not None and not 0 < averaging < 1:
-        raise ValueError(f"averaging is a decay between 0 and 1, such as .999; found {averaging}")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip must be positive, the longest that a gradient may be; found {clip}")
-    if patience is not None:
-        check_count("patience", patience)
-        if validation is None:
-            raise ValueError("patience compares epochs on validation images: give validation=(x, y)")
-    if not any(p.requires_grad for p in model.parameters()):
-        raise ValueError("the model has no parameters that require a gradient: there is nothing to train")
-    _check_data(data, augment, validation)
-
-
-def _check_data(data: Data, augment: Sequence[Augmentation], validation: tuple[Tensor, Tensor] | None) -> None:
-    if not isinstance(data, tuple) and not (isinstance(data, Dataset) and hasattr(data, "__len__")):
-        raise TypeError(f"data must be images and labels, (x, y), or a map-style Dataset; found {type(data).__name__}")
-    for name, pair in (("data", data), ("validation", validation)):
-        if pair is None or isinstance(pair, Dataset):
-            continue
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise TypeError(f"{name} must be images and labels, (x, y); found {type(pair).__name__} of {len(pair)}")
-        check_images(pair[0])
-        check_labels(pair[1], pair[0])
-        if len(pair[0]) == 0:
-            raise ValueError("there are no images to train on, or none to validate with")
-    if _length(data) == 0:
-        raise ValueError("there are no images to train on")
-    if augment and isinstance(data, tuple) and data[0].ndim != 4:
-        raise ValueError(f"augmentations change images (N, C, H, W); found shape {tuple(data[0].shape)}")
+    if len(states) > 1 and device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

@@ -46,12 +46,14 @@ class Epoch:
 @dataclass
 class History:
     """epochs: in order. kept: number of the epoch whose weights the model has at the end. stopped: why training ended
-    before its last epoch, in words, or None. collapsed: whether catastrophic overfitting was seen (see `collapse`)."""
+    before its last epoch, in words, or None. collapsed: whether one-step training overfitted catastrophically (see
+    `collapse`). noted: what else should be known of it, in words, or None."""
 
     epochs: list[Epoch] = field(default_factory=list)
     kept: int = 0
     stopped: str | None = None
     collapsed: bool = False
+    noted: str | None = None
 
     def __iter__(self) -> Iterator[Epoch]:
         return iter(self.epochs)
@@ -61,9 +63,11 @@ class History:
 
     @property
     def best(self) -> Epoch | None:
-        """The first epoch with the highest score, None where none was measured."""
+        """The epoch with the highest score; among equals that with more clean accuracy, then the first. None where none
+        was measured."""
         measured = [epoch for epoch in self.epochs if epoch.score is not None]
-        return max(measured, key=lambda epoch: (epoch.score, -epoch.epoch), default=None)
+        return max(measured, key=lambda epoch: (epoch.score, epoch.clean.value if epoch.clean else 0, -epoch.epoch),
+                   default=None)
 
     @property
     def seconds(self) -> float:
@@ -92,4 +96,4 @@ class History:
                     for name, value in epoch.items()}
 
         epochs = [Epoch(**measured(epoch)) for epoch in content["epochs"]]
-        return cls(epochs, content["kept"], content["stopped"], content["collapsed"])
+        return cls(epochs, content["kept"], content["stopped"], content["collapsed"], content.get("noted"))

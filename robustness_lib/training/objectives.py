@@ -6,6 +6,7 @@ sees it as the caller left it, in train mode. Batch-norm statistics move with th
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from robustness_lib.attacks import PGD, held_still
 from robustness_lib.inputs import check_index
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["TRADES", "FastFGSM", "GaussianNoise", "Objective", "PGDTraining", "Standard"]
+__all__ = ["TRADES", "FastFGSM", "GaussianNoise", "Objective", "PGDTraining", "Standard", "bare"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ class TRADES(_Adversarial):
 
     beta: β, 0 or more. steps and step_size: of the inner PGD. It starts at x + .001·N(0, 1), since the KL's gradient
     vanishes at x itself. Both terms are differentiated, and through both branches: the clean answer is pulled toward
-    the attacked one too. Clean logits inside the attack are constants in eval mode, computed once.
+    the attacked one too. Clean logits inside the attack are constants in eval mode, computed once. Two things differ
+    from the authors' code: x′ is the iterate of highest KL and not the last, and the step is 2.5ε / steps unless given.
     """
 
     beta: float = 6.0
@@ -158,7 +160,7 @@ class TRADES(_Adversarial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.beta >= 0:
+        if not 0 <= self.beta < math.inf:
             raise ValueError(f"beta must be 0 or more; found {self.beta}")
         PGD(self.threat, steps=self.steps, step_size=self.step_size)  # checks them
 
@@ -206,5 +208,5 @@ def _normal(x: Tensor, index: Tensor | None, seed: int) -> Tensor:
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise ValueError(f"{name} must be positive; found {value}")

@@ -76,7 +76,7 @@ class Recipe:
         with torch.random.fork_rng(), named("[model]"):
             torch.manual_seed(self.seed)
             try:
-                return build(self.architecture) if self.architecture else find_model(**self.model)
+                return build(self.architecture) if self.architecture else find_model(**self.model, seed=self.seed)
             except (RuntimeError, ArithmeticError) as error:  # PyTorch, of sizes that cannot be
                 raise ValueError(f"it cannot be built: {' '.join(str(error).split())}") from error
 
@@ -96,7 +96,10 @@ class Recipe:
         else:
             out = torch.from_numpy(held_out(y.numpy()))
             (x, y), (x_val, y_val) = (x[~out], y[~out]), (x[out], y[out])
-        return (x, y), (x_val[:self.validation], y_val[:self.validation])
+        rows = torch.arange(len(x_val))
+        if self.validation < len(x_val) and not self.named_data:  # in the order of a file or folder, often by class
+            rows = torch.randperm(len(x_val), generator=torch.Generator().manual_seed(self.seed))
+        return (x, y), (x_val[rows[:self.validation]], y_val[rows[:self.validation]])
 
     def run(self, folder: Path | str | None = None, *, progress: bool = True, device: str | torch.device = "cpu",
             on_start: OnStart | None = None, on_epoch: OnEpoch | None = None) -> tuple[nn.Module, History]:

@@ -127,7 +127,9 @@ def test_what_is_held_out_is_said(here: Path) -> None:
     result = call("mine.toml", "--out", "run")
     assert "54 images for training, 6 for validation (held out, a tenth of every class; " in result.stderr
     assert "augmentation: Flip(), Shift(by=1), as the recipe says" in result.stderr
-    assert "--data TEST.npz --threat" in result.stdout
+    assert "--data train.npz --threat" in result.stdout
+    assert "name in place of train.npz images that training and the choice of an epoch have not seen. It has been " \
+           "trained on most of these." in result.stdout
 
 
 @pytest.mark.parametrize(("objective", "keep", "words"), [
@@ -167,6 +169,24 @@ def test_a_finished_training_is_done_and_says_so(here: Path) -> None:
     assert "run holds a finished training: nothing is left to do" in result.stderr
     assert "Kept: epoch" in result.stdout
     assert (here / "run" / "kept.safetensors").read_bytes() == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(here: Path) -> None:
+    """What is evaluated by the folder's recipe must be what was trained by it: here, its normalization."""
+    normal = 'name = "my_models.py:make"\nmean = [0.5, 0.5, 0.5]\nstd = [0.2, 0.2, 0.2]'
+    changed(here, 'name = "my_models.py:make"', normal)
+    call("mine.toml", "--out", "run")
+    changed(here, "mean = [0.5, 0.5, 0.5]", "mean = [0.1, 0.5, 0.5]")
+    before = (here / "run" / "recipe.toml").read_bytes()
+    said = call("mine.toml", "--out", "run", code=2).stderr
+    assert "not the same [model] mean (was [0.5, 0.5, 0.5], is [0.1, 0.5, 0.5]). Name another" in " ".join(said.split())
+    (here / "run" / "recipe.toml").unlink()  # as after a kill
+    assert "not the same what the model computes" in " ".join(call("mine.toml", "--out", "run", code=2).stderr.split())
+    changed(here, "mean = [0.1, 0.5, 0.5]", "mean = [0.5, 0.5, 0.5]")
+    (here / "run" / "recipe.toml").write_bytes(b"# A comment is no other recipe.\n" + before)
+    call("mine.toml", "--out", "run")
+    said = call("mine.toml", "--out", ".", code=2).stderr
+    assert "holds other files and no training" in " ".join(said.split())
 
 
 def test_a_network_of_this_package_can_be_evaluated_by_its_recipe(here: Path) -> None:
@@ -279,7 +299,7 @@ def test_a_folder_with_another_training_is_refused(here: Path) -> None:
     copy = (here / "run" / "recipe.toml").read_text()
     changed(here, "epochs = 3", "epochs = 4")
     said = call("mine.toml", "--out", "run", code=2).stderr
-    assert "mine.toml: the training in run is another one: not the same epochs (was 3, is 4)" in said
+    assert "the training in run is another one: not the same [fit] epochs (was 3, is 4)" in said
     assert (here / "run" / "recipe.toml").read_text() == copy
 
 
@@ -310,8 +330,9 @@ def test_a_loss_that_is_no_number_ends_with_code_3(here: Path) -> None:
 def test_a_collapse_ends_with_code_3_unless_only_a_warning_was_asked_for(
         here: Path, monkeypatch: pytest.MonkeyPatch, setting: str, code: int) -> None:
     monkeypatch.setattr(sys.modules["robustness_lib.training.fit"], "collapse",
-                        lambda epochs: "catastrophic overfitting: as if" if len(epochs) == 2 else None)
+                        lambda epochs, ramp: "catastrophic overfitting: as if" if len(epochs) == 2 else None)
     changed(here, "epochs = 3", f"epochs = 3\n{setting}")
+    changed(here, 'kind = "pgd"\nthreat = "linf:4/255"\nsteps = 2', 'kind = "fgsm-rs"\nthreat = "linf:4/255"')
     result = call("mine.toml", "--out", "run", code=code)
     assert f"{'Stopped early' if code else 'Noted'}: catastrophic overfitting: as if" in result.stdout
     assert len(History.load("run/history.json")) == (2 if code else 3)

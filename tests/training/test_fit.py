@@ -303,12 +303,12 @@ def test_averaged_weights_and_buffers_are_the_moving_average_by_hand(monkeypatch
     steps.clear()
     model, shown = averaged, []
     scripted = Scripted(monkeypatch, (50,), (60,))
-    fit(averaged, (x, y), Standard(), epochs=2, averaging=0.8, validation=(x, y), keep="last",
+    fit(averaged, (x, y), Standard(), epochs=2, averaging=0.7, validation=(x, y), keep="last",
         on_epoch=lambda of, record: shown.append(state(of)))
     assert equal(steps[-1], plain)  # averaging does not change the path
     expected = {name: value.double() for name, value in steps[0].items()}
     for now in steps[1:]:
-        expected = {name: 0.8 * value + 0.2 * now[name].double() for name, value in expected.items()}
+        expected = {name: 0.7 * value + 0.3 * now[name].double() for name, value in expected.items()}
     for name, value in averaged.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
@@ -321,7 +321,7 @@ def test_averaged_weights_and_buffers_are_the_moving_average_by_hand(monkeypatch
 # What is kept, and when it stops.
 
 
-FIGURES = [(90, 50, 30), (91, 52, 45), (92, 55, 45), (99, 40, 41), (95, 50, 44)]
+FIGURES = [(90, 50, 30), (91, 52, 45), (91, 55, 45), (99, 40, 41), (95, 50, 44)]
 
 
 @pytest.mark.parametrize(("keep", "kept"), [("best", 2), ("last", 5)])
@@ -402,14 +402,47 @@ def test_patience_counts_measured_epochs(monkeypatch):
     assert history.kept == 3
 
 
+@pytest.mark.parametrize("objective", [FastFGSM(LINF), PGDTraining(LINF, steps=1)], ids=["fgsm-rs", "pgd-1"])
 @pytest.mark.parametrize(("on_collapse", "epochs"), [("stop", 3), ("warn", 5)])
-def test_catastrophic_overfitting_stops_the_training_or_is_noted(monkeypatch, on_collapse, epochs):
+def test_catastrophic_overfitting_stops_the_training_or_is_noted(monkeypatch, objective, on_collapse, epochs):
     _, x, y = images()
     Scripted(monkeypatch, (90, 50, 30), (90, 50, 45), (90, 80, 2), (90, 40, 40), (90, 40, 41))
-    history = fit(net(), (x, y), Standard(), epochs=5, validation=(x, y), threat=LINF, on_collapse=on_collapse)
+    model, after = net(), []
+    history = fit(model, (x, y), objective, epochs=5, validation=(x, y), on_collapse=on_collapse, keep="last",
+                  on_epoch=lambda of, record: after.append(state(of)))
     assert len(history) == epochs
-    assert history.kept == 2
-    assert history.stopped.startswith("catastrophic overfitting")
+    assert history.collapsed
+    assert (history.stopped if on_collapse == "stop" else history.noted).startswith("catastrophic overfitting")
+    assert (history.noted if on_collapse == "stop" else history.stopped) is None
+    # Weights that collapsed are not handed on, whatever was to be kept; a run to its end hands on its last.
+    assert history.kept == (2 if on_collapse == "stop" else 5)
+    assert equal(model, after[history.kept - 1])
+
+
+@pytest.mark.parametrize("objective", [Standard(), PGDTraining(LINF, steps=2), lambda model, x, y: F.cross_entropy(
+    model(x), y)], ids=["standard", "pgd", "function"])
+def test_with_other_objectives_it_is_noted_and_training_goes_on(monkeypatch, objective):
+    """Ordinary training can end like that too: quick against one step, and nothing gone wrong."""
+    _, x, y = images()
+    Scripted(monkeypatch, (90, 50, 30), (90, 50, 45), (90, 80, 2), (90, 80, 2), (90, 40, 41))
+    history = fit(net(), (x, y), objective, epochs=5, validation=(x, y), threat=LINF)
+    assert len(history) == 5
+    assert (history.stopped, history.collapsed, history.kept) == (None, False, 2)
+    assert history.noted.startswith("catastrophic overfitting")
+
+
+def test_one_step_training_that_nobody_watches_says_so():
+    _, x, y = images()
+    assert "nobody watched" in fit(net(), (x, y), FastFGSM(LINF), epochs=1).noted
+    assert fit(net(), (x, y), Standard(), epochs=1).noted is None
+
+
+def test_patience_begins_at_full_size(monkeypatch):
+    """Epochs in which ε grows get worse by themselves."""
+    _, x, y = images()
+    Scripted(monkeypatch, (90, 80, 70), *[(90, 60, 50 - k) for k in range(5)], (90, 80, 60), (90, 80, 60))
+    settings = {"epochs": 8, "validation": (x, y), "patience": 3}
+    assert len(fit(net(), (x, y), PGDTraining(LINF, steps=1), ramp=3, on_collapse="warn", **settings)) == 6
 
 
 def test_on_epoch_sees_the_model_of_that_epoch_and_may_change_its_mode():
@@ -573,7 +606,7 @@ class Broken:
 
 
 @pytest.mark.parametrize("what", ["loss", "infinite", "gradient"])
-@pytest.mark.parametrize("averaging", [None, 0.9])
+@pytest.mark.parametrize("averaging", [None, 0.8])
 def test_a_loss_that_is_no_number_ends_the_training_with_the_last_good_weights(tmp_path, what, averaging):
     _, x, y = images()
     model, good, after = net(), net(), []
@@ -602,7 +635,7 @@ def test_from_the_state_that_is_left_a_mended_training_goes_on(tmp_path):
     _, x, y = images()
     broken, unbroken = net(), net()
     objective = Broken(at=8)
-    settings = {"epochs": 3, "validation": (x, y), "averaging": 0.9}
+    settings = {"epochs": 3, "validation": (x, y), "averaging": 0.8}
     with pytest.raises(Diverged):
         fit(broken, (x, y), objective, folder=tmp_path, **settings)
     mended = fit(broken, (x, y), objective, folder=tmp_path, **settings)
@@ -626,6 +659,52 @@ def test_a_training_that_really_diverges():
     with pytest.raises(Diverged, match=r"the loss is (nan|inf)"):
         fit(model, (x, y), Standard(), epochs=1, optimizer="sgd", schedule=Piecewise(1e30))
     assert equal(model, before)
+
+
+FLAT = {
+    "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(),
+                                 nn.Linear(16, 5)),
+    "batch norm": lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 16), nn.BatchNorm1d(16), nn.ReLU(),
+                                        nn.Linear(16, 5)),
+}
+
+
+@pytest.mark.parametrize("build", FLAT)
+@pytest.mark.parametrize("rate", [1e10, 1e18, 3e38])
+@pytest.mark.parametrize("objective", [PGDTraining(LINF, steps=2), TRADES(LINF, steps=2), FastFGSM(LINF)],
+                         ids=["pgd", "trades", "fgsm-rs"])
+def test_it_diverges_in_so_many_words_whatever_notices_it_first(tmp_path, build, rate, objective):
+    """The loss, the gradient, the attack inside, the validation, or statistics of batch norm that are left."""
+    _, x, y = images()
+    torch.manual_seed(0)
+    model, after = FLAT[build](), []
+    start = state(model)
+    with pytest.raises(Diverged, match=r"epoch \d") as caught:
+        fit(model, (x, y), objective, epochs=9, optimizer="sgd", schedule=Piecewise(rate), validation=(x, y),
+            validation_steps=2, folder=tmp_path, on_epoch=lambda of, record: after.append(state(of)))
+    assert equal(model, after[-1] if after else start)
+    assert not model.training
+    assert "Try a lower learning rate" in str(caught.value)
+    assert ("keeps the last good state" in str(caught.value)) == (tmp_path / "state.pt").exists()
+
+
+def test_a_model_that_answers_nan_to_validation_images_has_diverged():
+    """Finite in train mode, where batch norm takes the batch's own statistics; its running variance is negative."""
+    _, x, y = images()
+    model = net()
+
+    def spoil(of, inputs):
+        if of.training:
+            next(module for module in of.modules() if isinstance(module, nn.BatchNorm2d)).running_var.fill_(-1.0)
+
+    model.register_forward_pre_hook(spoil)
+    settings = {"epochs": 2, "threat": LINF, "validation": (x, y), "schedule": Piecewise(1e-9)}
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0
+    with pytest.raises(Diverged, match="after epoch 1 the model answers NaN to validation images"):
+        fit(model, (x, y), Standard(), **settings)
+    assert not model.training
 
 
 def test_weights_that_the_last_step_of_an_epoch_has_ruined_are_not_kept(tmp_path):
@@ -701,10 +780,21 @@ def without(x, y):
     ({"schedule": "one-cycle"}, TypeError, r"schedule must be OneCycle\(...\) or Piecewise"),
     ({"schedule": OneCycle}, TypeError, "schedule must be"),
     ({"validation": list(few())}, TypeError, r"validation must be images and labels, \(x, y\); found list of 2"),
+    ({"validation": 5}, TypeError, "validation must be images and labels, .* found int"),
+    ({"validation": Pairs(*few())}, TypeError, "validation must be images and labels, .* found Pairs"),
+    ({"seed": 2**60}, ValueError, r"seed must be smaller than 2\^48; found 1152921504606846976"),
+    ({"augment": Flip()}, TypeError, r"augment must be a list of augmentations, such as \[Flip\(\), Shift"),
+    ({"augment": "flip"}, TypeError, "augment must be a list of augmentations"),
+    ({"augment": ("flip",)}, TypeError, "augment must be a list of augmentations"),
+    ({"clip": "1"}, TypeError, "clip must be a number; found '1'"),
+    ({"weight_decay": "1"}, TypeError, "weight_decay must be a number"),
+    ({"averaging": 0.99}, ValueError, r"averaging = 0\.99 over 5 steps would still be 95 % the first step's weights: "
+                                      r"take 0\.63 or less"),
+    ({"workers": -1}, ValueError, "workers must be at least 0"),
     ({"validation": without(*few())}, ValueError, "no images"),
     ({"validation": (few()[0], few()[1][:3])}, ValueError, "one label per image"),
     ({"validation": (4 * few()[0], few()[1])}, ValueError, "normalization outside the model"),
-], ids=str)
+], ids=lambda value: "-".join(value) if isinstance(value, dict) else "says")
 def test_wrong_arguments_are_refused_before_any_work(settings, error, words):
     model = net()
     with pytest.raises(error, match=words):
@@ -723,8 +813,11 @@ def test_wrong_arguments_are_refused_before_any_work(settings, error, words):
     (lambda x, y: [x, y], TypeError, r"\(x, y\)"),
     (lambda x, y: x, TypeError, r"\(x, y\)"),
     (lambda x, y: (x, y, y), TypeError, r"\(x, y\)"),
+    (lambda x, y: (x, y + 1), ValueError, r"labels must lie in 0 \.\.\. 4 for 5 logits; found 1 to 5"),
+    (lambda x, y: (x, torch.where(y == 1, -100, y)), ValueError, "labels must be 0 or more; found -100"),
+    (lambda x, y: Pairs(x, torch.full_like(y, -100)), ValueError, "labels must be 0 or more; found -100"),
 ], ids=["normalized", "integers", "float labels", "few labels", "none", "empty dataset", "arrays", "list", "images",
-        "three"])
+        "three", "too large", "ignored", "ignored in a dataset"])
 def test_wrong_data_are_refused(wrong, error, words):
     with pytest.raises(error, match=words):
         fit(net(), wrong(*few()), Standard(), epochs=1)
@@ -744,6 +837,21 @@ def test_a_stream_is_refused():
 def test_what_is_no_objective_is_refused(wrong):
     with pytest.raises(TypeError, match=r"Standard\(\) with its parentheses"):
         fit(net(), few(), wrong, epochs=1)
+
+
+@pytest.mark.parametrize(("returned", "found"), [
+    (lambda loss: torch.stack([loss, loss]), r"found shape \(2,\), with a gradient"),
+    (lambda loss: loss.detach(), r"found shape \(\), without a gradient"),
+    (lambda loss: loss.item(), r"found \d\.\d+"), (lambda loss: None, "found None")],
+    ids=["two", "no gradient", "number", "none"])
+def test_what_is_no_loss_is_refused(returned, found):
+    with pytest.raises(TypeError, match=f"must return one number with a gradient, .*{found}"):
+        fit(net(), few(), lambda model, x, y: returned(cross_entropy(model, x, y)), epochs=1)
+
+
+def test_a_function_cannot_be_ramped():
+    with pytest.raises(ValueError, match="leave out ramp = 3"):
+        fit(net(), few(), cross_entropy, epochs=1, ramp=3)
 
 
 def test_points_have_no_pixels_to_move():

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,18 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from robustness_lib import ThreatModel, models
-from robustness_lib.training import Flip, History, OneCycle, PGDTraining, Shift, Standard, _state, fit, history
+from robustness_lib.training import (
+    Flip,
+    History,
+    Objective,
+    OneCycle,
+    PGDTraining,
+    Shift,
+    Standard,
+    _state,
+    fit,
+    history,
+)
 
 EPOCHS, STEPS = 4, 4
 THREAT = ThreatModel("linf", 0.05)
@@ -30,9 +42,10 @@ DEATHS = {
     "in the third epoch": (["step 11"], (2, 3)),
     "in the header": (["file 1"], None),
     "in the first state": (["file 2"], None),
-    "in the best weights": (["file 6"], (1, 0)),
-    "in the history": (["file 8"], (1, 0)),
-    "in the state of an epoch": (["file 12"], (1, 3)),
+    "in the best weights": (["file 5"], (0, 3)),
+    "in the last weights": (["file 6"], (0, 3)),
+    "in the history": (["file 7"], (0, 3)),
+    "in the state of an epoch": (["file 8"], (0, 3)),
     "again and again": (["step 3", "file 4", "step 2", "epoch 3"], (3, 0)),
 }
 
@@ -143,6 +156,14 @@ def unbroken():
 
 
 @pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of an unbroken training."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def dead(tmp_path_factory):
     """A folder for each of DEATHS, and "finished", where a fresh process has gone on after "again and again"."""
     folder = tmp_path_factory.mktemp("dead")
@@ -163,7 +184,7 @@ def die_all_deaths(folder):
 
 
 @pytest.mark.parametrize("name", DEATHS)
-def test_killed_and_started_again_it_ends_with_the_same_weights(unbroken, dead, name):
+def test_killed_and_started_again_it_ends_with_the_same_weights(unbroken, whole, dead, name):
     folder, at = dead / name, DEATHS[name][1]
     assert not (dead / f"{name} result.pt").exists()
     assert not (folder / "kept.safetensors").exists()
@@ -177,6 +198,28 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(unbroken, dead, 
     check_the_same(model, record, *unbroken)
     assert name == "in the header" or not list(folder.glob("*.part"))  # that one is not begun yet
     assert History.load(folder / "history.json") == record
+    for kind in ("best", "last", "kept"):
+        assert (folder / f"{kind}.safetensors").read_bytes() == (whole / f"{kind}.safetensors").read_bytes(), kind
+
+
+@pytest.mark.parametrize("file", range(1, 18))
+def test_no_moment_leaves_a_file_that_is_never_mended(whole, tmp_path, monkeypatch, file):
+    """Stopped before each file that is written in turn."""
+    count, write = [], _state.write_whole
+
+    def stopped(path, content):
+        count.append(path)
+        if len(count) == file:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    for module in (_state, history):
+        monkeypatch.setattr(module, "write_whole", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, save_seconds=1000)
+    train(tmp_path, save_seconds=1000)
+    for kind in ("best", "last", "kept"):
+        assert (tmp_path / f"{kind}.safetensors").read_bytes() == (whole / f"{kind}.safetensors").read_bytes(), kind
 
 
 def check_the_same(model, record, expected, expected_record):
@@ -198,22 +241,28 @@ def test_the_training_has_all_that_could_be_forgotten(unbroken):
     weights = model.state_dict()["9.weight"]
     assert record.kept < EPOCHS
     assert len({epoch.robust.correct for epoch in record}) > 1
-    for other in ({"averaging": 0.9}, {"augment": (Flip(),)}, {"clip": 0.1}, {"ramp": 0}, {"seed": 6},
+    for other in ({"averaging": 0.7}, {"augment": (Flip(),)}, {"clip": 0.1}, {"ramp": 0}, {"seed": 6},
                   {"schedule": OneCycle(1e-2)}, {"keep": "last"}):
         assert not train(None, **other)[0].state_dict()["9.weight"].equal(weights), other
 
 
-def interrupted(at, exception=KeyboardInterrupt):
-    """An objective that is interrupted at its call of this number, as by Ctrl-C."""
-    calls = []
+@dataclass(frozen=True)
+class Interrupted(Objective):
+    """PGD training that is interrupted at its call of this number, as by Ctrl-C; to a folder it is always the same."""
 
-    def objective(model, x, y):
-        calls.append(1)
-        if len(calls) == at:
-            raise exception
+    at: int | None = field(repr=False)
+    exception: type[BaseException] = field(default=KeyboardInterrupt, repr=False)
+    calls: list[int] = field(default_factory=list, repr=False)
+
+    def __call__(self, model, x, y, *, index=None, seed=0):
+        self.calls.append(1)
+        if len(self.calls) == self.at:
+            raise self.exception
         return PGDTraining(THREAT, steps=1)(model, x, y)
 
-    return objective
+
+def interrupted(at, exception=KeyboardInterrupt):
+    return Interrupted(at, exception)
 
 
 @pytest.mark.parametrize("at", [1, 2, 5, 8, 16])
@@ -223,17 +272,10 @@ def test_interrupted_at_any_step_it_goes_on_from_there(tmp_path, at, kind):
     expected = train(None, interrupted(None), data)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, interrupted(at), data)
-    calls = []
     objective = interrupted(None)
-
-    def counted(model, x, y):
-        calls.append(1)
-        return objective(model, x, y)
-
-    counted.__qualname__ = objective.__qualname__
-    model, record = train(tmp_path, counted, data)
+    model, record = train(tmp_path, objective, data)
     check_the_same(model, record, *expected)
-    assert len(calls) == EPOCHS * STEPS - (at - 1)
+    assert len(objective.calls) == EPOCHS * STEPS - (at - 1)
 
 
 def test_a_state_is_written_only_every_so_many_seconds(tmp_path, monkeypatch):
@@ -264,7 +306,7 @@ def test_a_finished_training_comes_back_at_once(tmp_path, keep):
 def test_one_that_has_stopped_early_is_finished(tmp_path):
     settings = {"patience": 1, "schedule": OneCycle(1e-9), "augment": (), "averaging": 0.5}  # nothing gets better
     model, record = train(tmp_path, interrupted(None), **settings)
-    assert len(record) == 2
+    assert len(record) == 3  # the first at full ε
     again, same = train(tmp_path, interrupted(1), **settings)
     check_the_same(again, same, model, record)
     assert same.stopped == "no better epoch in the last 1 measured"
@@ -303,12 +345,53 @@ def test_another_training_is_refused_and_what_differs_is_named(begun, change, wo
 
 
 def test_another_objective_and_another_model_are_refused(tmp_path):
-    train(tmp_path, Standard(), epochs=1)
+    train(tmp_path, Standard(), epochs=1, averaging=None)
     with pytest.raises(ValueError, match=r"objective \(was Standard\(label_smoothing=0\.0\), is Standard\(label"):
-        train(tmp_path, Standard(label_smoothing=0.1), epochs=1)
+        train(tmp_path, Standard(label_smoothing=0.1), epochs=1, averaging=None)
     (x, y), other = images(), nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     with pytest.raises(ValueError, match=r"model \(was Sequential"):
         fit(other, (x, y), Standard(), epochs=1, folder=tmp_path, progress=False)
+
+
+class Scaled(nn.Module):
+    """A setting that is neither printed nor in the weights, as normalization is."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.register_buffer("by", torch.tensor(by), persistent=False)
+
+    def forward(self, x):
+        return x * self.by
+
+
+def test_a_model_that_computes_something_else_is_refused(tmp_path):
+    x, y = images()
+    settings = {"epochs": 1, "folder": tmp_path, "progress": False}
+    for by, seed in ((1.0, 0), (1.0, 1), (2.0, 0)):
+        torch.manual_seed(seed)
+        model = nn.Sequential(Scaled(by), nn.Flatten(), nn.Linear(192, 3))
+        if by == 1.0:  # other initial weights are of no account: those of the state take their place
+            fit(model, (x, y), Standard(), **settings)
+        else:
+            with pytest.raises(ValueError, match="not the same what the model computes"):
+                fit(model, (x, y), Standard(), **settings)
+
+
+def test_a_function_that_has_closed_over_something_else_is_refused(tmp_path):
+    def weighted(by):
+        return lambda model, x, y: by * torch.nn.functional.cross_entropy(model(x), y)
+
+    train(tmp_path, weighted(1.0), ramp=0)
+    train(tmp_path, weighted(1.0), ramp=0)
+    with pytest.raises(ValueError, match="not the same objective"):
+        train(tmp_path, weighted(-5.0), ramp=0)
+
+
+def test_a_folder_with_files_of_others_is_left_alone(tmp_path):
+    (tmp_path / "best.safetensors").write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match="holds other files and no training; name an empty or a new folder"):
+        train(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("best.safetensors", "mine")]
 
 
 def test_what_belongs_to_a_run_may_change(begun, unbroken):
@@ -353,7 +436,7 @@ def test_a_damaged_header_is_a_clear_error(begun, how):
 
 def test_a_state_without_a_header_is_refused(begun):
     (begun / "header.json").unlink()
-    with pytest.raises(ValueError, match=r"has a state and no header\.json: delete the folder to begin again"):
+    with pytest.raises(ValueError, match=r"holds other files and no training; name an empty or a new folder"):
         train(begun, interrupted(None))
 
 

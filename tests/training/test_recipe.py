@@ -274,6 +274,24 @@ def test_validation_from_a_file_or_fewer(here):
     assert (len(x), len(x_val)) == (54, 4)
 
 
+def test_fewer_of_what_is_held_out_are_of_all_classes(here):
+    """Files, and folders always, are in order of the classes."""
+    np.savez("sorted.npz", images=np.random.default_rng(0).random((300, 8, 8, 3)), labels=np.arange(300) // 100)
+    recipe = read_recipe(write(here / "mine.toml", data='name = "sorted.npz"\nvalidation = 12'))
+    (_, y), (_, y_val) = recipe.load()
+    assert len(y_val) == 12
+    assert y_val.unique().tolist() == y.unique().tolist() == [0, 1, 2]
+    assert torch.equal(recipe.load()[1][0], recipe.load()[1][0])
+
+
+def test_the_initial_weights_of_a_named_network_follow_from_the_seed(here):
+    (here / "mine.py").write_text("from torch import nn\ndef make(): return nn.Linear(2, 2)\n")
+    first, again, other = (read_recipe(write(here / f"{name}.toml", f"seed = {seed}", model='name = "mine.py:make"'))
+                           .build()(torch.ones(1, 2)) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 def test_a_named_set_has_splits(here):
     (x, y), (x_val, y_val) = read_recipe("moons-standard").load()
     assert torch.equal(x, data.load("moons", "train")[0])

@@ -1,6 +1,8 @@
 """Accuracies of a model in training, and the watch for catastrophic overfitting."""
 
 import importlib
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,7 +94,7 @@ def test_a_team_counts_what_one_process_would():
     whole = accuracies(model, x, y, threat, 1, Team())
     parts = [accuracies(model, x, y, threat, 1, Alone(rank, 3)) for rank in range(3)]
     for name, accuracy in whole.items():
-        assert accuracy == Accuracy(sum(part[name].correct for part in parts), sum(part[name].n for part in parts))
+        assert accuracy == Accuracy(sum(part[name].correct for part in parts), len(x))
         assert len({part[name].correct for part in parts}) > 1  # not three times the same images
 
 
@@ -149,6 +151,45 @@ def test_it_is_seen(figures):
 ], ids=str)
 def test_it_is_not_seen_where_it_is_not(figures):
     assert collapse(epochs(*figures)) is None
+
+
+APART = (60, 10)  # a quarter would be 15
+
+
+@pytest.mark.parametrize(("figures", "ramp"), [
+    ([APART, APART], 0), ([(30, 19), APART, APART], 1), ([APART, (40, 19), APART], 0), ([(20, 0), (90, 0), (95, 1)], 0),
+    ([(20, 10), None, APART, None, APART], 2)], ids=str)
+def test_it_is_seen_where_accuracy_under_pgd_never_rose(figures, ramp):
+    found = collapse(epochs(*figures), ramp)
+    assert found is not None
+    assert found.startswith("catastrophic overfitting: accuracy under one step is")
+
+
+@pytest.mark.parametrize(("figures", "ramp"), [
+    ([APART], 0), ([APART, (30, 19)], 0), ([APART, (30, 19), (30, 19), APART], 0), ([(60, 15), (60, 15)], 0),
+    ([(22, 3), (22, 3)], 0),  # a fifth is too little to be sure
+    ([APART, APART], 1), ([APART, APART], 2), ([(0, 0), (0, 0)], 0)], ids=str)
+def test_it_is_not_seen_in_what_can_be_chance_or_the_ramp(figures, ramp):
+    assert collapse(epochs(*figures), ramp) is None
+
+
+def test_few_images_say_nothing():
+    few = [Epoch(n, 1.0, 1e-3, 1.0, Accuracy(9, 10), Accuracy(5, 10), Accuracy(1, 10)) for n in (1, 2, 3)]
+    assert collapse(few) is None
+
+
+def test_the_runs_on_mnist_that_collapsed_and_those_that_did_not():
+    """As chapter 5's benchmark keeps them: taking the step from the image itself collapses, at once without a ramp."""
+    file = Path(__file__).parents[2] / "benchmarks/results/training.json"
+    section = json.loads(file.read_text(encoding="utf-8"))["collapse"]
+    seen = set()
+    for name, run in section["runs"].items():
+        done = [Epoch(e["epoch"], e["loss"], 1e-3, 1.0, *(Accuracy(e[kind], section["validation"]) for kind in
+                                                          ("clean", "fgsm", "robust"))) for e in run["epochs"]]
+        if any(collapse(done[:k], 0 if "no ramp" in name else 3) for k in range(1, len(done) + 1)):
+            seen.add(name)
+    assert len(section["runs"]) >= 9
+    assert seen == {name for name in section["runs"] if name.startswith("mnist, ε 0.3, from the image")}
 
 
 def test_without_a_threat_nothing_can_collapse():

@@ -1,0 +1,129 @@
+"""What a training is given, checked before its first step; and the loss, at each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from robustness_lib.attacks import held_still
+from robustness_lib.inputs import check_count, check_images, check_labels, check_logits
+from robustness_lib.threat import ThreatModel
+from robustness_lib.training.augment import Augmentation
+from robustness_lib.training.objectives import Objective
+from robustness_lib.training.schedules import Schedule
+
+__all__ = ["check_loss", "check_model", "check_settings", "check_training_labels", "length"]
+
+Data = tuple[Tensor, Tensor] | Dataset[Any]
+_COUNTS = {"epochs": 1, "batch_size": 1, "every": 1, "validation_steps": 1, "ramp": 0, "workers": 0, "seed": None}
+_CHOICES = {"keep": ("best", "last"), "on_collapse": ("stop", "warn"), "optimizer": ("adamw", "sgd")}
+
+
+def check_settings(model: nn.Module, data: Data, objective: object, *, validation: object, augment: object,
+                   threat: object, schedule: object, patience: int | None, averaging: float | None,
+                   clip: float | None, weight_decay: float, save_seconds: float, **others: Any) -> None:
+    """All of `fit`'s arguments that can be judged alone. others: whole numbers and choices, by name."""
+    for name, least in _COUNTS.items():
+        check_count(name, others[name], least)
+    if not abs(others["seed"]) < 2**48:  # times a thousand, it seeds PyTorch's generators
+        raise ValueError(f"seed must be smaller than 2^48; found {others['seed']}")
+    for name, choices in _CHOICES.items():
+        if others[name] not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}; found {others[name]!r}")
+    for name, value in (("averaging", averaging), ("clip", clip), ("weight_decay", weight_decay),
+                        ("save_seconds", save_seconds)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise TypeError(f"{name} must be a number; found {value!r}")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be 0 or more; found {weight_decay}")
+    if averaging is not None and not 0 < averaging < 1:
+        raise ValueError(f"averaging is a decay between 0 and 1, such as .999; found {averaging}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be positive, the longest that a gradient may be; found {clip}")
+    _check_parts(objective, threat, schedule, others["ramp"])
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("the model has no parameters that require a gradient: there is nothing to train")
+    if patience is not None:
+        check_count("patience", patience)
+        if validation is None:
+            raise ValueError("patience compares epochs on validation images: give validation=(x, y)")
+    _check_augment(augment)
+    _check_data(data, augment, validation)
+
+
+def _check_parts(objective: object, threat: object, schedule: object, ramp: int) -> None:
+    if isinstance(objective, type) or not callable(objective):
+        raise TypeError(f"objective must be one of this package's, such as Standard() with its parentheses, or a "
+                        f"function (model, x, y) -> loss; found {objective!r}")
+    if ramp and not isinstance(objective, Objective):
+        raise ValueError(f"ramp lets the ε of this package's objectives grow; a function has its own: leave out ramp = "
+                         f"{ramp}")
+    if threat is not None and not isinstance(threat, ThreatModel):
+        raise TypeError(f'threat must be a ThreatModel, such as ThreatModel("linf", 8/255); found {threat!r}')
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be OneCycle(...) or Piecewise(...); found {schedule!r}")
+
+
+def _check_augment(augment: object) -> None:
+    if isinstance(augment, str) or not isinstance(augment, Sequence) or not all(
+            isinstance(change, Augmentation) for change in augment):
+        raise TypeError(f"augment must be a list of augmentations, such as [Flip(), Shift(2)]; found {augment!r}")
+
+
+def _check_data(data: Data, augment: object, validation: object) -> None:
+    if not isinstance(data, tuple) and not (isinstance(data, Dataset) and hasattr(data, "__len__")):
+        raise TypeError(f"data must be images and labels, (x, y), or a map-style Dataset; found {type(data).__name__}")
+    for name, pair in (("data", data), ("validation", validation)):
+        if pair is None or (name == "data" and isinstance(pair, Dataset)):
+            continue
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(f"{name} must be images and labels, (x, y); found "
+                            + (f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, (tuple, list)) else
+                               type(pair).__name__))
+        check_images(pair[0])
+        check_training_labels(pair[1], pair[0])
+        if len(pair[0]) == 0:
+            raise ValueError("there are no images to train on, or none to validate with")
+    if length(data) == 0:
+        raise ValueError("there are no images to train on")
+    if augment and isinstance(data, tuple) and data[0].ndim != 4:
+        raise ValueError(f"augmentations change images (N, C, H, W); found shape {tuple(data[0].shape)}")
+
+
+def check_training_labels(y: Tensor, x: Tensor) -> None:
+    """As for an attack, and none below 0: PyTorch's cross-entropy would pass over −100 without a word."""
+    check_labels(y, x)
+    if len(y) and int(y.min()) < 0:
+        raise ValueError(f"labels must be 0 or more; found {int(y.min())}")
+
+
+def check_model(model: nn.Module, device: torch.device, data: Data,
+                validation: tuple[Tensor, Tensor] | None) -> None:
+    """It answers its first image with logits (1, K), and every label is below K."""
+    pairs = [pair for pair in (data, validation) if isinstance(pair, tuple)]
+    if pairs:
+        first = pairs[0][0][:1]
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), held_still(model), torch.no_grad():
+            logits = model(first.to(device))
+        check_logits(logits, first, tuple(y for _, y in pairs))
+
+
+def check_loss(loss: object) -> Tensor:
+    """A scalar with a gradient."""
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
+        found = (f"shape {tuple(loss.shape)}, {'with' if loss.requires_grad else 'without'} a gradient"
+                 if isinstance(loss, Tensor) else repr(loss))
+        raise TypeError(f"the objective must return one number with a gradient, such as "
+                        f"F.cross_entropy(model(x), y); found {found}")
+    return loss
+
+
+def length(data: Data) -> int:
+    """How many examples there are."""
+    return len(data[0]) if isinstance(data, tuple) else len(data)  # type: ignore[arg-type]

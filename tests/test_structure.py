@@ -13,7 +13,7 @@ import robustness_lib
 PACKAGE = Path(robustness_lib.__file__).parent
 FLOORS = {
     0: {"counter_random", "threat", "losses", "intervals", "shapes", "files", "inputs", "png", "precision", "state",
-        "distributed", "data", "models"},
+        "exact", "distributed", "data", "models"},
     1: {"attacks", "defenses"},
     2: {"certify"},
     3: {"training", "evaluation"},
@@ -74,7 +74,7 @@ def test_no_files_import_each_other_in_a_circle():
 
 @pytest.mark.parametrize("package", ["", ".attacks", ".data", ".defenses", ".evaluation", ".models", ".widgets",
                                      ".threat", ".losses", ".intervals", ".shapes", ".files", ".counter_random",
-                                     ".inputs", ".plotting", ".png", ".precision", ".state", ".distributed",
+                                     ".inputs", ".plotting", ".png", ".precision", ".state", ".exact", ".distributed",
                                      ".training"])
 def test_what_is_public_exists(package):
     module = importlib.import_module("robustness_lib" + package)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustness_lib.attacks._asking import ask
 from robustness_lib.attacks._attack import Attack, AttackResult, default_batch
+from robustness_lib.exact import straight_through
 from robustness_lib.inputs import check_count, check_images, check_labels, check_logits
 
 __all__ = ["BPDA", "EOT", "Decision", "FreshVerdict", "identity"]
@@ -53,7 +54,7 @@ class BPDA(nn.Module):
         with torch.no_grad():
             exact = self.defence.transform(x)  # type: ignore[operator]
         if x.requires_grad and torch.is_grad_enabled():
-            exact = _Through.apply(self._near(x, exact), exact)
+            exact = straight_through(exact, self._near(x, exact))
         return self.defence.model(exact)  # type: ignore[no-any-return, operator]
 
     def _near(self, x: Tensor, exact: Tensor) -> Tensor:
@@ -66,18 +67,6 @@ class BPDA(nn.Module):
             raise ValueError("the substitute's output does not depend on its input as autograd sees it: no gradient "
                              "can go back through it. Take identity, or a differentiable version of the transform")
         return near
-
-
-class _Through(torch.autograd.Function):
-    """Forward the second, backward to the first."""
-
-    @staticmethod
-    def forward(ctx: Any, near: Tensor, exact: Tensor) -> Tensor:
-        return exact.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
 
 
 @dataclass(frozen=True)
@@ -125,7 +114,7 @@ class EOT(nn.Module):
         if self.decision == "logits":
             return mean
         votes = _votes(draws, mean)
-        return _Through.apply(mean, votes) if mean.requires_grad else votes
+        return straight_through(votes, mean)
 
     def attacked(self, attack: Attack, x: Tensor, y: Tensor, target: Tensor | None = None, *, draws: int = 100,
                  **options: Any) -> tuple[AttackResult, FreshVerdict]:

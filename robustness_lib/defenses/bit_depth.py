@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.defenses._exact import divide
 from robustness_lib.defenses.defence import Defence
+from robustness_lib.exact import divide
 from robustness_lib.inputs import check_count
 
 __all__ = ["BitDepth"]

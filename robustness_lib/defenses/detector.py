@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.defenses._exact import straight_through
 from robustness_lib.defenses.bit_depth import BitDepth
 from robustness_lib.defenses.defence import check_batch
 from robustness_lib.defenses.smoothing import MedianSmoothing
+from robustness_lib.exact import straight_through
 from robustness_lib.inputs import check_count
 
 __all__ = ["FeatureSqueezing"]

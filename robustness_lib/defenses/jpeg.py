@@ -6,14 +6,18 @@ As a defence: Dziugaite, Ghahramani and Roy 2016 (arXiv 1608.00853), who already
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from robustness_lib.defenses import _codec
-from robustness_lib.defenses._exact import clamped, divide, straight_through
 from robustness_lib.defenses.defence import Defence
+from robustness_lib.exact import clamped, divide, straight_through
 from robustness_lib.inputs import check_count
 from robustness_lib.precision import full_precision
 
@@ -47,9 +51,8 @@ class JPEG(_Coded):
     def _transform(self, x: Tensor) -> Tensor:
         _check_channels(x)
         pixels = (x.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
-        mode = ImageReadMode.GRAY if x.shape[1] == 1 else ImageReadMode.RGB
-        files = [encode_jpeg(image.contiguous(), self.quality) for image in pixels]
-        return (torch.stack([decode_jpeg(file, mode) for file in files]).to(x.dtype) / 255).to(x.device)
+        decoded = np.stack([_coded(image, self.quality) for image in pixels.permute(0, 2, 3, 1).numpy()])
+        return (torch.from_numpy(decoded).permute(0, 3, 1, 2).to(x.dtype) / 255).contiguous().to(x.device)
 
 
 class DifferentiableJPEG(_Coded):
@@ -98,6 +101,13 @@ class DifferentiableJPEG(_Coded):
 
     def _through(self, plane: Tensor, table: Tensor) -> Tensor:
         return _codec.decoded_plane(plane, table.to(plane.dtype), self.cosines.to(plane.dtype))
+
+
+def _coded(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """(H, W, C) bytes through a JPEG file, by Pillow's libjpeg."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file)).reshape(pixels.shape)
 
 
 def _filled(planes: Tensor, down: int, across: int) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib.defenses._exact import straight_through
 from robustness_lib.defenses.defence import Defence
+from robustness_lib.exact import straight_through
 from robustness_lib.inputs import check_count
 
 __all__ = ["GaussianSmoothing", "MeanSmoothing", "MedianSmoothing"]

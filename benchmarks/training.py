@@ -38,7 +38,6 @@ from robustness_lib.training import (
     PGDTraining,
     Piecewise,
     Standard,
-    collapse,
     fit,
     read_recipe,
 )
@@ -135,8 +134,8 @@ class PlainFGSM(PGDTraining):
 
 
 def collapsing(size: Size, folder: Path) -> Iterator[Figures]:
-    """One-step training on MNIST from the image itself, and what is said to cure it; and the same on signs, where it
-    goes on from a net that PGD has trained."""
+    """One-step training on MNIST from the image itself, and what is said to cure it, with and without a ramp of ε; and
+    the same on signs, where it goes on from a net that PGD has trained."""
     images, epochs, seeds = size.collapse
     watched = size.validation // 2
     wide, narrow = ThreatModel("linf", 0.3), ThreatModel("linf", 0.1)
@@ -144,7 +143,9 @@ def collapsing(size: Size, folder: Path) -> Iterator[Figures]:
         "mnist, ε 0.3, from the image, no ramp": PlainFGSM(wide),
         "mnist, ε 0.3, from the image": PlainFGSM(wide), "mnist, ε 0.1, from the image": PlainFGSM(narrow),
         "mnist, ε 0.3, random start, step 2ε": FastFGSM(wide, step_share=2.0),
-        "mnist, ε 0.3, random start, step 1.25ε": FastFGSM(wide), "mnist, ε 0.3, pgd-5": PGDTraining(wide, steps=5)}
+        "mnist, ε 0.3, random start, step 1.25ε": FastFGSM(wide), "mnist, ε 0.3, pgd-5": PGDTraining(wide, steps=5),
+        "mnist, ε 0.3, random start, step 1.25ε, no ramp": FastFGSM(wide),
+        "mnist, ε 0.3, pgd-5, no ramp": PGDTraining(wide, steps=5)}
     objectives |= {f"signs, ε {eps}/255, from the image": PlainFGSM(ThreatModel("linf", eps / 255)) for eps in (8, 16)}
     figures: Figures = {
         "net": "small_cnn", "train": images, "epochs": epochs, "validation": watched, "runs": {},
@@ -161,10 +162,7 @@ def collapsing(size: Size, folder: Path) -> Iterator[Figures]:
                               ramp=0 if of == "signs" or "no ramp" in name else 3, validation_steps=10, seed=seed,
                               threat=objective.threat, on_collapse="warn", keep="last", channels_last=True,
                               progress=False)
-                done = history.epochs
-                noticed = [e.epoch for e in done if collapse(done[:e.epoch]) is not None]
-                return {"seed": seed, "eps": objective.threat.eps, "epochs": [by_epoch(e) for e in done],
-                        "noticed": noticed[:1],
+                return {"seed": seed, "eps": objective.threat.eps, "epochs": [by_epoch(e) for e in history.epochs],
                         "last": measured(model, *split(of, "test", size.test), objective.threat, size.attack_steps)}
             key = f"{name}, seed {seed}"
             figures["runs"][key] = once(f"collapse {key}", size, work)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robustness_lib import ThreatModel, data, models
-from robustness_lib.attacks import FGSM, PGD
+from robustness_lib.attacks import FGSM, PGD, AutoPGD
 from robustness_lib.intervals import clopper_pearson
 from robustness_lib.models import zoo
 
@@ -54,7 +54,7 @@ def test_a_card_says_what_was_measured(name):
     radii = [ThreatModel.parse(key.replace(" ", ":")).eps for key in list(accuracy)[1:]]
     assert radii == sorted(set(radii))
     shares = [figures["accuracy"] for figures in accuracy.values()]
-    assert all(a > b for a, b in itertools.pairwise(shares[1:]))
+    assert all(a > b or a == b == 0 for a, b in itertools.pairwise(shares[1:]))
     assert shares[0] >= shares[1] - 0.01  # the first is of other images too
 
 
@@ -174,7 +174,9 @@ def test_the_attacked_accuracy_on_the_card_is_the_files(name, eps):
 
 
 @pytest.mark.reference
-def test_fgsm_and_pgd_on_mnist_agree_with_the_card(real_data):
+def test_attacks_on_mnist_agree_with_the_card(real_data):
+    """Weaker ones leave more. On this net PGD on cross-entropy does not come near, also with 100 steps; the targeted
+    Auto-PGD does."""
     model, figures = models.load_pretrained("mnist-standard"), models.card("mnist-standard")["accuracy"]
     x, y, _ = data.load("mnist", n=1000)
     threat = ThreatModel("linf", 0.1)
@@ -182,4 +184,8 @@ def test_fgsm_and_pgd_on_mnist_agree_with_the_card(real_data):
     assert (one.success & ~many.success).sum() <= 5
     left = 1000 - int(many.success.sum())
     assert left < 1000 - int(one.success.sum()) - 50
-    assert figures["linf 0.1"]["correct"] <= left <= figures["linf 0.1"]["correct"] + 80
+    assert left > figures["linf 0.1"]["correct"]
+    targeted = AutoPGD(threat, loss="targeted-dlr", steps=50).run(model, x[:200], y[:200])
+    low, high = clopper_pearson(int((~targeted.success).sum()), 200, level=0.999)
+    assert low <= figures["linf 0.1"]["accuracy"] <= high
+    assert int((~targeted.success).sum()) < int((~many.success[:200]).sum())

@@ -64,7 +64,7 @@ def clearly_more(a, b):
     return a["accuracy"] - b["accuracy"] > math.hypot(standard_error(a), standard_error(b))
 
 
-@pytest.mark.parametrize(("better", "worse"), itertools.permutations(ROBUST_SIGNS, 2))
+@pytest.mark.parametrize(("better", "worse"), list(itertools.permutations(ROBUST_SIGNS, 2)))
 def test_none_is_beaten_in_both_clean_and_robust_accuracy(better, worse):
     a, b = card(better)["accuracy"], card(worse)["accuracy"]  # attacked alike, or skipped
     assert not (clearly_more(a["clean"], b["clean"]) and clearly_more(a["linf 4/255"], b["linf 4/255"]))

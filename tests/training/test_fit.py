@@ -707,6 +707,23 @@ def test_a_model_that_answers_nan_to_validation_images_has_diverged():
     assert not model.training
 
 
+def test_statistics_that_are_no_numbers_are_not_kept(tmp_path, monkeypatch):
+    """Weights and losses are finite all the way; batch norm's running mean is not."""
+    _, x, y = images()
+    model, step = net(), AdamW.step
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+
+    def spoil(self, *arguments, **settings):
+        norm.running_mean.fill_(torch.inf)
+        return step(self, *arguments, **settings)
+
+    monkeypatch.setattr(AdamW, "step", spoil)
+    with pytest.raises(Diverged, match="last step of epoch 1 left weights that are no numbers"):
+        fit(model, (x, y), Standard(), epochs=2, folder=tmp_path, save_seconds=0)
+    assert equal(model, net())
+    assert not (tmp_path / "state.pt").exists()
+
+
 def test_weights_that_the_last_step_of_an_epoch_has_ruined_are_not_kept(tmp_path):
     """The loss was finite; the step that it led to was not."""
     _, x, y = images()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 __all__ = ["Defence"]
 
 
-class Defence(nn.Module):
+class Defence(nn.Module, ABC):
     """`model(transform(x))`. A defence is a model, so it can be attacked, evaluated, or wrapped in a further defence.
 
     model: takes images (N, C, H, W) in [0, 1], returns logits (N, K).
@@ -20,8 +21,9 @@ class Defence(nn.Module):
     not of the model inside.
 
     A subclass sets the two and writes `_transform`, which gets at least one pixel and returns a new tensor. Raises
-    TypeError for a model that is no torch.nn.Module, and (on use) TypeError or ValueError for anything but float32 or
-    float64 images (N, C, H, W). That they lie in [0, 1] is not looked up, which would stop a GPU at every call.
+    TypeError for a subclass without it or a model that is no torch.nn.Module, and (on use) TypeError or ValueError for
+    anything but float32 or float64 images (N, C, H, W). That they lie in [0, 1] is not looked up, which would stop a
+    GPU at every call.
     """
 
     differentiable: ClassVar[bool]
@@ -44,8 +46,9 @@ class Defence(nn.Module):
         check_batch(x)
         return self._transform(x) if x.numel() else x.clone()
 
+    @abstractmethod
     def _transform(self, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no _transform(x): write one, or take a defence that does")
+        """What `transform` returns, for at least one pixel, in a new tensor."""
 
     def extra_repr(self) -> str:
         return f"differentiable={self.differentiable}, stochastic={self.stochastic}"

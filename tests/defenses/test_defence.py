@@ -258,8 +258,8 @@ def test_a_defence_of_ones_own():
 
     x = images(2, 3, 4, 4)
     assert torch.equal(Dark(nn.Identity())(x), x / 2)
-    with pytest.raises(NotImplementedError, match="Defence has no _transform"):
-        Defence(nn.Identity()).transform(x)
+    with pytest.raises(TypeError, match=r"abstract.*_transform"):
+        Defence(nn.Identity())
 
 
 def test_the_detector_says_what_it_is_too():

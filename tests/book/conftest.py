@@ -37,7 +37,8 @@ class Opened:
 
 
 # What a page must hold for a test to be run on it: a test that asks for `slider_path` sees only pages with sliders.
-KINDS = {"path": "", "slider_path": "SelectionSliderModel", "live_path": "widgets.live_attack.LiveAttack"}
+KINDS = {"path": "", "slider_path": "SelectionSliderModel", "switch_path": "ToggleButtonsModel",
+         "live_path": "widgets.live_attack.LiveAttack"}
 
 
 def pages(holding: str) -> list[str]:

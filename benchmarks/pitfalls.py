@@ -1,0 +1,165 @@
+"""What chapter 7 shows at full size: preprocessing defences, under an attack that ignores them and one that does not.
+
+    python benchmarks/pitfalls.py                  all of it, about half an hour of one core
+    python benchmarks/pitfalls.py --only gtsrb     one section
+    python benchmarks/pitfalls.py --quick          small, into _build/
+
+Writes benchmarks/results/pitfalls.json. GTSRB's images are found by ROBUSTNESS_DATA.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from measuring import seconds
+from PIL import Image, ImageFilter
+from sections import Figures, run_sections
+from torch import Tensor, nn
+
+from robustness_lib import ThreatModel, data, models
+from robustness_lib.attacks import PGD, AutoPGD, BoundedAttack, SquareAttack
+from robustness_lib.attacks.adaptive import BPDA, EOT
+from robustness_lib.defenses import (
+    JPEG,
+    BitDepth,
+    Defence,
+    DifferentiableJPEG,
+    MeanSmoothing,
+    MedianSmoothing,
+    ResizePad,
+)
+from robustness_lib.intervals import Accuracy
+
+THREAT = ThreatModel("linf", 4 / 255)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many images, steps, draws for a step and for a verdict, queries, and rounds of timing."""
+
+    images: int = 300
+    steps: int = 40
+    climb: int = 100
+    samples: int = 8
+    draws: int = 20
+    queries: int = 1000
+    rounds: int = 5
+
+
+def defences(model: nn.Module) -> dict[str, Defence]:
+    return {"JPEG": JPEG(model, 75), "bit depth": BitDepth(model, 3), "median": MedianSmoothing(model, 3),
+            "resize-pad": ResizePad(model, 0.8)}
+
+
+def known(defence: Defence, size: Size) -> nn.Module:
+    """What an attacker who knows the defence climbs on."""
+    if defence.stochastic:
+        return EOT(defence, size.samples, decision="majority")
+    if isinstance(defence, JPEG):
+        return BPDA(defence, DifferentiableJPEG(defence.model, defence.quality).transform)
+    return defence if defence.differentiable else BPDA(defence)
+
+
+def standing(defence: nn.Module, x: Tensor, y: Tensor, size: Size) -> Tensor:
+    """(N,) bool: read rightly; of a defence that draws, by most of `draws` fresh answers."""
+    if getattr(defence, "stochastic", False):
+        return ~EOT(defence, size.samples, decision="majority").judge(x, y, draws=size.draws).success
+    with torch.no_grad():
+        return torch.cat([defence(part).argmax(1) for part in torch.split(x, 100)]) == y
+
+
+def attacks(defence: Defence, threat: ThreatModel, size: Size) -> dict[str, BoundedAttack]:
+    """Those of the attacker who knows, in order; each sees what is left, the first from where the unaware one ended."""
+    pgd = PGD(threat, steps=size.steps, loss="margin")
+    if defence.stochastic:
+        return {"PGD": pgd, "PGD, another start": replace(pgd, seed=1)}
+    return {"PGD": pgd, "APGD-CE": AutoPGD(threat, steps=size.climb),
+            "APGD-DLR": AutoPGD(threat, steps=size.climb, loss="dlr"),
+            "Square": SquareAttack(threat, queries=size.queries)}
+
+
+def share(right: Tensor) -> Figures:
+    accuracy = Accuracy(int(right.sum()), len(right))
+    return {"right": accuracy.correct, "n": accuracy.n, "interval_95": [round(v, 4) for v in accuracy.interval]}
+
+
+def adaptive(defence: Defence, x: Tensor, y: Tensor, start: Tensor, threat: ThreatModel, size: Size) -> Figures:
+    """The worst case over the unaware attack's images, `start`, and the attacks that know."""
+    left = standing(defence, x, y, size) & standing(defence, start, y, size)
+    view, steps = known(defence, size), {}
+    for name, attack in attacks(defence, threat, size).items():
+        rows = left.nonzero()[:, 0]
+        begin = start[rows] if name == "PGD" else None
+        if isinstance(view, EOT):
+            broken = view.attacked(attack, x[rows], y[rows], draws=size.draws, index=rows, start=begin)[1].success
+        else:
+            found = attack.run(defence if name == "Square" else view, x[rows], y[rows], index=rows, start=begin)
+            broken = ~standing(defence, found.x_adv, y[rows], size)
+        left[rows[broken]] = False
+        steps[name] = int(left.sum())
+    return share(left) | {"left after": steps}
+
+
+def three_times(set_name: str, net: str, levels: tuple[int, ...], size: Size, chosen: tuple[str, ...] = ()
+                ) -> Iterator[Figures]:
+    """Each defence without an attack, under the attack on the bare net, and under those that know it."""
+    x, y, _ = data.load(set_name, "test", n=size.images)
+    model = models.load_pretrained(net).to(memory_format=torch.channels_last)
+    figures: Figures = {"net": net, "images": len(x), "steps": size.steps, "samples": size.samples,
+                        "draws": size.draws, "of": {}}
+    for level in levels:
+        threat = ThreatModel("linf", level / 255)
+        pgd = PGD(threat, steps=size.steps, loss="margin")
+        edge, deep = (replace(pgd, stop=stop).run(model, x, y).x_adv for stop in ("success", "never"))
+        record: Figures = {"none": {"clean": share(standing(model, x, y, size)),
+                                    "attacked": share(standing(model, deep, y, size))}}
+        figures["of"][f"{level}/255"] = record
+        for name, defence in defences(model).items():
+            if chosen and name not in chosen:
+                continue
+            record[name] = {"clean": share(standing(defence, x, y, size)),
+                            "stops at success": share(standing(defence, edge, y, size)),
+                            "unaware": share(standing(defence, deep, y, size)),
+                            "adaptive": adaptive(defence, x, y, deep, threat, size)}
+            print(f"  {set_name} {level}/255 {name}: " + ", ".join(
+                f"{kind} {found['right']}" for kind, found in record[name].items()), flush=True)
+            yield figures
+
+
+def gtsrb(size: Size, folder: Path) -> Iterator[Figures]:
+    """Photographs of road signs, a plainly trained net."""
+    yield from three_times("gtsrb", "gtsrb-standard", (4, 8), size)
+
+
+def claim(size: Size, folder: Path) -> Iterator[Figures]:
+    """By how much JPEG lowers an attack's success: drawn signs at three budgets (photographs: the section before)."""
+    yield from three_times("signs", "signs-standard", (2, 4, 8), size, ("JPEG",))
+
+
+def loops(size: Size, folder: Path) -> Iterator[Figures]:
+    """A 3 × 3 mean, for all images at once and by PIL image by image: processor time as a ratio, and what differs."""
+    x, _, _ = data.load("signs", "test", n=100)
+    whole = MeanSmoothing(nn.Identity(), 3)
+
+    def by_pil() -> Tensor:
+        smooth = []
+        for image in x:
+            picture = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+            smooth.append(torch.from_numpy(np.array(picture.filter(ImageFilter.BoxBlur(1)))).permute(2, 0, 1) / 255)
+        return torch.stack(smooth)
+
+    inside = (by_pil() - whole(x))[..., 1:-1, 1:-1]  # their edges differ
+    times = [(seconds(by_pil), seconds(lambda: whole(x))) for _ in range(size.rounds)]
+    yield {"images": len(x), "ratio": statistics.median(slow / fast for slow, fast in times),
+           "ratios": [round(slow / fast, 2) for slow, fast in times], "largest difference": float(inside.abs().max())}
+
+
+SECTIONS = {"gtsrb": gtsrb, "claim": claim, "loops": loops}
+
+if __name__ == "__main__":
+    run_sections(SECTIONS, Size(), Size(20, 3, 3, 2, 3, 20, 1), THREAT)

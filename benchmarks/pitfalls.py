@@ -51,6 +51,15 @@ class Size:
     rounds: int = 5
 
 
+class Nothing(Defence):
+    """Images as they are."""
+
+    differentiable, stochastic = True, False
+
+    def _transform(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
 def defences(model: nn.Module) -> dict[str, Defence]:
     return {"JPEG": JPEG(model, 75), "bit depth": BitDepth(model, 3), "median": MedianSmoothing(model, 3),
             "resize-pad": ResizePad(model, 0.8)}
@@ -141,6 +150,21 @@ def claim(size: Size, folder: Path) -> Iterator[Figures]:
     yield from three_times("signs", "signs-standard", (2, 4, 8), size, ("JPEG",))
 
 
+def bare(size: Size, folder: Path) -> Iterator[Figures]:
+    """The two nets without a defence, under all the attacks that the defended ones get: what a defence has to beat."""
+    figures: Figures = {"of": {}}
+    for set_name, levels in (("signs", (2, 4, 8)), ("gtsrb", (4, 8))):
+        x, y, _ = data.load(set_name, "test", n=size.images)
+        model = models.load_pretrained(f"{set_name}-standard").to(memory_format=torch.channels_last)
+        for level in levels:
+            threat = ThreatModel("linf", level / 255)
+            deep = PGD(threat, steps=size.steps, loss="margin", stop="never").run(model, x, y).x_adv
+            worst = adaptive(Nothing(model), x, y, deep, threat, size)
+            figures["of"].setdefault(set_name, {})[f"{level}/255"] = worst
+            print(f"  {set_name} {level}/255: {worst['right']}", flush=True)
+            yield figures
+
+
 def loops(size: Size, folder: Path) -> Iterator[Figures]:
     """A 3 × 3 mean, for all images at once and by PIL image by image: processor time as a ratio, and what differs."""
     x, _, _ = data.load("signs", "test", n=100)
@@ -159,7 +183,7 @@ def loops(size: Size, folder: Path) -> Iterator[Figures]:
            "ratios": [round(slow / fast, 2) for slow, fast in times], "largest difference": float(inside.abs().max())}
 
 
-SECTIONS = {"gtsrb": gtsrb, "claim": claim, "loops": loops}
+SECTIONS = {"gtsrb": gtsrb, "claim": claim, "bare": bare, "loops": loops}
 
 if __name__ == "__main__":
     run_sections(SECTIONS, Size(), Size(20, 3, 3, 2, 3, 20, 1), THREAT)

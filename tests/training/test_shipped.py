@@ -64,8 +64,9 @@ def clearly_more(a, b):
     return a["accuracy"] - b["accuracy"] > math.hypot(standard_error(a), standard_error(b))
 
 
-# One is beaten, and not mended by choosing among trainings: at equal cost β = 6 has half a point less of the clean images
-# right than β = 3, and 1.5 points less at 4/255, where a standard error is 1.3. A training that mends it turns this red.
+# One is beaten, and not mended by choosing among trainings: at equal cost β = 6 has half a point less of the clean
+# images right than β = 3, and 1.5 points less at 4/255, where a standard error is 1.3. A training that mends it turns
+# this red.
 BEATEN = {("signs-trades-3", "signs-trades-6")}
 
 

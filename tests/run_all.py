@@ -1,7 +1,8 @@
 """Run every test of the project, part by part: `make test`, or `python tests/run_all.py [--only PART]...`.
 
 A part that fails does not stop the next one. At the end come the minutes of each part, each reason for which
-a test was skipped, and one line that sums up: `N passed, N failed, N skipped`. Exit code 1 if any failed.
+a test was skipped, each failure by name, and one line that sums up: `N passed, N failed, N skipped`. Exit code 1
+if any failed.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ class Outcome:
     """What one part, or all of them together, came to."""
 
     passed: int = 0
-    failed: int = 0
+    failures: list[str] = field(default_factory=list)  # what failed, and the first line of why
     skipped: Counter[str] = field(default_factory=Counter)  # reason -> number of tests
+
+    @property
+    def failed(self) -> int:
+        return len(self.failures)
 
     def add(self, other: Outcome) -> None:
         self.passed += other.passed
-        self.failed += other.failed
+        self.failures += other.failures
         self.skipped += other.skipped
 
     def __str__(self) -> str:
@@ -46,8 +51,10 @@ def read_junit(report: Path) -> Outcome:
     outcome = Outcome()
     for case in ElementTree.parse(report).iter("testcase"):
         skipped = case.find("skipped")
-        if case.find("failure") is not None or case.find("error") is not None:
-            outcome.failed += 1
+        broken = [found for kind in ("failure", "error") if (found := case.find(kind)) is not None]
+        if broken:
+            why = (broken[0].get("message") or "no message").splitlines()[0]
+            outcome.failures.append(f"{case.get('classname')}::{case.get('name')}: {why}")
         elif skipped is not None:
             outcome.skipped[skipped.get("message") or "no reason given"] += 1
         else:
@@ -69,14 +76,16 @@ def pytest(*arguments: str, may_be_empty: bool = False) -> Outcome:
     if code == NO_TESTS_COLLECTED and may_be_empty:
         return outcome
     if code and not outcome.failed:
-        outcome.failed = 1  # pytest itself failed: wrong options, a crash, nothing collected
+        # Wrong options, a crash, nothing collected.
+        outcome.failures.append(f"pytest {' '.join(arguments)}: pytest itself ended with exit code {code}")
     return outcome
 
 
 def commands(*each: tuple[str, ...]) -> Outcome:
     """Commands that pass or fail as a whole, each counted as one test."""
-    codes = [run(*command) for command in each]
-    return Outcome(passed=codes.count(0), failed=len(codes) - codes.count(0))
+    codes = {command: run(*command) for command in each}
+    failures = [f"python {' '.join(command)}: exit code {code}" for command, code in codes.items() if code]
+    return Outcome(passed=len(codes) - len(failures), failures=failures)
 
 
 def lint() -> Outcome:
@@ -105,7 +114,7 @@ def notebooks() -> Outcome:
     folders = notebook_folders()
     if not folders:
         print("no notebook found in book/: there is nothing to run, and there should be")
-        return Outcome(failed=1)
+        return Outcome(failures=["notebooks: none found in book/"])
     # A notebook's cells share one kernel, so a notebook is never split between workers.
     return pytest(
         "--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={NOTEBOOK_CELL_SECONDS}",
@@ -152,6 +161,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'together':<10} {sum(minutes for _, minutes, _ in table):8.1f}")
     for reason, count in total.skipped.most_common():
         print(f"skipped {count}: {reason}")
+    for failure in total.failures:
+        print(f"failed: {failure}")
     print(total)
     return 1 if total.failed else 0
 

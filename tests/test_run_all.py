@@ -49,6 +49,8 @@ def test_every_kind_of_result_is_counted(runner: ModuleType, tmp_path: Path) -> 
     (tmp_path / "test_some.py").write_text(TESTS)
     outcome = runner.pytest(".")
     assert (outcome.passed, outcome.failed) == (1, 2)
+    assert outcome.failures[0] == "test_some::test_bad: assert False"
+    assert outcome.failures[1].startswith("test_some::test_error: ")
     assert outcome.skipped == Counter({"needs a mac": 2, "not yet": 1})
     assert str(outcome) == "1 passed, 2 failed, 3 skipped"
 
@@ -70,6 +72,7 @@ def test_a_part_that_fails_does_not_stop_the_next(
     lines = capfd.readouterr().out.splitlines()
     assert lines[-1] == "4 passed, 1 failed, 2 skipped"
     assert "skipped 2: no chromium" in lines
+    assert "failed: python -c raise SystemExit(3): exit code 3" in lines
     assert [line.split()[0] for line in lines if line.endswith("skipped")][-3:-1] == ["first", "second"]
     assert runner.main(["--only", "second"]) == 0
     assert capfd.readouterr().out.splitlines()[-1] == "4 passed, 0 failed, 2 skipped"

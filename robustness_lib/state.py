@@ -138,6 +138,11 @@ def _module_parts(model: nn.Module, values: dict[str, Tensor], inside: tuple[int
         settings = {key: value for key, value in vars(module).items() if not key.startswith("_")}
         yield from (f"{name}.{key}={value!r}" for key, value in settings.items()
                     if key != "training" and isinstance(value, (bool, int, float, str, tuple)))
+        for key, value in settings.items():  # functions that a module was given, alone or in a list
+            for given in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(given, (FunctionType, MethodType, partial)) and id(given) not in inside:
+                    yield key
+                    yield from _parts(given, inside)
 
 
 def _agree(theirs: Any, mine: Any) -> bool:

@@ -9,7 +9,7 @@ from robustness_lib.attacks._victim import Classifier, Mode, Victim, held_still
 from robustness_lib.precision import full_precision
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["ask", "confirm", "within"]
+__all__ = ["ask", "ask_each", "confirm", "within"]
 
 
 def ask(model: Classifier, x: Tensor, *, size: int, mode: Mode = "eval", draws: int = 1,
@@ -23,6 +23,15 @@ def ask(model: Classifier, x: Tensor, *, size: int, mode: Mode = "eval", draws: 
         victim.expect((labels,))
     with held_still(model, mode), full_precision():
         return torch.cat([victim.logits(part.to(victim.device(x), copy=True)).cpu() for part in torch.split(x, size)])
+
+
+def ask_each(model: Classifier, x: Tensor, *, size: int, mode: Mode = "eval", draws: int) -> Tensor:
+    """`draws` answers of a model that answers at random (draws, N, K), on the CPU, one after the other: what moves in
+    the model from pass to pass (a counter, a seed in a buffer) moves on, and is put back at the end."""
+    victim = Victim(model)
+    with held_still(model, mode), full_precision():
+        parts = [part.to(victim.device(x), copy=True) for part in torch.split(x, size)]
+        return torch.stack([torch.cat([victim.logits(part).cpu() for part in parts]) for _ in range(draws)])
 
 
 def within(threat: ThreatModel, distance: Tensor) -> Tensor:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.attacks._asking import ask
+from robustness_lib.attacks._asking import ask_each
 from robustness_lib.attacks._attack import Attack, AttackResult, default_batch
+from robustness_lib.attacks._doubts import doubt
+from robustness_lib.attacks._victim import Mode, Victim, held_still
 from robustness_lib.exact import straight_through
 from robustness_lib.inputs import check_count, check_images, check_labels, check_logits
+from robustness_lib.losses import margin_loss
 
 __all__ = ["BPDA", "EOT", "Decision", "FreshVerdict", "identity"]
 
@@ -33,10 +37,12 @@ class BPDA(nn.Module):
 
     defence: a module with a `transform` of images (N, ...) and a `model` that gets what it returns, such as those of
     `robustness_lib.defenses`. substitute: a function of images, differentiable, near to the transform and of the same
-    output shape. Where only a part of a stack of defences has no gradient, wrap that part.
+    output shape; a module, or a method of one, becomes a part of this module: it moves with it and is held still with
+    it. Where only a part of a stack of defences has no gradient, wrap that part.
 
-    Raises TypeError for a defence without these two or a substitute that is no function; on use ValueError where the
-    substitute returns another shape than the transform, or leaves no path for a gradient.
+    Raises TypeError for a defence without these two or a substitute that is no function, ValueError for a substitute
+    that draws at random; on use ValueError where the substitute returns another shape than the transform, or leaves no
+    path for a gradient.
     """
 
     def __init__(self, defence: nn.Module, substitute: Callable[[Tensor], Tensor] = identity) -> None:
@@ -48,7 +54,13 @@ class BPDA(nn.Module):
         if isinstance(substitute, type) or not callable(substitute):
             raise TypeError(f"substitute must be a function of images, such as a defence's .transform; found "
                             f"{_name(substitute)}")
-        self.defence, self._substitute = defence, (substitute,)  # in a tuple: not one more part of this module
+        owner = getattr(substitute, "__self__", substitute)
+        if getattr(owner, "stochastic", False):
+            raise ValueError(f"the substitute draws at random ({_name(owner)}): its slope would be that of another "
+                             f"draw than the answer's. Attack a defence that has a gradient by EOT alone; for one that "
+                             f"has none take a substitute that draws nothing, such as identity")
+        self.defence, self.substitute = defence, substitute
+        self.substitute_of = owner if isinstance(owner, nn.Module) and owner is not substitute else None
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -58,7 +70,7 @@ class BPDA(nn.Module):
         return self.defence.model(exact)  # type: ignore[no-any-return, operator]
 
     def _near(self, x: Tensor, exact: Tensor) -> Tensor:
-        near = self._substitute[0](x)
+        near = self.substitute(x)
         if not isinstance(near, Tensor) or near.shape != exact.shape:
             found = tuple(near.shape) if isinstance(near, Tensor) else _name(near)
             raise ValueError(f"the substitute must return images of the transform's shape, {tuple(exact.shape)}; found "
@@ -75,13 +87,15 @@ class FreshVerdict:
 
     success: (N,) bool, the decision over all draws is not the label (or is the target). shares: (N,) float64, of
     single draws that are not the label (or are the target): 1 − shares.mean() is the accuracy, in expectation, of a
-    defence that answers once. decision: "logits" or "majority". draws: per image.
+    defence that answers once. decision: "logits" or "majority". draws: per image. no_number: (N,) int64, how many of
+    these had NaN in the answer; they decide nothing, and an image without any other is no success.
     """
 
     success: Tensor
     shares: Tensor
     decision: Decision
     draws: int
+    no_number: Tensor
 
 
 class EOT(nn.Module):
@@ -90,8 +104,9 @@ class EOT(nn.Module):
 
         result, verdict = EOT(ResizePad(model), samples=20).attacked(PGD(threat), x, y)
 
-    decision: what the defence is said to answer. "logits": the mean logits. "majority": votes, divided by `samples`,
-    ties broken by the mean logits; the gradient is the same.
+    decision: what the defence is said to answer. "logits": the mean logits. "majority": the class that most draws name,
+    ties broken by the mean logits. The logits returned are the mean's in both cases, so that a loss means what it means
+    elsewhere; where the votes name another class than the mean does, these two have changed places.
     `attack(EOT(...), x, y)` works with every attack; but an attack counts an image as broken by the draws that it saw
     itself, and looks until they are lucky. `attacked` asks again.
 
@@ -109,20 +124,26 @@ class EOT(nn.Module):
         self.model, self.samples, self.decision = model, samples, decision
 
     def forward(self, x: Tensor) -> Tensor:
-        draws = [self.model(x) for _ in range(self.samples)]
-        mean = torch.stack(draws).mean(0)
+        draws = torch.stack([self.model(x) for _ in range(self.samples)])
+        mean = draws.mean(0)
         if self.decision == "logits":
             return mean
-        votes = _votes(draws, mean)
-        return straight_through(votes, mean)
+        winner = _votes(draws, mean).argmax(1)
+        return mean if torch.equal(winner, mean.argmax(1)) else straight_through(_led_by(winner, mean), mean)
+
+    def extra_repr(self) -> str:
+        return f"samples={self.samples}, decision={self.decision}"
 
     def attacked(self, attack: Attack, x: Tensor, y: Tensor, target: Tensor | None = None, *, draws: int = 100,
                  **options: Any) -> tuple[AttackResult, FreshVerdict]:
         """Attack this model, then judge what was found by `draws` fresh answers for each image.
 
         An attack with a setting `stop` takes all its steps: one that stops at the first success stops at a lucky draw.
-        `success` in the result is that of the verdict; all else is as the attack says, also a minimum-norm attack's
-        distance. options: handed to `attack.run`. Raises what it raises, and TypeError for what is no single attack.
+        `success` in the result is that of the verdict, and with it a minimum-norm attack's distance, ∞ where the
+        verdict is no. Beware: such an attack looks for the nearest point and finds the nearest lucky one, which fresh
+        draws seldom confirm; that it fails here says little. Images left standing on which the gradient is exactly zero
+        are named in the warnings. options: handed to `attack.run`. Raises what it raises, and TypeError for what is no
+        single attack.
         """
         check_count("draws", draws)
         if not isinstance(attack, Attack):
@@ -131,34 +152,64 @@ class EOT(nn.Module):
         if "stop" in {field.name for field in fields(attack)}:
             attack = replace(attack, stop="never")  # type: ignore[call-arg]
         result = attack.run(self, x, y, target, **options)
-        verdict = self.judge(result.x_adv, y, target, draws=draws)
-        return replace(result, success=verdict.success), verdict
+        verdict = self.judge(result.x_adv, y, target, draws=draws, mode=attack.mode)
+        success = verdict.success.to(x.device)
+        # The attack takes a mark of doubt back where a draw was lucky: look again at what really stands.
+        warnings = [warning for warning in result.warnings if warning.kind != "zero gradient"]
+        if (result.gradients > 0).any() and (blind := self._blind(x, y, verdict.success.logical_not(), attack.mode)):
+            warnings.append(doubt("zero gradient", blind, len(x)))
+        distance = attack._distance(result.x_adv, x, success)
+        return replace(result, success=success, distance=distance, warnings=tuple(warnings)), verdict
 
-    def judge(self, x: Tensor, y: Tensor, target: Tensor | None = None, *, draws: int = 100) -> FreshVerdict:
-        """The images x (N, ...) with labels y (N,), as they are, under `draws` fresh answers each (or target (N,))."""
+    def judge(self, x: Tensor, y: Tensor, target: Tensor | None = None, *, draws: int = 100, mode: Mode = "eval"
+              ) -> FreshVerdict:
+        """The images x (N, ...) with labels y (N,), as they are, under `draws` fresh answers each (or target (N,)).
+        mode: "eval", or "keep" for the modes that the model's parts are in. Everything in the verdict is on the CPU."""
         check_count("draws", draws)
         check_images(x)
         check_labels(y, x)
+        if target is not None:
+            check_labels(target, x, "target")
         label = (y if target is None else target).cpu()
         if len(x) == 0:
-            return FreshVerdict(label.bool(), label.double(), self.decision, draws)
-        size = default_batch(x, x.device)
-        answers = [ask(self.model, x, size=size) for _ in range(draws)]
+            return FreshVerdict(label.bool(), label.double(), self.decision, draws, label)
+        answers = ask_each(self.model, x, size=default_batch(x, x.device), mode=mode, draws=draws)
         check_logits(answers[0].nan_to_num(), x, (label,))
-        mean = torch.stack(answers).mean(0)
-        decided = (mean if self.decision == "logits" else _votes(answers, mean)).argmax(1)
-        single = torch.stack([answer.argmax(1) for answer in answers])
-        known = ~torch.stack(answers).isnan().any(2)  # an answer that is no number is nobody's success
-        right = (single == label) == (target is not None)
-        return FreshVerdict(((decided == label) == (target is not None)) & known.all(0),
-                            (right & known).double().mean(0), self.decision, draws)
+        known = ~answers.isnan().any(2)  # (draws, N): an answer that is no number is nobody's success
+        mean = torch.where(known[..., None], answers, 0).sum(0) / known.sum(0).clamp(min=1)[:, None]
+        decision = mean if self.decision == "logits" else _votes(answers, mean, known)
+        single = (answers.argmax(2) == label) == (target is not None)
+        decided = (decision.argmax(1) == label) == (target is not None)
+        return FreshVerdict(decided & known.any(0) & ~decision.isnan().any(1), (single & known).double().mean(0),
+                            self.decision, draws, (~known).sum(0))
+
+    def _blind(self, x: Tensor, y: Tensor, left: Tensor, mode: Mode) -> list[int]:
+        """Numbers of the images left standing on which the margin's gradient is exactly zero."""
+        victim, numbers = Victim(self), left.nonzero()[:, 0]
+        found: list[int] = []
+        with held_still(self, mode):
+            for part in torch.split(numbers, default_batch(x, x.device)) if len(numbers) else ():
+                images, labels = (of[part.to(of.device)].to(victim.device(x)) for of in (x, y))
+                victim.expect((labels,))
+                gradient = victim.gradient(images, partial(margin_loss, y=labels))[2]
+                found += part[(gradient == 0).flatten(1).all(1).cpu()].tolist()
+        return found
 
 
-def _votes(draws: list[Tensor], mean: Tensor) -> Tensor:
-    """Shares of votes (N, K); between equal shares the mean logits decide, by less than half a vote."""
-    winners = torch.stack([draw.argmax(1) for draw in draws])
-    votes = torch.nn.functional.one_hot(winners, mean.shape[1]).to(mean.dtype).mean(0)
-    return votes + mean.detach().softmax(1) * (0.5 / len(draws))
+def _votes(draws: Tensor, mean: Tensor, known: Tensor | None = None) -> Tensor:
+    """Shares (N, K) of the votes of draws (S, N, K), less those not known (S, N); between equal shares the mean logits
+    decide, by less than half a vote."""
+    votes = torch.nn.functional.one_hot(draws.argmax(2), mean.shape[1]).to(mean.dtype)
+    if known is not None:
+        votes = votes * known[..., None]
+    return votes.mean(0) + mean.detach().softmax(1) * (0.5 / len(draws))
+
+
+def _led_by(winner: Tensor, z: Tensor) -> Tensor:
+    """z (N, K) where the highest of each row has changed places with the winner (N,)."""
+    z, winner = z.detach(), winner[:, None]
+    first = z.argmax(1, keepdim=True)
+    return z.scatter(1, first, z.gather(1, winner)).scatter(1, winner, z.gather(1, first))
 
 
 def _name(thing: object) -> str:

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from robustness_lib import ThreatModel, data, models
-from robustness_lib.attacks import FGSM, PGD, AutoAttack, AutoPGD, CarliniWagnerL2, SquareAttack
+from robustness_lib.attacks import FAB, FGSM, PGD, AutoAttack, AutoPGD, CarliniWagnerL2, SquareAttack
 from robustness_lib.attacks.adaptive import BPDA, EOT, identity
+from robustness_lib.defenses import BitDepth, FeatureSqueezing, MeanSmoothing, ResizePad
+from robustness_lib.state import model_fingerprint
 
 LINF = ThreatModel("linf", 0.1)
 
@@ -141,8 +143,53 @@ def test_the_attacked_model_is_as_it_was():
     PGD(LINF, steps=3)(BPDA(defence), images(), torch.zeros(8, dtype=torch.long))
     assert all(torch.equal(value, before[name]) for name, value in defence.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in defence.parameters())
-    assert set(dict(BPDA(defence, nn.Conv2d(3, 3, 1)).named_parameters())) == {
-        "defence.model.1.weight", "defence.model.1.bias"}
+
+
+@pytest.mark.parametrize("by_method", [False, True], ids=["module", "method"])
+def test_a_substitute_with_state_is_held_still_and_moves_along(by_method):
+    class Near(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.norm(x)
+
+        transform = forward
+
+    near = Near().train()
+    wrapped = BPDA(Staircase(linear()), near.transform if by_method else near)
+    PGD(LINF, steps=3)(wrapped, images(), torch.zeros(8, dtype=torch.long))
+    assert near.norm.training
+    assert near.norm.num_batches_tracked == 0
+    assert torch.equal(near.norm.running_mean, torch.zeros(3))
+    twin = copy.deepcopy(wrapped).double()
+    assert next(near.parameters()).dtype == torch.float32
+    x = images().double().requires_grad_()
+    assert torch.autograd.grad(twin(x)[:, 0].sum(), x)[0].dtype == torch.float64
+    assert wrapped.to("meta") is wrapped
+    assert next(near.parameters()).is_meta
+
+
+def test_a_substitute_that_draws_is_refused():
+    """Its slope would belong to another draw than the answer."""
+    defence = ResizePad(nn.Identity())
+    with pytest.raises(ValueError, match=r"draws at random \(ResizePad\).*by EOT alone"):
+        BPDA(defence, defence.transform)
+
+
+def test_another_substitute_is_another_model_to_a_state():
+    """The answers are the same: a state that looked at these alone would resume with what a weaker attack found."""
+    defence = Staircase(linear())
+    substitutes = (identity, lambda x: -x, lambda x: 2 * x, nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 3, padding=1),
+                   MeanSmoothing(nn.Identity(), 3).transform, MeanSmoothing(nn.Identity(), 5).transform)
+    prints = [model_fingerprint(BPDA(defence, substitute)) for substitute in substitutes]
+    assert len(set(prints)) == len(prints)
+    assert prints[0] == model_fingerprint(BPDA(defence))
+    assert model_fingerprint(EOT(defence, 3)) != model_fingerprint(EOT(defence, 4))
+    assert model_fingerprint(EOT(defence, 3)) != model_fingerprint(EOT(defence, 3, decision="majority"))
+    detectors = [FeatureSqueezing(defence, [BitDepth(nn.Identity(), bits).transform]) for bits in (2, 4)]
+    assert model_fingerprint(detectors[0]) != model_fingerprint(detectors[1])
 
 
 @pytest.mark.parametrize(("defence", "found"), [
@@ -212,9 +259,8 @@ def test_majority_counts_votes_and_not_logits():
 
     x = pixel(0.5, 4)
     assert EOT(Three(), samples=3)(x).argmax(1).tolist() == [0] * 4
-    votes = EOT(Three(), samples=3, decision="majority")(x)
-    assert votes.argmax(1).tolist() == [1] * 4
-    assert torch.allclose(votes, torch.tensor([1 / 3, 2 / 3]), atol=0.5 / 3 + 1e-6)
+    z = EOT(Three(), samples=3, decision="majority")(x)
+    assert torch.allclose(z, torch.tensor([2 / 3, 3.0]))  # the mean is (3, ⅔); the leader has changed places
     # Among equal votes the mean logits decide.
     assert EOT(Three(), samples=6, decision="majority")(x).argmax(1).tolist() == [1] * 4
     two = Three()
@@ -225,10 +271,11 @@ def test_majority_counts_votes_and_not_logits():
     with torch.no_grad():
         loud[2].weight.copy_(torch.tensor([[0.0], [8.0]]))
         loud[2].bias.copy_(torch.tensor([0.1, 0.0]))
-    votes = EOT(loud, samples=2, decision="majority")(pixel(0.5, 100))
-    even = (votes[:, 1] > 0.4) & (votes[:, 1] < 0.8)
+    z = EOT(loud, samples=2, decision="majority")(pixel(0.5, 100))
+    even = (z[:, 1] > 1) & (z[:, 1] < 7)  # one draw of two: mean logits (.1, 4)
     assert 20 < int(even.sum()) < 80
-    assert (votes[even].argmax(1) == 1).all()
+    assert (z[even].argmax(1) == 1).all()
+    assert (z[z[:, 1] < 1].argmax(1) == 0).all()
     for decision, expected in (("logits", False), ("majority", True)):
         verdict = EOT(Three(), samples=3, decision=decision).judge(x, torch.zeros(4, dtype=torch.long), draws=300)
         assert verdict.success.tolist() == [expected] * 4
@@ -236,14 +283,128 @@ def test_majority_counts_votes_and_not_logits():
         assert (verdict.decision, verdict.draws) == (decision, 300)
 
 
+ALL_LOSSES = [
+    FGSM(LINF), PGD(LINF, steps=10), PGD(LINF, steps=10, loss="margin"), PGD(LINF, steps=10, loss="dlr"),
+    AutoPGD(LINF, steps=10), AutoPGD(LINF, steps=10, loss="dlr"), AutoPGD(LINF, steps=10, loss="targeted-dlr"),
+    FAB("linf", steps=10), CarliniWagnerL2(steps=20), SquareAttack(LINF, queries=50)]
+
+
+@pytest.mark.parametrize("attack", ALL_LOSSES, ids=[
+    f"{type(attack).__name__}-{getattr(attack, 'loss', '')}" for attack in ALL_LOSSES])
+@pytest.mark.parametrize("decision", ["logits", "majority"])
+def test_around_a_model_without_chance_it_changes_nothing(attack, decision):
+    """Every loss and every linear model of an attack finds what it finds on the bare model: no answer is rescaled."""
+    model, x = linear(classes=5), images(40)
+    with torch.no_grad():
+        model[1].weight *= 0.2
+    y = model(x).argmax(1)
+    bare = attack.run(model, x, y)
+    wrapped = attack.run(EOT(model, samples=2, decision=decision), x, y)
+    assert bare.success.sum() > 0
+    assert torch.equal(wrapped.success, bare.success)
+    assert torch.allclose(wrapped.x_adv, bare.x_adv, atol=1e-5)
+
+
+class Chance(nn.Module):
+    """Wrong by chance alone, in three draws of ten; the gradient is zero."""
+
+    def forward(self, x):
+        wrong = (torch.rand(len(x), 1) < 0.3).to(x.dtype)
+        return torch.cat([1 - wrong, wrong], 1) + 0 * x.flatten(1)[:, :1]
+
+
+@pytest.mark.parametrize("samples", [1, 10])
+def test_luck_does_not_hide_that_there_was_no_gradient(samples):
+    torch.manual_seed(0)
+    x, y = pixel(0.5, 50), torch.zeros(50, dtype=torch.long)
+    result, verdict = EOT(Chance(), samples).attacked(PGD(LINF, steps=20), x, y, draws=100)
+    assert not verdict.success.any()
+    (warning,) = (warning for warning in result.warnings if warning.kind == "zero gradient")
+    assert "50 of 50" in str(warning)
+    honest, _ = EOT(Noisy(0.2), samples).attacked(PGD(LINF, steps=3), pixel(0.65, 6), torch.ones(6, dtype=torch.long))
+    assert not honest.warnings
+    square, _ = EOT(Chance(), samples).attacked(SquareAttack(LINF, queries=5), x, y, draws=100)
+    assert "zero gradient" not in {warning.kind for warning in square.warnings}  # it wanted none
+
+
+def test_the_verdict_is_about_the_model_that_was_attacked():
+    """Dropout kept in train mode: eval mode would never be wrong, and never in doubt."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(1, 2)).train()
+    with torch.no_grad():
+        model[2].weight.copy_(torch.tensor([[0.0], [8.0]]))
+        model[2].bias.copy_(torch.tensor([1.0, 0.0]))
+    x, y = pixel(0.6, 20), torch.ones(20, dtype=torch.long)
+    eot = EOT(model, samples=4)
+    for mode, low, high in (("keep", 0.4, 0.6), ("eval", 0.0, 0.0)):
+        _, verdict = eot.attacked(PGD(LINF, steps=2, mode=mode), x, y, draws=100)
+        assert low <= float(verdict.shares.mean()) <= high
+    assert model.training
+
+
+def test_draws_are_not_one_draw_again_and_again():
+    """A defence that counts in a buffer: its draws move on, and the counter is put back when all is done."""
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("turn", torch.zeros((), dtype=torch.long))
+
+        def forward(self, x):
+            self.turn += 1
+            z = torch.tensor([1.0, 0.0]) if self.turn % 4 else torch.tensor([0.0, 1.0])
+            return z + 0 * x.flatten(1)[:, :1]
+
+    model = Counting()
+    verdict = EOT(model).judge(pixel(0.5, 3), torch.zeros(3, dtype=torch.long), draws=40)
+    assert verdict.shares.tolist() == [0.25] * 3
+    assert model.turn == 0
+
+
+def test_a_rare_answer_that_is_no_number_does_not_save_an_image():
+    class Sometimes(nn.Module):
+        """Always wrong, and in one answer of five no number."""
+
+        def __init__(self):
+            super().__init__()
+            self.turn = 0
+
+        def forward(self, x):
+            self.turn += 1
+            return torch.tensor([1.0, 0.0]) + x.flatten(1)[:, :1] * (0 if self.turn % 5 else torch.nan)
+
+    for decision in ("logits", "majority"):
+        verdict = EOT(Sometimes(), decision=decision).judge(pixel(0.5, 3), torch.ones(3, dtype=torch.long), draws=50)
+        assert verdict.success.tolist() == [True] * 3
+        assert verdict.shares.tolist() == pytest.approx([0.8] * 3)
+        assert verdict.no_number.tolist() == [10] * 3
+
+
+def test_a_mean_that_is_no_number_is_no_success():
+    class Extremes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.turn = 0
+
+        def forward(self, x):
+            self.turn += 1
+            return torch.tensor([0.0, torch.inf if self.turn % 2 else -torch.inf]) + 0 * x.flatten(1)[:, :1]
+
+    assert not EOT(Extremes()).judge(pixel(0.5), torch.ones(1, dtype=torch.long), draws=10).success.any()
+
+
+@pytest.mark.parametrize(("target", "kind", "found"), [
+    (torch.zeros(6), TypeError, "target must be an int64 tensor"),
+    (torch.zeros(1, dtype=torch.long), ValueError, r"target must have shape \(6,\)"),
+    (torch.zeros(6, 1, dtype=torch.long), ValueError, r"target must have shape \(6,\)"),
+    ], ids=["float", "one", "column"])
+def test_wrong_targets_are_refused(target, kind, found):
+    with pytest.raises(kind, match=found):
+        EOT(Noisy(0.1)).judge(pixel(0.5, 6), torch.ones(6, dtype=torch.long), target)
+
+
 def test_a_lucky_draw_is_no_success():
     """A model that is wrong by chance alone, in three draws of ten: no attack can change it, and fresh draws say so."""
-
-    class Chance(nn.Module):
-        def forward(self, x):
-            wrong = (torch.rand(len(x), 1) < 0.3).to(x.dtype)
-            return torch.cat([1 - wrong, wrong], 1) + 0 * x.flatten(1)[:, :1]
-
     torch.manual_seed(0)
     x, y = pixel(0.5, 100), torch.zeros(100, dtype=torch.long)
     naive = PGD(LINF, steps=40, random_start=True).run(Chance(), x, y)
@@ -299,6 +460,7 @@ def test_the_nearest_point_that_an_attack_was_lucky_at_is_judged_again():
     result, verdict = eot.attacked(CarliniWagnerL2(steps=30), x, y, draws=2000)
     assert torch.equal(verdict.success, result.x_adv.flatten() < 0.5)
     assert not verdict.success.all()
+    assert torch.equal(result.distance.isinf(), ~verdict.success)  # no distance without a success
 
 
 def test_toward_a_target():

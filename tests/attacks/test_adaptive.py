@@ -361,9 +361,9 @@ def test_draws_are_not_one_draw_again_and_again():
     assert model.turn == 0
 
 
-def test_a_rare_answer_that_is_no_number_does_not_save_an_image():
+def test_answers_that_are_no_number_do_not_save_an_image():
     class Sometimes(nn.Module):
-        """Always wrong, and in one answer of five no number."""
+        """Wrong in two answers of five; in the others no number, where the label would stand."""
 
         def __init__(self):
             super().__init__()
@@ -371,13 +371,14 @@ def test_a_rare_answer_that_is_no_number_does_not_save_an_image():
 
         def forward(self, x):
             self.turn += 1
-            return torch.tensor([1.0, 0.0]) + x.flatten(1)[:, :1] * (0 if self.turn % 5 else torch.nan)
+            z = torch.tensor([1.0, torch.nan if self.turn % 5 < 3 else 0.0])
+            return z + 0 * x.flatten(1)[:, :1]
 
     for decision in ("logits", "majority"):
         verdict = EOT(Sometimes(), decision=decision).judge(pixel(0.5, 3), torch.ones(3, dtype=torch.long), draws=50)
         assert verdict.success.tolist() == [True] * 3
-        assert verdict.shares.tolist() == pytest.approx([0.8] * 3)
-        assert verdict.no_number.tolist() == [10] * 3
+        assert verdict.shares.tolist() == pytest.approx([0.4] * 3)
+        assert verdict.no_number.tolist() == [30] * 3
 
 
 def test_a_mean_that_is_no_number_is_no_success():
@@ -390,7 +391,7 @@ def test_a_mean_that_is_no_number_is_no_success():
             self.turn += 1
             return torch.tensor([0.0, torch.inf if self.turn % 2 else -torch.inf]) + 0 * x.flatten(1)[:, :1]
 
-    assert not EOT(Extremes()).judge(pixel(0.5), torch.ones(1, dtype=torch.long), draws=10).success.any()
+    assert not EOT(Extremes()).judge(pixel(0.5), torch.zeros(1, dtype=torch.long), draws=10).success.any()
 
 
 @pytest.mark.parametrize(("target", "kind", "found"), [

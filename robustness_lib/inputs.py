@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-__all__ = ["NotANumber", "check_count", "check_images", "check_index", "check_labels", "check_logits", "check_start"]
+__all__ = ["NotANumber", "check_count", "check_images", "check_index", "check_labels", "check_logits", "check_real",
+           "check_start"]
 
 
 class NotANumber(ValueError):
@@ -20,6 +21,12 @@ def check_count(name: str, value: object, least: int | None = 1) -> None:
         raise TypeError(f"{name} must be a whole number; found {value!r}")
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}; found {value}")
+
+
+def check_real(name: str, value: object, what: str) -> None:
+    """A number. what: it means, in words. (Its range is the caller's to check, which refuses NaN.)"""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, {what}; found {value!r}")
 
 
 def check_images(x: Tensor) -> None:

@@ -129,7 +129,8 @@ class Attack(ABC):
         y, target = y.to(device), None if target is None else target.to(device)
         search = self._search(victim, victim.layout.arrange(x), y, target, index, on_step, offset)
         if search.stop != "never":
-            search.success = search.goal.reached(search.clean_logits())  # already successful: comes back untouched
+            search.success = search.confirmed(  # already successful: comes back untouched
+                search.x, search.goal.reached(search.clean_logits()), search.goal, search.queries)
             search.best_rank[search.success] = torch.inf if search.stop == "success" else 0.0
             search.finished = search.success.clone()
         return search

@@ -37,7 +37,8 @@ _TEXT = {
         "weak. Attack through a differentiable stand-in for the step that detaches.",
     "random answers":
         "the model gave different answers to the same images, so a success may be luck and so may a failure. "
-        'Fix its randomness, or evaluate with version="rand", which averages 20 draws at each step.',
+        'Fix its randomness, or evaluate with suite="random" (AutoAttack with version="rand"), which averages 20 draws '
+        "at each step.",
     "probabilities":
         "the model's answers look like probabilities (between 0 and 1, each row summing to 1). The losses expect "
         "logits: on probabilities their gradients fade where the model is certain, which hides errors. Return what "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robustness_lib.attacks._asking import ask, confirm, within
 from robustness_lib.attacks._attack import Attack
+from robustness_lib.attacks._bounded import BoundedAttack
 from robustness_lib.attacks._doubts import (
     AttackWarning,
     doubt,
@@ -22,7 +23,7 @@ from robustness_lib.attacks._doubts import (
     square_ahead,
     varies,
 )
-from robustness_lib.attacks._victim import Classifier, Mode, NoGradient
+from robustness_lib.attacks._victim import Classifier, Mode, NoGradient, Victim
 from robustness_lib.intervals import Accuracy
 from robustness_lib.precision import full_precision
 from robustness_lib.state import Chunks, Content, fingerprint, model_fingerprint
@@ -94,6 +95,9 @@ class Ensemble:
         self.blind: dict[str, set[int]] = {}  # attack → images that it had no gradient for
         answers = self._first_look(least_classes)
         self.attacks = attacks(answers.shape[1])
+        if Victim(model).random:
+            self.attacks = {name: replace(attack, stop="never") if isinstance(attack, BoundedAttack) else attack
+                            for name, attack in self.attacks.items()}
         self.chunks = Chunks(state, {} if state is None else {
             "format": "1", "model": model_fingerprint(model), "data": fingerprint(x, y, index),
             "threat": repr(threat), "settings": f"{settings} {self.attacks!r}", "batch size": str(batch_size),

@@ -55,6 +55,9 @@ class Squares(ABC):
         block, place = divmod(step, _BLOCK)
         if block != self._block:
             self._begin(block)
+        if run.search.victim.random:
+            with run.search.victim.draws_again(self.x):  # by the points to try
+                run.ask_again()
         x_adv = self._change(self._draws[place], self._coins[place], share)
         logits = run.search.victim.logits(x_adv)
         loss = run.goal.value(logits)

@@ -60,10 +60,13 @@ class Victim:
 
     samples: how often a point is asked for its answer, for models that answer at random: logits, loss and gradient
     are then means over the draws (expectation over transformation; Athalye et al. 2018, arXiv 1707.07397).
+    random: whether the model says that it answers at random: it or a part of it has a true attribute `stochastic`.
     """
 
     def __init__(self, model: Classifier, samples: int = 1) -> None:
         self.model, self.samples = model, samples
+        parts = model.modules() if isinstance(model, nn.Module) else (model,)
+        self.random = any(getattr(part, "stochastic", False) is True for part in parts)
         self.calls = 0
         self.layout = ChannelsLast(model)
         self._unchecked: tuple[Tensor, ...] | None = None
@@ -86,6 +89,13 @@ class Victim:
             for _ in range(1, self.samples):
                 total = total + self._ask(x)
         return total if self.samples == 1 else total / self.samples
+
+    @contextmanager
+    def draws_again(self, x: Tensor) -> Iterator[None]:
+        """What the model draws in here (of torch's global generators) it draws again at the next call: two points are
+        then compared under one set of draws. x: on the device of the batches."""
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            yield
 
     def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, K), loss per example (N,), and the loss's gradient with respect to x: (N, ...)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,22 @@ from torch import Tensor, nn
 from robustness_lib.attacks._asking import ask_each
 from robustness_lib.attacks._attack import Attack, AttackResult, default_batch
 from robustness_lib.attacks._doubts import doubt
+from robustness_lib.attacks._minimum_norm import MinimumNormAttack
 from robustness_lib.attacks._victim import Mode, Victim, held_still
 from robustness_lib.exact import straight_through
 from robustness_lib.inputs import check_count, check_images, check_labels, check_logits
 from robustness_lib.losses import margin_loss
+from robustness_lib.shapes import per_example
 
 __all__ = ["BPDA", "EOT", "Decision", "FreshVerdict", "identity"]
 
 Decision = Literal["logits", "majority"]
+
+# A minimum-norm attack's point that fresh draws do not confirm: how much farther from x it is tried, as a share of its
+# distance; how often the last of these steps is halved; and how many verdicts follow, each of which that says no moves
+# it on.
+_FARTHER = tuple(0.02 * 2**k for k in range(8))
+_HALVINGS, _VERDICTS = 3, 8
 
 
 def identity(x: Tensor) -> Tensor:
@@ -61,6 +69,7 @@ class BPDA(nn.Module):
                              f"has none take a substitute that draws nothing, such as identity")
         self.defence, self.substitute = defence, substitute
         self.substitute_of = owner if isinstance(owner, nn.Module) and owner is not substitute else None
+        self.training = defence.training  # not .train(), which would also set the submodules of the caller's model
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -108,11 +117,14 @@ class EOT(nn.Module):
     ties broken by the mean logits. The logits returned are the mean's in both cases, so that a loss means what it means
     elsewhere; where the votes name another class than the mean does, these two have changed places.
     `attack(EOT(...), x, y)` works with every attack; but an attack counts an image as broken by the draws that it saw
-    itself, and looks until they are lucky. `attacked` asks again.
+    itself, and looks until they are lucky. `attacked` asks again. stochastic: true, which tells Square and the
+    minimum-norm attacks not to trust one answer.
 
     Costs `samples` passes for each call, with all their activations in memory where a gradient is wanted.
     Raises ValueError for fewer than one sample or an unknown decision, TypeError for a model that is no module.
     """
+
+    stochastic: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module, samples: int = 20, *, decision: Decision = "logits") -> None:
         super().__init__()
@@ -122,6 +134,7 @@ class EOT(nn.Module):
         if decision not in ("logits", "majority"):
             raise ValueError(f'decision must be "logits" or "majority"; found {decision!r}')
         self.model, self.samples, self.decision = model, samples, decision
+        self.training = model.training
 
     def forward(self, x: Tensor) -> Tensor:
         draws = torch.stack([self.model(x) for _ in range(self.samples)])
@@ -139,11 +152,11 @@ class EOT(nn.Module):
         """Attack this model, then judge what was found by `draws` fresh answers for each image.
 
         An attack with a setting `stop` takes all its steps: one that stops at the first success stops at a lucky draw.
-        `success` in the result is that of the verdict, and with it a minimum-norm attack's distance, ∞ where the
-        verdict is no. Beware: such an attack looks for the nearest point and finds the nearest lucky one, which fresh
-        draws seldom confirm; that it fails here says little. Images left standing on which the gradient is exactly zero
-        are named in the warnings. options: handed to `attack.run`. Raises what it raises, and TypeError for what is no
-        single attack.
+        A minimum-norm attack's nearest points lie where the draws are even; those that fresh draws do not confirm are
+        moved outward, on the ray from x, to where they do. `success` in the result is that of the verdict, and with it
+        the distance, ∞ (and x itself) where a minimum-norm attack has none. Images left standing on which the gradient
+        is exactly zero are named in the warnings. options: handed to `attack.run`. Raises what it raises, and
+        TypeError for what is no single attack.
         """
         check_count("draws", draws)
         if not isinstance(attack, Attack):
@@ -152,20 +165,63 @@ class EOT(nn.Module):
         if "stop" in {field.name for field in fields(attack)}:
             attack = replace(attack, stop="never")  # type: ignore[call-arg]
         result = attack.run(self, x, y, target, **options)
-        verdict = self.judge(result.x_adv, y, target, draws=draws, mode=attack.mode)
+        nearest = isinstance(attack, MinimumNormAttack)
+        judge = partial(self.judge, draws=draws, mode=attack.mode, batch_size=options.get("batch_size"))
+        x_adv = self._outward(result, x, y, target, judge) if nearest else result.x_adv
+        verdict = judge(x_adv, y, target)
         success = verdict.success.to(x.device)
+        if nearest:
+            x_adv = torch.where(per_example(success, x), x_adv, x)
         # The attack takes a mark of doubt back where a draw was lucky: look again at what really stands.
         warnings = [warning for warning in result.warnings if warning.kind != "zero gradient"]
-        if (result.gradients > 0).any() and (blind := self._blind(x, y, verdict.success.logical_not(), attack.mode)):
+        left, size = ~verdict.success, options.get("batch_size")
+        if (result.gradients > 0).any() and (blind := self._blind(x, y, left, attack.mode, size)):
             warnings.append(doubt("zero gradient", blind, len(x)))
-        distance = attack._distance(result.x_adv, x, success)
-        return replace(result, success=success, distance=distance, warnings=tuple(warnings)), verdict
+        distance = attack._distance(x_adv, x, success)
+        return replace(result, x_adv=x_adv, success=success, distance=distance, warnings=tuple(warnings)), verdict
 
-    def judge(self, x: Tensor, y: Tensor, target: Tensor | None = None, *, draws: int = 100, mode: Mode = "eval"
-              ) -> FreshVerdict:
+    def _outward(self, found: AttackResult, x: Tensor, y: Tensor, target: Tensor | None,
+                 judge: Callable[..., FreshVerdict]) -> Tensor:
+        """The points found, (N, ...), moved outward on the rays from x until fresh verdicts confirm them: by steps that
+        double, back by halves, and once more outward at each of some last verdicts that says no."""
+        rows = found.success.nonzero()[:, 0]
+        from_x, delta = x[rows], found.x_adv[rows] - x[rows]
+
+        def points(excess: Tensor) -> Tensor:
+            return (from_x + delta * per_example(1 + excess, delta)).clamp(0, 1)
+
+        def holds(excess: Tensor, open_: Tensor) -> Tensor:
+            """Of those open, (M,) bool: at this share of the distance farther than the point found."""
+            said = torch.zeros_like(open_)
+            at = rows[open_]
+            labels = (None if of is None else of[at.to(of.device)] for of in (y, target))
+            said[open_] = judge(points(excess)[open_], *labels).success.to(x.device)
+            return said
+
+        low = high = torch.zeros(len(rows), dtype=x.dtype, device=x.device)
+        standing = ~holds(high, torch.ones_like(rows, dtype=torch.bool))
+        for step in _FARTHER:
+            low, high = torch.where(standing, high, low), torch.where(standing, step, high)
+            standing = standing & ~holds(high, standing)
+        moved = (high > 0) & ~standing
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            near = holds(middle, moved)
+            low, high = torch.where(moved & ~near, middle, low), torch.where(near, middle, high)
+        for _ in range(_VERDICTS):
+            high = torch.where(holds(high, ~standing) | standing, high, 2 * high + _FARTHER[0])
+        x_adv = found.x_adv.clone()
+        x_adv[rows] = points(high)
+        return x_adv
+
+    def judge(self, x: Tensor, y: Tensor, target: Tensor | None = None, *, draws: int = 100, mode: Mode = "eval",
+              batch_size: int | None = None) -> FreshVerdict:
         """The images x (N, ...) with labels y (N,), as they are, under `draws` fresh answers each (or target (N,)).
-        mode: "eval", or "keep" for the modes that the model's parts are in. Everything in the verdict is on the CPU."""
+        mode: "eval", or "keep" for the modes that the model's parts are in. batch_size: images that travel to the
+        model's device together. Everything in the verdict is on the CPU."""
         check_count("draws", draws)
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
         check_images(x)
         check_labels(y, x)
         if target is not None:
@@ -173,7 +229,8 @@ class EOT(nn.Module):
         label = (y if target is None else target).cpu()
         if len(x) == 0:
             return FreshVerdict(label.bool(), label.double(), self.decision, draws, label)
-        answers = ask_each(self.model, x, size=default_batch(x, x.device), mode=mode, draws=draws)
+        size = batch_size or default_batch(x, x.device)
+        answers = ask_each(self.model, x, size=size, mode=mode, draws=draws)
         check_logits(answers[0].nan_to_num(), x, (label,))
         known = ~answers.isnan().any(2)  # (draws, N): an answer that is no number is nobody's success
         mean = torch.where(known[..., None], answers, 0).sum(0) / known.sum(0).clamp(min=1)[:, None]
@@ -183,12 +240,12 @@ class EOT(nn.Module):
         return FreshVerdict(decided & known.any(0) & ~decision.isnan().any(1), (single & known).double().mean(0),
                             self.decision, draws, (~known).sum(0))
 
-    def _blind(self, x: Tensor, y: Tensor, left: Tensor, mode: Mode) -> list[int]:
+    def _blind(self, x: Tensor, y: Tensor, left: Tensor, mode: Mode, size: int | None) -> list[int]:
         """Numbers of the images left standing on which the margin's gradient is exactly zero."""
         victim, numbers = Victim(self), left.nonzero()[:, 0]
         found: list[int] = []
         with held_still(self, mode):
-            for part in torch.split(numbers, default_batch(x, x.device)) if len(numbers) else ():
+            for part in torch.split(numbers, size or default_batch(x, x.device)) if len(numbers) else ():
                 images, labels = (of[part.to(of.device)].to(victim.device(x)) for of in (x, y))
                 victim.expect((labels,))
                 gradient = victim.gradient(images, partial(margin_loss, y=labels))[2]

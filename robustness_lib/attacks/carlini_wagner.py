@@ -168,7 +168,7 @@ class _Round(NearestRun):
         """Offer the points; who of those still in the round succeeded: (M,)."""
         self.length = self.measure(x_adv)
         self.offer(step, x_adv, margin, logits)
-        return self.goal.reached(logits) & ~self.finished
+        return self.hit & ~self.finished
 
     def rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
         return torch.where(success, -self.length, -torch.inf)

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from numbers import Real
 
 from torch import Tensor
 
 from robustness_lib.attacks._bounded import BoundedAttack
 from robustness_lib.attacks._search import Run, Search, look_now
 from robustness_lib.attacks._squares import L2Squares, LinfSquares, Squares
-from robustness_lib.inputs import check_count
+from robustness_lib.inputs import check_count, check_real
 from robustness_lib.losses import Loss
 
 __all__ = ["SquareAttack"]
@@ -32,6 +31,10 @@ class SquareAttack(BoundedAttack):
     first; it is halved nine times on the way. seed: any whole number; an example's random numbers follow from it and
     the example's index. loss: "margin", as in the paper; the attack works on models without gradients.
 
+    Where the model says that it answers at random (a part of it has a true `stochastic`, as `EOT` and the defences
+    that draw have), the best point is asked again before each window is tried, under the same draws, and queries are
+    twice as many: else the luck of one draw would hold a point for good.
+
     Raises TypeError or ValueError for queries that are no whole number of at least 1, and for p_init outside (0, 1].
     """
 
@@ -44,8 +47,7 @@ class SquareAttack(BoundedAttack):
         super().__post_init__()
         check_count("queries", self.queries)
         check_count("seed", self.seed, least=None)
-        if isinstance(self.p_init, bool) or not isinstance(self.p_init, Real):
-            raise TypeError(f"p_init must be a number, the share of the pixels to change; found {self.p_init!r}")
+        check_real("p_init", self.p_init, "the share of the pixels to change")
         if not 0 < self.p_init <= 1:
             raise ValueError(f"p_init must lie in (0, 1], the share of the pixels to change; found {self.p_init}")
 

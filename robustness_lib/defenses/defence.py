@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -23,7 +24,7 @@ class Defence(nn.Module, ABC):
     A subclass sets the two and writes `_transform`, which gets at least one pixel and returns a new tensor. Raises
     TypeError for a subclass without it or a model that is no torch.nn.Module, and (on use) TypeError or ValueError for
     anything but float32 or float64 images (N, C, H, W). That they lie in [0, 1] is not looked up, which would stop a
-    GPU at every call.
+    GPU at every call. Tables (buffers) are never held in less than float32: `.to(torch.bfloat16)` is for the model.
     """
 
     differentiable: ClassVar[bool]
@@ -45,6 +46,15 @@ class Defence(nn.Module, ABC):
         """What the model sees of x (N, C, H, W): same shape, dtype and device, values in [0, 1]."""
         check_batch(x)
         return self._transform(x) if x.numel() else x.clone()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Defence:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, table in before.items():
+            now = self._buffers[name]
+            if table is not None and now is not None and now.is_floating_point() and now.element_size() < 4:
+                self._buffers[name] = table.to(now.device)
+        return self
 
     @abstractmethod
     def _transform(self, x: Tensor) -> Tensor:

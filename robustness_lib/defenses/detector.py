@@ -12,7 +12,7 @@ from robustness_lib.defenses.bit_depth import BitDepth
 from robustness_lib.defenses.defence import check_batch
 from robustness_lib.defenses.smoothing import MedianSmoothing
 from robustness_lib.exact import straight_through
-from robustness_lib.inputs import check_count
+from robustness_lib.inputs import check_count, check_real
 
 __all__ = ["FeatureSqueezing"]
 
@@ -31,7 +31,8 @@ class FeatureSqueezing(nn.Module):
     (Carlini and Wagner 2017, arXiv 1705.07263). For an attack that only wants ŷ ≠ y, a rejection is a success: give it
     a target, or a loss that knows better. slope: how much of a logit one unit of the score is worth.
 
-    Raises TypeError for a model that is no torch.nn.Module or squeezers that are no functions, ValueError for a
+    Raises TypeError for a model that is no torch.nn.Module, squeezers that are no functions or a threshold or slope
+    that is no number, ValueError for a
     threshold or slope out of range, and (on use) for a squeezer that returns another shape.
     """
 
@@ -46,6 +47,8 @@ class FeatureSqueezing(nn.Module):
             squeezers = [BitDepth(nn.Identity(), 4), MedianSmoothing(nn.Identity(), 3)]
         if not isinstance(squeezers, Sequence) or not squeezers or not all(callable(s) for s in squeezers):
             raise TypeError(f"squeezers must be one or more functions of images in a list; found {squeezers!r}")
+        check_real("threshold", threshold, "the largest score that passes")
+        check_real("slope", slope, "how much of a logit one unit of the score is worth")
         if not 0 <= threshold <= 2:
             raise ValueError(f"threshold must lie in [0, 2], as the L1 distance of two distributions does; found "
                              f"{threshold}")
@@ -86,6 +89,7 @@ class FeatureSqueezing(nn.Module):
         """
         check_batch(x)
         check_count("batch_size", batch_size)
+        check_real("false_positives", false_positives, "a share of clean images")
         if len(x) == 0:
             raise ValueError("calibrate needs clean images; found none")
         if not 0 <= false_positives < 1:

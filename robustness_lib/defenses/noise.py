@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.defenses.defence import Defence
+from robustness_lib.inputs import check_real
 
 __all__ = ["GaussianNoise"]
 
@@ -13,7 +14,8 @@ __all__ = ["GaussianNoise"]
 class GaussianNoise(Defence):
     """x + N(0, σ²), clamped to [0, 1].
 
-    sigma: the standard deviation, in pixel units of [0, 1]: over 0, at most 1. Raises ValueError for another.
+    sigma: the standard deviation, in pixel units of [0, 1]: over 0, at most 1. Raises ValueError for another, TypeError
+    for what is no number.
     """
 
     differentiable = True
@@ -21,6 +23,7 @@ class GaussianNoise(Defence):
 
     def __init__(self, model: nn.Module, sigma: float) -> None:
         super().__init__(model)
+        check_real("sigma", sigma, "a standard deviation in pixel units of [0, 1]")
         if not 0 < sigma <= 1:
             raise ValueError(f"sigma must be over 0 and at most 1, in pixel units of [0, 1] (divide by 255); "
                              f"found {sigma}")

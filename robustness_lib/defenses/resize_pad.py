@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from robustness_lib.defenses.defence import Defence
 from robustness_lib.exact import straight_through
+from robustness_lib.inputs import check_real
 
 __all__ = ["ResizePad"]
 
@@ -21,7 +22,7 @@ class ResizePad(Defence):
     pixels, from ⌈smallest·(H, W)⌉ to (H, W), one draw for both directions; all places are equally likely. The result
     has the input's size. The paper fills the frame with zeros, on a canvas larger than the image: that darkens borders
     which the model has never seen dark. Interpolation is bilinear, without averaging: far below 0.5 it skips pixels.
-    Raises ValueError for another smallest.
+    Raises ValueError for another smallest, TypeError for what is no number.
     """
 
     differentiable = True
@@ -29,6 +30,7 @@ class ResizePad(Defence):
 
     def __init__(self, model: nn.Module, smallest: float = 0.8) -> None:
         super().__init__(model)
+        check_real("smallest", smallest, "a share of the image's size")
         if not 0 < smallest <= 1:
             raise ValueError(f"smallest must be over 0 and at most 1, a share of the image's size; found {smallest}")
         self.smallest = smallest

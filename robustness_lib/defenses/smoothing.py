@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from robustness_lib.defenses.defence import Defence
 from robustness_lib.exact import straight_through
-from robustness_lib.inputs import check_count
+from robustness_lib.inputs import check_count, check_real
 
 __all__ = ["GaussianSmoothing", "MeanSmoothing", "MedianSmoothing"]
 
@@ -55,10 +55,11 @@ class GaussianSmoothing(_Weighted):
     """Gaussian weights, cut off and made to sum to one; edges reflected (about the last pixel, which is not repeated).
 
     sigma: the standard deviation, in pixels' widths. size: odd; None means 2·⌈3σ⌉ + 1. Raises ValueError for others,
-    and (on use) for an image too small to be reflected, min(H, W) ≤ size / 2.
+    and (on use) for an image too small to be reflected, min(H, W) ≤ size / 2; TypeError for what is no number.
     """
 
     def __init__(self, model: nn.Module, sigma: float, size: int | None = None) -> None:
+        check_real("sigma", sigma, "a standard deviation in pixels' widths")
         if not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be positive and finite, in pixels' widths; found {sigma}")
         size = 2 * math.ceil(3 * sigma) + 1 if size is None else size

@@ -39,12 +39,14 @@ def assemble(found: Sequence[tuple[int, Content]], run: PartRun, *, classes: Seq
     label, predicted = _join(found, "label"), _join(found, "predicted")
     broken_by, mistaken_for, distance = _first_broken(run.entries, found, label == predicted, len(names))
     findings, too_few = _findings(run, found)
+    if any(finding.kind == "outputs vary" for finding in findings or ()):  # which says more
+        notes = tuple(note for note in notes if note != str(doubt("random answers")))
     digest = tuple(one for _, columns in found for one in columns["digest"])
     examples = Examples(index, digest, label, predicted, _join(found, "top5"), broken_by, mistaken_for, distance)
     return Report(
         threat=run.threat, suite=run.suite.name, classes=names, examples=examples, attacks=tuple(records),
         curve=_curve(run, found), findings=findings,
-        notes=notes + too_few + _notes(run, found, index, examples, records, findings or ()),
+        notes=tuple(dict.fromkeys((*notes, *too_few, *_notes(run, found, index, examples, records, findings or ())))),
         certified=None if run.certified is None else run.certified.cpu()[index], failures=failures,
         pictures=_pictures(found), fingerprints={"model": model, "data": fingerprint("".join(digest))},
         environment=environment, seconds=round(sum(columns["took"] for _, columns in found), 3),

@@ -18,6 +18,7 @@ from robustness_lib.attacks._asking import ask
 from robustness_lib.attacks._attack import default_batch
 from robustness_lib.attacks._doubts import varies
 from robustness_lib.attacks._victim import Classifier, Mode, Victim
+from robustness_lib.attacks.adaptive import EOT
 from robustness_lib.distributed import Team
 from robustness_lib.evaluation._assemble import assemble, class_names
 from robustness_lib.evaluation._memory import Batch
@@ -122,9 +123,10 @@ class _Loop:
                 continue
             mine += self._one(part, chunks, batch)
             self.progress(total, "done")
-            self.notes = batch.note
         if certified is not None and total != len(certified):
             raise ValueError(f"certified must have one entry per image; found {len(certified)} for {total} images")
+        if total:
+            self.notes += batch.note
         return mine
 
     def _one(self, part: Part, chunks: Chunks, batch: Batch) -> list[tuple[int, Content]]:
@@ -166,7 +168,10 @@ class _Loop:
             few = torch.cat([image for image in torch.split(few, 1) if _works(look, image)] or [few])
             answers, again = look(few), look(few)
         class_names(self.classes, answers.shape[1])  # refused now and not after all the work
-        kept = None if varies(answers, again) else answers
+        odd = varies(answers, again)
+        if run.suite.name != "random":  # which is made for such models
+            self.notes = tuple(map(str, odd))
+        kept = None if odd else answers
         header = {} if self.state is None else {
             "format": "evaluation 1", "attacks": fingerprint(*(model_fingerprint(e.attack) for e in run.suite.entries)),
             "versions": f"robustness_lib {robustness_lib.__version__}, torch {torch.__version__}",
@@ -193,7 +198,8 @@ def _works(look: Callable[[Tensor], Tensor], image: Tensor) -> bool:
 
 def _environment(model: Classifier, dtype: torch.dtype, seed: int, mode: Mode, team: Team) -> dict[str, str]:
     device = Victim(model).device(torch.empty(0))
-    return {
+    drawn = {"answers": f"of {model.samples} draws each, decided by {model.decision}"} if isinstance(model, EOT) else {}
+    return drawn | {
         "robustness_lib": robustness_lib.__version__, "torch": torch.__version__, "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "precision": f"{str(dtype).removeprefix('torch.')} images, TF32 and autocast off", "seed": str(seed),

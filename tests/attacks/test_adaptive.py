@@ -342,6 +342,29 @@ def test_the_verdict_is_about_the_model_that_was_attacked():
     assert model.training
 
 
+def test_a_wrapped_model_in_eval_mode_is_in_eval_mode():
+    for training in (True, False):
+        defence = Staircase(linear()).train(training)
+        assert BPDA(defence).training == EOT(defence).training == training
+
+
+def test_no_more_images_than_the_batch_size_travel_together():
+    sizes = []
+
+    class Seen(Noisy):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    x, y = pixel(0.55, 50), torch.ones(50, dtype=torch.long)
+    for attack in (PGD(LINF, steps=2), FAB("linf", steps=3)):
+        EOT(Seen(0.05), 2).attacked(attack, x, y, draws=5, batch_size=7)
+    EOT(Seen(0.05), 2).judge(x, y, draws=3, batch_size=7)
+    assert max(sizes) == 7
+    with pytest.raises(ValueError, match="batch_size must be at least 1; found 0"):
+        EOT(Seen(0.05), 2).judge(x, y, batch_size=0)
+
+
 def test_draws_are_not_one_draw_again_and_again():
     """A defence that counts in a buffer: its draws move on, and the counter is put back when all is done."""
 
@@ -450,18 +473,97 @@ def test_any_attack_can_be_used(attack, decision):
     assert (verdict.shares > 0.5).all()
 
 
-def test_the_nearest_point_that_an_attack_was_lucky_at_is_judged_again():
-    """A minimum-norm attack stops where the draws first said so: before the decision turns, at ½."""
+@pytest.mark.parametrize("attack", [CarliniWagnerL2(steps=100), FAB("l2", steps=30), FAB("linf", steps=30)],
+                         ids=["cw", "fab-l2", "fab-linf"])
+def test_nearest_points_are_moved_to_where_fresh_draws_confirm_them(attack):
+    """z = pixel − ½ + noise: the nearest point lies at ½, where the draws are even and every second verdict says no."""
     torch.manual_seed(0)
-    x, y = pixel(0.55, 6), torch.ones(6, dtype=torch.long)
+    x, y = pixel(0.6, 20), torch.ones(20, dtype=torch.long)
     eot = EOT(Noisy(sigma=0.2), samples=5)
-    alone = CarliniWagnerL2(steps=30).run(eot, x, y)
-    assert alone.success.all()
-    assert (alone.x_adv > 0.5).any()
-    result, verdict = eot.attacked(CarliniWagnerL2(steps=30), x, y, draws=2000)
-    assert torch.equal(verdict.success, result.x_adv.flatten() < 0.5)
-    assert not verdict.success.all()
-    assert torch.equal(result.distance.isinf(), ~verdict.success)  # no distance without a success
+    result, verdict = eot.attacked(attack, x, y, draws=400)
+    assert torch.equal(result.success, verdict.success)
+    assert result.success.sum() >= 16
+    assert eot.judge(result.x_adv[result.success], y[result.success], draws=4000).success.double().mean() > 0.9
+    assert 0.1 <= result.distance[result.success].median() < 0.2
+    assert torch.equal(result.distance.isinf(), ~result.success)
+    assert torch.equal(result.x_adv[~result.success], x[~result.success])  # no distance without a success
+
+
+@pytest.mark.parametrize("attack", [CarliniWagnerL2(steps=100), FAB("l2", steps=30)], ids=["cw", "fab"])
+def test_a_minimum_norm_attack_does_not_keep_the_nearest_lucky_draw(attack):
+    """Asked alone, too. One answer of fifty is wrong, whatever the pixel: a hundred looks would see it for certain."""
+
+    class Seldom(nn.Module):
+        stochastic = True
+
+        def forward(self, x):
+            wrong = 5 * (torch.rand(len(x), 1) < 0.02).to(x.dtype)
+            return torch.cat([1 + 0 * wrong, wrong], 1) + x.flatten(1)[:, :1] * torch.tensor([1e-3, 0.0])
+
+    torch.manual_seed(0)
+    x, y = pixel(0.5, 40), torch.zeros(40, dtype=torch.long)
+    assert attack.run(Seldom(), x, y).success.sum() <= 1
+    Seldom.stochastic = False
+    assert attack.run(Seldom(), x, y).success.sum() > 10
+
+
+def test_a_point_that_is_no_success_on_average_is_not_moved_for_ever():
+    """Half of all draws are wrong, whatever the pixel, and a little more are right: nothing is found, at distance ∞."""
+    torch.manual_seed(0)
+    x, y = pixel(0.5, 20), torch.zeros(20, dtype=torch.long)
+
+    class Even(Chance):
+        def forward(self, x):
+            wrong = (torch.rand(len(x), 1) < 0.4).to(x.dtype)
+            return torch.cat([1 - wrong, wrong], 1) + x.flatten(1)[:, :1] * torch.tensor([1e-3, 0.0])
+
+    result, verdict = EOT(Even(), samples=1).attacked(FAB("l2", steps=30), x, y, draws=400)
+    assert not verdict.success.any()
+    assert result.distance.isinf().all()
+    assert torch.equal(result.x_adv, x)
+
+
+def test_confirmations_are_counted():
+    class Wrong(nn.Module):
+        stochastic = True
+
+        def forward(self, x):
+            return torch.tensor([0.0, 1.0]) + 0 * x.flatten(1)[:, :1]
+
+    result = FAB("l2", steps=3).run(Wrong(), pixel(0.5, 2), torch.zeros(2, dtype=torch.long))
+    assert result.queries.tolist() == [5, 5]  # the image itself is wrong, and four answers more say so
+    assert result.calls == 5
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("part", [False, True], ids=["itself", "inside"])
+def test_square_compares_points_and_not_draws(norm, part):
+    """z = Σ of the pixels, under noise nearly as large as all that the attack can gain. Of two points under the same
+    draw the better one is the better one: the search goes as it would without noise."""
+
+    class Sum(nn.Module):
+        stochastic = True
+
+        def __init__(self, sigma):
+            super().__init__()
+            self.sigma = sigma
+
+        def forward(self, x):
+            z = (x - 0.5).flatten(1).sum(1, keepdim=True) + self.sigma * torch.randn(len(x), 1)
+            return torch.cat([torch.zeros_like(z), z], 1)
+
+    torch.manual_seed(0)
+    x, y = torch.full((30, 1, 4, 4), 0.55), torch.ones(30, dtype=torch.long)
+    threat = ThreatModel("linf", 0.1) if norm == "linf" else ThreatModel("l2", 0.4)
+    attack = SquareAttack(threat, queries=200, stop="never")
+    noisy = Sum(0.6)
+    result = attack.run(nn.Sequential(noisy) if part else noisy, x, y)
+    quiet = attack.run(Sum(0.0), x, y)
+    assert torch.isclose(result.x_adv, quiet.x_adv, atol=1e-5).flatten(1).all(1).double().mean() > 0.9
+    assert (result.queries == 399).all()  # 200 points, and the best one again before each but the first
+    noisy.stochastic = False
+    deaf = attack.run(noisy, x, y)
+    assert deaf.x_adv.sum() > quiet.x_adv.sum() + 30 * 0.3
 
 
 def test_toward_a_target():

@@ -265,3 +265,30 @@ def test_a_defence_of_ones_own():
 def test_the_detector_says_what_it_is_too():
     detector = FeatureSqueezing(net())
     assert (detector.differentiable, detector.stochastic) == (True, False)
+
+
+@EACH_NAMED
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_model_in_half_precision_does_not_spoil_the_tables(name, dtype):
+    defence, x = MAKE[name](nn.Linear(10, 2)), images(3, 3, 13, 10)
+    torch.manual_seed(0)
+    before = defence.transform(x)
+    defence.to(dtype)
+    assert defence.model.weight.dtype == dtype
+    torch.manual_seed(0)
+    assert torch.equal(defence.transform(x), before)
+    assert {buffer.dtype for buffer in defence.double()._buffers.values()} <= {torch.float64}
+
+
+@pytest.mark.parametrize(("make", "found"), [
+    (lambda model: GaussianNoise(model, "0.1"), "sigma must be a number, a standard deviation.*found '0.1'"),
+    (lambda model: GaussianNoise(model, True), "sigma must be a number.*found True"),
+    (lambda model: ResizePad(model, None), "smallest must be a number, a share of the image's size; found None"),
+    (lambda model: GaussianSmoothing(model, "1"), "sigma must be a number, a standard deviation.*found '1'"),
+    (lambda model: FeatureSqueezing(model, threshold="1"), "threshold must be a number.*found '1'"),
+    (lambda model: FeatureSqueezing(model, slope=[1]), r"slope must be a number.*found \[1\]"),
+    (lambda model: FeatureSqueezing(model).calibrate(images(2, 3, 8, 8), "0"), "false_positives must be a.*found '0'"),
+])
+def test_settings_that_are_no_numbers_are_refused(make, found):
+    with pytest.raises(TypeError, match=found):
+        make(nn.Identity())

@@ -17,7 +17,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from robustness_lib import ThreatModel, data, models
 from robustness_lib.attacks import FAB, FGSM, PGD, AutoAttack, CarliniWagnerL2
+from robustness_lib.attacks.adaptive import EOT
 from robustness_lib.evaluation import Contradiction, Refused, Report, _part_run, evaluate
+from robustness_lib.evaluation.suites import Entry, Suite
 
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1",
@@ -229,6 +231,28 @@ def test_a_foreign_attack_that_breaks_the_rules_is_refused(attack, words: str) -
     model, x, y = problem()
     with pytest.raises(Refused, match=words):
         evaluate(model, x, y, THREAT, attack, batch_size=16)
+
+
+@pytest.mark.parametrize("suite", ["quick", "standard", "random", "own"])
+def test_every_suite_says_that_answers_are_drawn_at_random(suite: str) -> None:
+    """But the one that is made for such models. Once: where the diagnostics find it, they say more."""
+    model, x, y = problem()
+
+    class Noise(nn.Module):
+        def forward(self, z):
+            return model(z) + 0.3 * torch.randn(len(z), 6)
+
+    torch.manual_seed(0)
+    attack = FGSM(THREAT)
+    suites = {"own": attack, "standard": Suite("standard", (Entry("fgsm", attack),), False, True)}
+    found = evaluate(Noise(), x, y, THREAT, suites.get(suite, suite), batch_size=16)
+    said = [note for note in found.notes if note.startswith("random answers")]
+    assert len(said) == (suite in ("quick", "own"))
+    assert ("outputs vary" in [finding.kind for finding in found.findings or ()]) == (suite == "standard")
+    assert "answers" not in found.environment
+    for eot in (EOT(Noise(), 3), EOT(Noise(), 2, decision="majority")):
+        asked = evaluate(eot, x[:8], y[:8], THREAT, attack).environment["answers"]
+        assert asked == f"of {eot.samples} draws each, decided by {eot.decision}"
 
 
 def test_minimum_norm_attacks_count_within_eps() -> None:

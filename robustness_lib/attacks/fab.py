@@ -108,7 +108,7 @@ class FAB(MinimumNormAttack):
             x_adv = stride.take(x_adv, gap, gradient)
             logits = run.search.victim.logits(x_adv)
             run.offer(step + 1, x_adv, run.goal.value(logits), logits)
-            x_adv = stride.fall_back(x_adv, run.hit)
+            x_adv = stride.fall_back(x_adv, run.goal.reached(logits))
             if self.stop_within is not None and look_now(step):
                 keep = run.drop_finished()
                 if keep is not None:

@@ -19,7 +19,7 @@ FLOORS = {
     "mnist-pgd": (0.98, "linf 0.3", 0.85),
     "mnist-trades": (0.98, "linf 0.3", 0.85),
     "gtsrb-standard": (0.93, None, None),
-    "gtsrb-pgd": (None, "linf 4/255", 0.60),
+    "gtsrb-pgd": (0.93, "linf 4/255", 0.60),
 }
 
 

@@ -41,6 +41,20 @@ def serious(page: Any) -> list[str]:
     ]
 
 
+def unread(page: Any) -> list[str]:
+    """Paragraphs, list items and cells in which Markdown or a role stands as it was written: rows of a table, stars,
+    brackets. Code is not looked at."""
+    return page.evaluate(
+        r"""() => {
+            const copy = document.querySelector('article, main').cloneNode(true);
+            copy.querySelectorAll('pre, code, script, style, .math, mjx-container').forEach((part) => part.remove());
+            return [...copy.querySelectorAll('p, li, td, th, figcaption')].map((part) => part.textContent)
+                .filter((text) => /\|\s*(-{2,}|—)\s*\||^\s*\|.*\|\s*$|\*\*|\]\(|\{[a-z:]+\}/m.test(text))
+                .map((text) => text.slice(0, 120));
+        }"""
+    )
+
+
 def theme(page: Any) -> str:
     return page.evaluate("document.documentElement.dataset.theme")
 
@@ -48,6 +62,7 @@ def theme(page: Any) -> str:
 def test_loads_alone_and_can_be_read_by_everyone(visit: Any, site: str, path: str) -> None:
     opened = visit(site + path)
     assert theme(opened.page) == "light"
+    assert unread(opened.page) == []
     assert serious(opened.page) == []
     opened.page.emulate_media(color_scheme="dark")
     opened.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")

@@ -126,11 +126,13 @@ def cut(bare_clean: Tensor, bare_left: Tensor, clean: Tensor, left: Tensor) -> F
     n = len(clean)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=10_000)
     counts = np.concatenate([columns.sum(1)[None], weights @ columns.T])
-    turned = 1 - counts[:, [1, 3]] / counts[:, [0, 2]]  # of the bare net; of the defended one
     with np.errstate(divide="ignore", invalid="ignore"):
+        turned = 1 - counts[:, [1, 3]] / counts[:, [0, 2]]  # of the bare net; of the defended one
         percent = 100 * (1 - turned[:, 1] / turned[:, 0])
+    if not np.isfinite(percent).all():  # few images, of which a draw may hold none that the attack turns
+        return {"percent": None, "interval_95": None}
     return {"percent": round(float(percent[0]), 1),
-            "interval_95": [round(float(v), 1) for v in np.nanpercentile(percent[1:], [2.5, 97.5])]}
+            "interval_95": [round(float(v), 1) for v in np.percentile(percent[1:], [2.5, 97.5])]}
 
 
 def three_times(set_name: str, net: str, levels: tuple[int, ...], size: Size, chosen: tuple[str, ...] = ()

@@ -23,10 +23,11 @@ def check_count(name: str, value: object, least: int | None = 1) -> None:
         raise ValueError(f"{name} must be at least {least}; found {value}")
 
 
-def check_real(name: str, value: object, what: str) -> None:
-    """A number. what: it means, in words. (Its range is the caller's to check, which refuses NaN.)"""
+def check_real(name: str, value: object, what: str) -> float:
+    """A number, as a float. what: it means, in words. (Its range is the caller's to check, which refuses NaN.)"""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, {what}; found {value!r}")
+    return float(value)
 
 
 def check_images(x: Tensor) -> None:

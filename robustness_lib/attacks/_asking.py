@@ -30,8 +30,8 @@ def ask_each(model: Classifier, x: Tensor, *, size: int, mode: Mode = "eval", dr
     the model from pass to pass (a counter, a seed in a buffer) moves on, and is put back at the end."""
     victim = Victim(model)
     with held_still(model, mode), full_precision():
-        parts = [part.to(victim.device(x), copy=True) for part in torch.split(x, size)]
-        return torch.stack([torch.cat([victim.logits(part).cpu() for part in parts]) for _ in range(draws)])
+        return torch.stack([torch.cat([victim.logits(part.to(victim.device(x), copy=True)).cpu()
+                                       for part in torch.split(x, size)]) for _ in range(draws)])
 
 
 def within(threat: ThreatModel, distance: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from robustness_lib.threat import ThreatModel
 
 __all__ = ["BoundedAttack", "Stop"]
 
-Stop = Literal["success", "never"]
+Stop = Literal["success", "never", "worst"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class BoundedAttack(Attack):
 
     threat: what the attacker may do. loss: a name ("ce", "dlr", "margin"), or any function (logits, labels) -> (N,)
     to climb. stop: "success" ends an example's search at its first success (evaluation); "never" lets every example
-    take all its steps and returns the iterate of highest loss (training, transfer, curves). mode: see `Attack`.
+    take all its steps and returns the iterate of highest loss (training, transfer, curves); "worst" takes all steps too
+    and returns the success of highest loss where there is one (models that answer at random, whose first success is a
+    lucky draw; cross-entropy may be higher at a point that is read rightly). mode: see `Attack`.
     """
 
     threat: ThreatModel
@@ -40,8 +42,8 @@ class BoundedAttack(Attack):
             raise TypeError(f'threat must be a ThreatModel, such as ThreatModel("linf", 8/255); found {self.threat!r}')
         if isinstance(self.loss, str) and self.loss not in self._named_losses:
             raise ValueError(f"loss must be one of {sorted(self._named_losses)} or a function; found {self.loss!r}")
-        if self.stop not in ("success", "never"):
-            raise ValueError(f'stop must be "success" or "never"; found {self.stop!r}')
+        if self.stop not in ("success", "never", "worst"):
+            raise ValueError(f'stop must be "success", "never" or "worst"; found {self.stop!r}')
 
     def _search(self, victim: Victim, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
                 on_step: StepObserver | None, offset: int) -> Search:

@@ -29,7 +29,7 @@ from robustness_lib.precision import full_precision
 from robustness_lib.state import Chunks, Content, fingerprint, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["AutoAttackResult", "Ensemble", "StageReport"]
+__all__ = ["AutoAttackResult", "Ensemble", "StageReport", "with_all_steps"]
 
 _PROBE = 16  # images that are asked twice
 
@@ -79,6 +79,12 @@ class AutoAttackResult:
         return Accuracy(int(self.robust.sum()), len(self.robust))
 
 
+def with_all_steps(attacks: dict[str, Attack]) -> dict[str, Attack]:
+    """As they are run on a model that answers at random: none stops at a lucky draw."""
+    return {name: replace(attack, stop="worst") if isinstance(attack, BoundedAttack) else attack
+            for name, attack in attacks.items()}
+
+
 class Ensemble:
     """One run: what is known of each example so far.
 
@@ -96,8 +102,7 @@ class Ensemble:
         answers = self._first_look(least_classes)
         self.attacks = attacks(answers.shape[1])
         if Victim(model).random:
-            self.attacks = {name: replace(attack, stop="never") if isinstance(attack, BoundedAttack) else attack
-                            for name, attack in self.attacks.items()}
+            self.attacks = with_all_steps(self.attacks)
         self.chunks = Chunks(state, {} if state is None else {
             "format": "1", "model": model_fingerprint(model), "data": fingerprint(x, y, index),
             "threat": repr(threat), "settings": f"{settings} {self.attacks!r}", "batch size": str(batch_size),

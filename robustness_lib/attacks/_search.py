@@ -22,7 +22,7 @@ from robustness_lib.threat import ThreatModel
 __all__ = ["Goal", "Run", "Search", "Step", "StepObserver", "look_now", "next_classes"]
 
 _LEAVE = 1 / 16  # finished examples leave once they are this share of the batch
-_CONFIRMATIONS = 4  # of a nearest success by a model that answers at random: at even chances one in 16 passes
+_CONFIRMATIONS = 2  # of a nearest success by a model that answers at random: at even chances one in four passes
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Search:
 
     stop="success": an example is finished at its first success, and that point is kept; of one that resists, the
     point of highest loss. stop="never": nobody finishes, and the point of highest loss is kept in any case.
+    stop="worst": nobody finishes, and the success of highest loss is kept; of one that resists, as before.
     stop="nearest": the success nearest to x is kept, x itself where there is none; an example is finished once it
     has a success within the threat model.
     """
@@ -108,10 +109,14 @@ class Search:
             self.queries += self.victim.samples
         return self._clean
 
+    @property
+    def confirms(self) -> bool:
+        return self.stop == "nearest" and self.victim.random
+
     def confirmed(self, x_adv: Tensor, success: Tensor, goal: Goal, queries: Tensor) -> Tensor:
         """(M,) bool: the successes; where the nearest is kept, those that a model that answers at random repeats. Of
         many points near the boundary the nearest lucky one would be kept else. queries: (M,), counted on."""
-        if self.stop != "nearest" or not self.victim.random:
+        if not self.confirms:
             return success
         success = success.clone()
         for _ in range(_CONFIRMATIONS):
@@ -184,7 +189,10 @@ class Run:
     def weigh(self, x_adv: Tensor, loss: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Where x_adv beats what each example has, and where it succeeds: (M,) bool both. All but `best` follows."""
         standing = ~self.finished
-        self.hit = success = self.search.confirmed(x_adv, self.goal.reached(logits), self.goal, self.queries)
+        success = self.goal.reached(logits)
+        if self.search.confirms:
+            success = self.search.confirmed(x_adv, success & standing, self.goal, self.queries)
+        self.hit = success
         rank = self.rank(x_adv, loss, success)
         better = standing & (rank > self.best_rank)
         self.best_rank = torch.where(better, rank, self.best_rank)
@@ -199,13 +207,17 @@ class Run:
         logits, standing = self.search.victim.logits(self.best), ~self.finished
         success = self.goal.reached(logits)
         rank = self.rank(self.best, self.goal.value(logits), success)
-        self.best_rank = torch.where(standing, rank, self.best_rank)
-        self.success = torch.where(standing, success, self.success)
+        known = standing & ~rank.isnan()  # NaN says nothing, and no rank would pass it
+        self.best_rank = torch.where(known, rank, self.best_rank)
+        self.success = torch.where(known, success, self.success)
         self.count(logits, standing)
 
     def rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
         if self.search.stop == "never":
             return loss
+        if self.search.stop == "worst":
+            squeezed = loss / (1 + loss.abs())  # rises with the loss, within ±1; its limit where the loss is infinite
+            return torch.where(loss.isinf(), loss.sign(), squeezed) + 2 * success
         return torch.where(success, torch.inf, loss)
 
     def finish(self) -> None:

@@ -24,11 +24,11 @@ __all__ = ["BPDA", "EOT", "Decision", "FreshVerdict", "identity"]
 
 Decision = Literal["logits", "majority"]
 
-# A minimum-norm attack's point that fresh draws do not confirm: how much farther from x it is tried, as a share of its
-# distance; how often the last of these steps is halved; and how many verdicts follow, each of which that says no moves
-# it on.
-_FARTHER = tuple(0.02 * 2**k for k in range(8))
-_HALVINGS, _VERDICTS = 3, 8
+# A minimum-norm attack's point on its ray: how much farther from x it is tried where fresh draws do not confirm it, as
+# a share of its distance; how often the step to the nearest that they confirm is halved; how many verdicts in a row
+# must then confirm it, each no moving it on; and how many are asked at most.
+_FARTHER = tuple(0.02 * 2**k for k in range(12))
+_HALVINGS, _IN_A_ROW, _AT_MOST = 5, 8, 40
 
 
 def identity(x: Tensor) -> Tensor:
@@ -152,22 +152,22 @@ class EOT(nn.Module):
         """Attack this model, then judge what was found by `draws` fresh answers for each image.
 
         An attack with a setting `stop` takes all its steps: one that stops at the first success stops at a lucky draw.
-        A minimum-norm attack's nearest points lie where the draws are even; those that fresh draws do not confirm are
-        moved outward, on the ray from x, to where they do. `success` in the result is that of the verdict, and with it
-        the distance, ∞ (and x itself) where a minimum-norm attack has none. Images left standing on which the gradient
-        is exactly zero are named in the warnings. options: handed to `attack.run`. Raises what it raises, and
-        TypeError for what is no single attack.
+        A minimum-norm attack's points are moved on the ray from x, outward or inward, to where fresh draws just confirm
+        them; what it could not confirm itself is at distance ∞. `success` in the result is that of the verdict, and so
+        is the distance, ∞ (and x itself) where a minimum-norm attack has none. Images left standing on which the
+        gradient is exactly zero are named in the warnings. `calls` and `queries` leave out what the verdicts cost.
+        options: handed to `attack.run`. Raises what it raises, and TypeError for what is no single attack.
         """
         check_count("draws", draws)
         if not isinstance(attack, Attack):
             raise TypeError(f"attacked() takes one attack, such as PGD(threat); found {_name(attack)}. An ensemble "
                             f"attacks the EOT as it is; judge() its x_adv")
         if "stop" in {field.name for field in fields(attack)}:
-            attack = replace(attack, stop="never")  # type: ignore[call-arg]
-        result = attack.run(self, x, y, target, **options)
+            attack = replace(attack, stop="worst")  # type: ignore[call-arg]
+        result, x = attack.run(self, x, y, target, **options), x.detach()
         nearest = isinstance(attack, MinimumNormAttack)
         judge = partial(self.judge, draws=draws, mode=attack.mode, batch_size=options.get("batch_size"))
-        x_adv = self._outward(result, x, y, target, judge) if nearest else result.x_adv
+        x_adv = self._along_rays(result, x, y, target, judge) if nearest else result.x_adv
         verdict = judge(x_adv, y, target)
         success = verdict.success.to(x.device)
         if nearest:
@@ -180,36 +180,42 @@ class EOT(nn.Module):
         distance = attack._distance(x_adv, x, success)
         return replace(result, x_adv=x_adv, success=success, distance=distance, warnings=tuple(warnings)), verdict
 
-    def _outward(self, found: AttackResult, x: Tensor, y: Tensor, target: Tensor | None,
-                 judge: Callable[..., FreshVerdict]) -> Tensor:
-        """The points found, (N, ...), moved outward on the rays from x until fresh verdicts confirm them: by steps that
-        double, back by halves, and once more outward at each of some last verdicts that says no."""
+    def _along_rays(self, found: AttackResult, x: Tensor, y: Tensor, target: Tensor | None,
+                    judge: Callable[..., FreshVerdict]) -> Tensor:
+        """The points found, (N, ...), moved on the rays from x to where fresh verdicts just confirm them: outward by
+        steps that double, where they do not; then back by halves; then out again, a little more each time, until a few
+        verdicts in a row confirm them."""
         rows = found.success.nonzero()[:, 0]
         from_x, delta = x[rows], found.x_adv[rows] - x[rows]
 
         def points(excess: Tensor) -> Tensor:
             return (from_x + delta * per_example(1 + excess, delta)).clamp(0, 1)
 
-        def holds(excess: Tensor, open_: Tensor) -> Tensor:
-            """Of those open, (M,) bool: at this share of the distance farther than the point found."""
-            said = torch.zeros_like(open_)
-            at = rows[open_]
+        def holds(excess: Tensor, asked: Tensor) -> Tensor:
+            """Of those asked, (M,) bool: at this share of the distance farther than the point found."""
+            said = torch.zeros_like(asked)
+            at = rows[asked]
             labels = (None if of is None else of[at.to(of.device)] for of in (y, target))
-            said[open_] = judge(points(excess)[open_], *labels).success.to(x.device)
+            said[asked] = judge(points(excess)[asked], *labels).success.to(x.device)
             return said
 
-        low = high = torch.zeros(len(rows), dtype=x.dtype, device=x.device)
-        standing = ~holds(high, torch.ones_like(rows, dtype=torch.bool))
+        everybody = torch.ones_like(rows, dtype=torch.bool)
+        high = torch.zeros(len(rows), dtype=x.dtype, device=x.device)
+        low = high - 1  # x itself
+        standing = ~holds(high, everybody)
         for step in _FARTHER:
             low, high = torch.where(standing, high, low), torch.where(standing, step, high)
             standing = standing & ~holds(high, standing)
-        moved = (high > 0) & ~standing
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            near = holds(middle, moved)
-            low, high = torch.where(moved & ~near, middle, low), torch.where(near, middle, high)
-        for _ in range(_VERDICTS):
-            high = torch.where(holds(high, ~standing) | standing, high, 2 * high + _FARTHER[0])
+            near = holds(middle, ~standing)
+            low, high = torch.where(near, low, middle), torch.where(near, middle, high)
+        push, row = torch.full_like(high, _FARTHER[0]), torch.zeros_like(rows)
+        for _ in range(_AT_MOST):
+            asked = row < _IN_A_ROW
+            fails = asked & ~holds(high, asked)
+            high, push = torch.where(fails, high + push, high), torch.where(fails, 1.5 * push, push)
+            row = torch.where(fails, 0, row + 1)
         x_adv = found.x_adv.clone()
         x_adv[rows] = points(high)
         return x_adv

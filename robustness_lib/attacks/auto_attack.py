@@ -29,10 +29,11 @@ class AutoAttack:
 
     version "standard": Auto-PGD on cross-entropy; Auto-PGD on the targeted DLR loss toward 9 classes; FAB toward 9
     classes; Square with 5000 queries. "rand", for models that answer at random: Auto-PGD on cross-entropy and on the
-    DLR loss, with gradients and answers averaged over 20 draws. Attacks on a model that answers at random, whatever
-    the version, take all their steps: one that stops at its first success stops at a lucky draw, which the next answer
-    takes back. For a model of too few classes for the DLR losses
+    DLR loss, with gradients and answers averaged over 20 draws. For a model of too few classes for the DLR losses
     the margin takes their place, and a warning says so.
+    In version "rand", and wherever the model says that it answers at random (a part of it has a true `stochastic`),
+    the attacks take all their steps: one that stops at its first success stops at a lucky draw, which the next answer
+    takes back.
     seed: any whole number. mode: "eval" attacks the model in eval mode, "keep" in whatever mode it is.
 
     Everything runs in full float32, with TF32 and autocast off. Every adversarial image is asked about once more,
@@ -60,8 +61,8 @@ class AutoAttack:
         if self.version == "rand":
             second = "dlr" if classes >= 3 else "margin"
             return {
-                "apgd-ce": AutoPGD(threat, loss="ce", eot=_DRAWS, seed=seed, mode=mode, stop="never"),
-                f"apgd-{second}": AutoPGD(threat, loss=second, eot=_DRAWS, seed=seed + 1, mode=mode, stop="never"),
+                "apgd-ce": AutoPGD(threat, loss="ce", eot=_DRAWS, seed=seed, mode=mode, stop="worst"),
+                f"apgd-{second}": AutoPGD(threat, loss=second, eot=_DRAWS, seed=seed + 1, mode=mode, stop="worst"),
             }
         pairs = "targeted-dlr" if classes >= 4 else "targeted-margin"
         return {

@@ -39,6 +39,9 @@ class CarliniWagnerL2(MinimumNormAttack):
     learning rate; its first steps change each pixel by up to lr/2, so errors nearer than a few such steps are met more
     closely with a smaller one. initial_c: the first c. The nearest success over all c and all steps is kept.
 
+    A model that says it answers at random (see `SquareAttack`) is asked again about each success, and one that it does
+    not repeat is none.
+
     `start=` is where each round begins instead of at x (clamped to the box). Distances are measured from x.
     """
 

@@ -37,6 +37,9 @@ class FAB(MinimumNormAttack):
     share of the way from x to it. stop_within: an example is finished at its first success within this distance, in
     pixel units of [0, 1] (the ε of an evaluation); None looks for the nearest. seed: any whole number, for restarts.
 
+    A model that says it answers at random (see `SquareAttack`) is asked again about each success, and one that it does
+    not repeat is none.
+
     `start=` replaces x as the first point for every class (clamped to the box); a start that is a success counts.
     """
 

@@ -47,8 +47,8 @@ class FeatureSqueezing(nn.Module):
             squeezers = [BitDepth(nn.Identity(), 4), MedianSmoothing(nn.Identity(), 3)]
         if not isinstance(squeezers, Sequence) or not squeezers or not all(callable(s) for s in squeezers):
             raise TypeError(f"squeezers must be one or more functions of images in a list; found {squeezers!r}")
-        check_real("threshold", threshold, "the largest score that passes")
-        check_real("slope", slope, "how much of a logit one unit of the score is worth")
+        threshold = check_real("threshold", threshold, "the largest score that passes")
+        slope = check_real("slope", slope, "how much of a logit one unit of the score is worth")
         if not 0 <= threshold <= 2:
             raise ValueError(f"threshold must lie in [0, 2], as the L1 distance of two distributions does; found "
                              f"{threshold}")
@@ -89,7 +89,7 @@ class FeatureSqueezing(nn.Module):
         """
         check_batch(x)
         check_count("batch_size", batch_size)
-        check_real("false_positives", false_positives, "a share of clean images")
+        false_positives = check_real("false_positives", false_positives, "a share of clean images")
         if len(x) == 0:
             raise ValueError("calibrate needs clean images; found none")
         if not 0 <= false_positives < 1:

@@ -23,7 +23,7 @@ class GaussianNoise(Defence):
 
     def __init__(self, model: nn.Module, sigma: float) -> None:
         super().__init__(model)
-        check_real("sigma", sigma, "a standard deviation in pixel units of [0, 1]")
+        sigma = check_real("sigma", sigma, "a standard deviation in pixel units of [0, 1]")
         if not 0 < sigma <= 1:
             raise ValueError(f"sigma must be over 0 and at most 1, in pixel units of [0, 1] (divide by 255); "
                              f"found {sigma}")

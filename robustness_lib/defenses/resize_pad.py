@@ -30,7 +30,7 @@ class ResizePad(Defence):
 
     def __init__(self, model: nn.Module, smallest: float = 0.8) -> None:
         super().__init__(model)
-        check_real("smallest", smallest, "a share of the image's size")
+        smallest = check_real("smallest", smallest, "a share of the image's size")
         if not 0 < smallest <= 1:
             raise ValueError(f"smallest must be over 0 and at most 1, a share of the image's size; found {smallest}")
         self.smallest = smallest

@@ -59,7 +59,7 @@ class GaussianSmoothing(_Weighted):
     """
 
     def __init__(self, model: nn.Module, sigma: float, size: int | None = None) -> None:
-        check_real("sigma", sigma, "a standard deviation in pixels' widths")
+        sigma = check_real("sigma", sigma, "a standard deviation in pixels' widths")
         if not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be positive and finite, in pixels' widths; found {sigma}")
         size = 2 * math.ceil(3 * sigma) + 1 if size is None else size

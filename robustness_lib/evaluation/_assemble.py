@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks._doubts import doubt, square_ahead
+from robustness_lib.attacks._victim import Victim
 from robustness_lib.evaluation._evidence import join
 from robustness_lib.evaluation._part_run import PartRun
 from robustness_lib.evaluation.diagnose import judge
@@ -35,7 +36,8 @@ def assemble(found: Sequence[tuple[int, Content]], run: PartRun, *, classes: Seq
     Raises ValueError for a wrong number of class names."""
     index = torch.cat([torch.arange(first, first + len(columns["label"])) for first, columns in found])
     names = class_names(classes, found[0][1]["classes"])
-    records = [record for entry in run.entries for record in _records(entry, found, len(names))]
+    random = Victim(run.model).random
+    records = [record for entry in run.entries for record in _records(entry, found, len(names), random)]
     label, predicted = _join(found, "label"), _join(found, "predicted")
     broken_by, mistaken_for, distance = _first_broken(run.entries, found, label == predicted, len(names))
     findings, too_few = _findings(run, found)
@@ -69,10 +71,10 @@ def _trials(found: Sequence[tuple[int, Content]], entry: Entry, name: str) -> Te
     return torch.cat([columns["trials"][entry.name][name] for _, columns in found])
 
 
-def _records(entry: Entry, found: Sequence[tuple[int, Content]], classes: int) -> list[AttackRecord]:
+def _records(entry: Entry, found: Sequence[tuple[int, Content]], classes: int, random: bool) -> list[AttackRecord]:
     stage, tried = _trials(found, entry, "stage"), _trials(found, entry, "tried")
     records = []
-    for number, (name, settings) in enumerate(entry.stages(classes).items()):
+    for number, (name, settings) in enumerate(entry.stages(classes, random).items()):
         spent = {cost: sum(columns["trials"][entry.name]["spent"][name][cost] for _, columns in found)
                  for cost in ("calls", "queries", "gradients", "seconds")}
         records.append(AttackRecord(

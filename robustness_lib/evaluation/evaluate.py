@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import robustness_lib
+from robustness_lib.attacks import AutoAttack
 from robustness_lib.attacks._asking import ask
 from robustness_lib.attacks._attack import default_batch
 from robustness_lib.attacks._doubts import varies
@@ -169,7 +170,8 @@ class _Loop:
             answers, again = look(few), look(few)
         class_names(self.classes, answers.shape[1])  # refused now and not after all the work
         odd = varies(answers, again)
-        if run.suite.name != "random":  # which is made for such models
+        made_for_it = [isinstance(e.attack, AutoAttack) and e.attack.version == "rand" for e in run.suite.entries]
+        if not all(made_for_it):
             self.notes = tuple(map(str, odd))
         kept = None if odd else answers
         header = {} if self.state is None else {

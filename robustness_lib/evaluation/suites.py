@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from robustness_lib.attacks import FAB, FGSM, PGD, Attack, AutoAttack, BoundedAttack, CarliniWagnerL2
+from robustness_lib.attacks._ensemble import with_all_steps
 from robustness_lib.attacks._victim import Mode
 from robustness_lib.threat import ThreatModel
 
@@ -42,10 +43,12 @@ class Entry:
         """AutoAttack meets what the others left standing; everything else meets every image that was right."""
         return "survivors" if self.late or isinstance(self.attack, AutoAttack) else "correct"
 
-    def stages(self, classes: int) -> dict[str, str]:
-        """Names of what it consists of, with their settings in words."""
+    def stages(self, classes: int, random: bool = False) -> dict[str, str]:
+        """Names of what it consists of, with their settings in words. random: on a model that says it answers so."""
         if isinstance(self.attack, AutoAttack):
-            return {self.prefix + name: repr(part) for name, part in self.attack.attacks(classes).items()}
+            parts = self.attack.attacks(classes)
+            parts = with_all_steps(parts) if random else parts
+            return {self.prefix + name: repr(part) for name, part in parts.items()}
         return {self.name: _words(self.attack)}
 
 

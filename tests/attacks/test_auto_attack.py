@@ -39,7 +39,7 @@ def test_the_ensemble_and_its_published_settings():
     assert len({attack.seed for attack in attacks.values()}) == 4
     rand = AutoAttack(ThreatModel("linf", 0.1), version="rand").attacks(10)
     assert [(name, attack.loss, attack.eot, attack.stop) for name, attack in rand.items()] == [
-        ("apgd-ce", "ce", 20, "never"), ("apgd-dlr", "dlr", 20, "never")]
+        ("apgd-ce", "ce", 20, "worst"), ("apgd-dlr", "dlr", 20, "worst")]
 
 
 def test_verdicts_are_those_of_the_attacks_one_after_the_other():

@@ -250,9 +250,21 @@ def test_every_suite_says_that_answers_are_drawn_at_random(suite: str) -> None:
     assert len(said) == (suite in ("quick", "own"))
     assert ("outputs vary" in [finding.kind for finding in found.findings or ()]) == (suite == "standard")
     assert "answers" not in found.environment
+    made_for_it = evaluate(Noise(), x[:8], y[:8], THREAT, Quick(THREAT, version="rand"))
+    assert not [note for note in made_for_it.notes if note.startswith("random answers")]
     for eot in (EOT(Noise(), 3), EOT(Noise(), 2, decision="majority")):
         asked = evaluate(eot, x[:8], y[:8], THREAT, attack).environment["answers"]
         assert asked == f"of {eot.samples} draws each, decided by {eot.decision}"
+
+
+def test_a_report_holds_the_settings_that_were_run() -> None:
+    """On a model that says it answers at random no part of AutoAttack stops at its first success."""
+    model, x, y = problem()
+    for asked, stop in ((EOT(model, 1), "worst"), (model, "success")):
+        found = evaluate(asked, x[:8], y[:8], THREAT, Quick(THREAT))
+        settings = [record.settings for record in found.attacks if "stop=" in record.settings]
+        assert len(settings) == 3
+        assert all(f"stop='{stop}'" in words for words in settings)
 
 
 def test_minimum_norm_attacks_count_within_eps() -> None:

@@ -483,8 +483,8 @@ def test_nearest_points_are_moved_to_where_fresh_draws_confirm_them(attack):
     eot = EOT(Noisy(sigma=0.2), samples=5)
     result, verdict = eot.attacked(attack, x, y, draws=400)
     assert torch.equal(result.success, verdict.success)
-    assert result.success.sum() >= 16
-    assert eot.judge(result.x_adv[result.success], y[result.success], draws=4000).success.double().mean() > 0.9
+    assert result.success.sum() >= 14  # over five seeds 15 to 20; without the moves none or one (C&W), 8 to 13 (FAB)
+    assert eot.judge(result.x_adv[result.success], y[result.success], draws=4000).success.double().mean() > 0.8
     assert 0.1 <= result.distance[result.success].median() < 0.13
     assert torch.equal(result.distance.isinf(), ~result.success)
     assert torch.equal(result.x_adv[~result.success], x[~result.success])  # no distance without a success

@@ -491,7 +491,7 @@ def test_nearest_points_are_moved_to_where_fresh_draws_confirm_them(attack):
 
 
 def test_points_that_went_too_far_are_moved_back():
-    """Asked one draw at a time, FAB goes where three answers in a row agree: three times as far as the decision turns."""
+    """Asked one draw at a time, FAB goes where three answers in a row agree: three times as far as need be."""
     torch.manual_seed(0)
     x, y = pixel(0.52, 30), torch.ones(30, dtype=torch.long)
     result, _ = EOT(Noisy(sigma=0.1), samples=1).attacked(FAB("linf", steps=20), x, y, draws=1000)

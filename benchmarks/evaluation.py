@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from robustness_lib import ThreatModel, data, models
 from robustness_lib.attacks import FGSM, PGD, Attack, AutoAttack
 from robustness_lib.evaluation import evaluate
-from robustness_lib.intervals import Accuracy
+from robustness_lib.statistics import Accuracy
 
 THREAT = ThreatModel("linf", 8 / 255)
 CURVE = tuple(level / 255 for level in (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 127.5))

@@ -1,4 +1,4 @@
-"""What chapter 7 shows at full size: preprocessing defences, under an attack that ignores them and one that does not.
+"""What chapter 7 shows at full size: preprocessing defenses, under an attack that ignores them and one that does not.
 
     python benchmarks/pitfalls.py                  all of it, about half an hour of one core
     python benchmarks/pitfalls.py --only gtsrb     one section
@@ -27,13 +27,13 @@ from robustness_lib.attacks.adaptive import BPDA, EOT
 from robustness_lib.defenses import (
     JPEG,
     BitDepth,
-    Defence,
+    Defense,
     DifferentiableJPEG,
     MeanSmoothing,
     MedianSmoothing,
     ResizePad,
 )
-from robustness_lib.intervals import Accuracy
+from robustness_lib.statistics import Accuracy
 
 THREAT = ThreatModel("linf", 4 / 255)
 
@@ -51,7 +51,7 @@ class Size:
     rounds: int = 5
 
 
-class Nothing(Defence):
+class Nothing(Defense):
     """Images as they are."""
 
     differentiable, stochastic = True, False
@@ -60,33 +60,33 @@ class Nothing(Defence):
         return x.clone()
 
 
-def defences(model: nn.Module) -> dict[str, Defence]:
+def defenses(model: nn.Module) -> dict[str, Defense]:
     return {"JPEG": JPEG(model, 75), "bit depth": BitDepth(model, 3), "median": MedianSmoothing(model, 3),
             "resize-pad": ResizePad(model, 0.8)}
 
 
-def known(defence: Defence, samples: int) -> nn.Module:
-    """What an attacker who knows the defence climbs on. samples: of a defence that draws, for each step."""
-    if defence.stochastic:
-        return EOT(defence, samples, decision="majority")
-    if isinstance(defence, JPEG):
-        return BPDA(defence, DifferentiableJPEG(defence.model, defence.quality).transform)
-    return defence if defence.differentiable else BPDA(defence)
+def known(defense: Defense, samples: int) -> nn.Module:
+    """What an attacker who knows the defense climbs on. samples: of a defense that draws, for each step."""
+    if defense.stochastic:
+        return EOT(defense, samples, decision="majority")
+    if isinstance(defense, JPEG):
+        return BPDA(defense, DifferentiableJPEG(defense.model, defense.quality).transform)
+    return defense if defense.differentiable else BPDA(defense)
 
 
-def standing(defence: nn.Module, x: Tensor, y: Tensor, size: Size) -> Tensor:
-    """(N,) bool: read rightly; of a defence that draws, by most of `draws` fresh answers."""
-    if getattr(defence, "stochastic", False):
-        return ~EOT(defence, size.samples, decision="majority").judge(x, y, draws=size.draws).success
+def standing(defense: nn.Module, x: Tensor, y: Tensor, size: Size) -> Tensor:
+    """(N,) bool: read rightly; of a defense that draws, by most of `draws` fresh answers."""
+    if getattr(defense, "stochastic", False):
+        return ~EOT(defense, size.samples, decision="majority").judge(x, y, draws=size.draws).success
     with torch.no_grad():
-        return torch.cat([defence(part).argmax(1) for part in torch.split(x, 100)]) == y
+        return torch.cat([defense(part).argmax(1) for part in torch.split(x, 100)]) == y
 
 
-def attacks(defence: Defence, threat: ThreatModel, size: Size) -> dict[str, tuple[BoundedAttack, int]]:
-    """Those of the attacker who knows, in order, each with the samples that it takes of a defence that draws. Each sees
+def attacks(defense: Defense, threat: ThreatModel, size: Size) -> dict[str, tuple[BoundedAttack, int]]:
+    """Those of the attacker who knows, in order, each with the samples that it takes of a defense that draws. Each sees
     what is left, the first from where the unaware one ended."""
     pgd = PGD(threat, steps=size.steps, loss="margin")
-    if defence.stochastic:
+    if defense.stochastic:
         return {"PGD": (pgd, size.samples), "PGD, another start": (replace(pgd, seed=1), size.samples),
                 "APGD": (AutoPGD(threat, steps=size.climb, loss="margin"), size.samples),
                 "PGD, more draws": (replace(pgd, seed=2), 4 * size.samples)}
@@ -100,27 +100,27 @@ def share(right: Tensor) -> Figures:
     return {"right": accuracy.correct, "n": accuracy.n, "interval_95": [round(v, 4) for v in accuracy.interval]}
 
 
-def adaptive(defence: Defence, x: Tensor, y: Tensor, start: Tensor, threat: ThreatModel, size: Size
+def adaptive(defense: Defense, x: Tensor, y: Tensor, start: Tensor, threat: ThreatModel, size: Size
              ) -> tuple[Tensor, Figures]:
     """(N,) bool: read rightly in the worst case over no attack, the unaware attack's images, `start`, and the attacks
     that know; and how many are left after each of these."""
-    left = standing(defence, x, y, size) & standing(defence, start, y, size)
+    left = standing(defense, x, y, size) & standing(defense, start, y, size)
     steps = {"no attack of its own": int(left.sum())}
-    for name, (attack, samples) in attacks(defence, threat, size).items():
-        rows, view = left.nonzero()[:, 0], known(defence, samples)
+    for name, (attack, samples) in attacks(defense, threat, size).items():
+        rows, view = left.nonzero()[:, 0], known(defense, samples)
         begin = start[rows] if name == "PGD" else None
         if isinstance(view, EOT):
             broken = view.attacked(attack, x[rows], y[rows], draws=size.draws, index=rows, start=begin)[1].success
         else:
-            found = attack.run(defence if name == "Square" else view, x[rows], y[rows], index=rows, start=begin)
-            broken = ~standing(defence, found.x_adv, y[rows], size)
+            found = attack.run(defense if name == "Square" else view, x[rows], y[rows], index=rows, start=begin)
+            broken = ~standing(defense, found.x_adv, y[rows], size)
         left[rows[broken]] = False
         steps[name] = int(left.sum())
     return left, steps
 
 
 def cut(bare_clean: Tensor, bare_left: Tensor, clean: Tensor, left: Tensor) -> Figures:
-    """By how many percent a defence lowers the attack's success, the share of what was right that it turns: all (N,)
+    """By how many percent a defense lowers the attack's success, the share of what was right that it turns: all (N,)
     bool, of the same images, which are drawn anew 10,000 times for the interval."""
     columns = torch.stack([bare_clean, bare_left, clean, left]).double().numpy()
     n = len(clean)
@@ -137,8 +137,8 @@ def cut(bare_clean: Tensor, bare_left: Tensor, clean: Tensor, left: Tensor) -> F
 
 def three_times(set_name: str, net: str, levels: tuple[int, ...], size: Size, chosen: tuple[str, ...] = ()
                 ) -> Iterator[Figures]:
-    """Each defence without an attack, under the attack on the bare net, and under those that know it. The bare net gets
-    all of these attacks, too: what a defence has to beat."""
+    """Each defense without an attack, under the attack on the bare net, and under those that know it. The bare net gets
+    all of these attacks, too: what a defense has to beat."""
     x, y, _ = data.load(set_name, "test", n=size.images)
     model = models.load_pretrained(net).to(memory_format=torch.channels_last)
     bare_clean = standing(model, x, y, size)
@@ -153,13 +153,13 @@ def three_times(set_name: str, net: str, levels: tuple[int, ...], size: Size, ch
         record: Figures = {"none": {"clean": share(bare_clean), "attacked": share(pgd_left),
                                     "adaptive": share(bare_left) | {"left after": after}}}
         figures["of"][f"{level}/255"] = record
-        for name, defence in defences(model).items():
+        for name, defense in defenses(model).items():
             if chosen and name not in chosen:
                 continue
-            clean = standing(defence, x, y, size)
-            left = {"stops at success": clean & standing(defence, edge, y, size),
-                    "unaware": clean & standing(defence, deep, y, size)}
-            left["adaptive"], after = adaptive(defence, x, y, deep, threat, size)
+            clean = standing(defense, x, y, size)
+            left = {"stops at success": clean & standing(defense, edge, y, size),
+                    "unaware": clean & standing(defense, deep, y, size)}
+            left["adaptive"], after = adaptive(defense, x, y, deep, threat, size)
             record[name] = {"clean": share(clean)} | {
                 kind: share(one) | {"cut": cut(bare_clean, bare_left if kind == "adaptive" else pgd_left, clean, one)}
                 for kind, one in left.items()}

@@ -22,10 +22,10 @@ from sections import ROOT, Figures, run_sections
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, counter_random, data, models
-from robustness_lib.attacks import PGD, AutoAttack, held_still
+from robustness_lib.attacks import PGD, AutoAttack, frozen
 from robustness_lib.evaluation import Report, compare, evaluate
-from robustness_lib.evaluation.compare import paired_interval
-from robustness_lib.intervals import Accuracy
+from robustness_lib.reports.compare import paired_interval
+from robustness_lib.statistics import Accuracy
 from robustness_lib.training import AUGMENTATIONS, TRADES, FastFGSM, Objective, OneCycle, PGDTraining, Standard, fit
 from robustness_lib.training.objectives import kl_divergence
 
@@ -68,7 +68,7 @@ class SlipTRADES(TRADES):
             with torch.no_grad():
                 clean = model(x)
         else:
-            with held_still(model), torch.no_grad():
+            with frozen(model), torch.no_grad():
                 clean = model(x)
         size, start = None, (x + 0.001 * counter_random.bulk_normal(x.shape[1:], seed=seed, index=index)).clamp(0, 1)
         if self.slip == "short":
@@ -86,7 +86,7 @@ class SlipTRADES(TRADES):
     def _until_wrong(self, model: nn.Module, x: Tensor, y: Tensor, clean: Tensor, x_adv: Tensor) -> Tensor:
         """The inner attack, each image frozen where the model first errs."""
         project, size = self.threat.projection(x), 2.5 * self.threat.reach(x) / self.steps
-        with held_still(model):
+        with frozen(model):
             for _ in range(self.steps):
                 x_adv = x_adv.detach().requires_grad_()
                 logits = model(x_adv)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from robustness_lib import ThreatModel, data, models, training
 from robustness_lib.attacks import AutoAttack
 from robustness_lib.evaluation import evaluate
-from robustness_lib.intervals import Accuracy
+from robustness_lib.statistics import Accuracy
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "robustness_lib/training/recipes"

@@ -24,9 +24,9 @@ from sections import ROOT, Figures, run_sections
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, data, models
-from robustness_lib.attacks import PGD, held_still
+from robustness_lib.attacks import PGD, frozen
 from robustness_lib.files import write_whole
-from robustness_lib.intervals import Accuracy
+from robustness_lib.statistics import Accuracy
 from robustness_lib.training import (
     AUGMENTATIONS,
     TRADES,
@@ -126,7 +126,7 @@ class PlainFGSM(PGDTraining):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
                  seed: int = 0) -> Tensor:
-        with held_still(model):
+        with frozen(model):
             at = x.detach().requires_grad_()
             slope, = torch.autograd.grad(nn.functional.cross_entropy(model(at), y, reduction="sum"), at)
         x_adv = self.threat.project(x + self.threat.steepest_step(slope, self.threat.reach(x)), x)

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    # Loaded on first use, so that `python -m robustness_lib.check` can also run where torch cannot be imported.
+    # Loaded on first use, so that `python -m robustness_lib.doctor` can also run where torch cannot be imported.
     if name == "ThreatModel":
         from robustness_lib.threat import ThreatModel
 

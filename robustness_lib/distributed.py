@@ -6,17 +6,15 @@ Started by `torchrun`, they find each other through PyTorch's own process group 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 __all__ = ["Team", "team_from_environment"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,12 @@ class Team:
         dist.all_gather_object(everyone, mine)
         return everyone
 
-    def together(self, work: Callable[[], T]) -> T:
-        """work() in every process; where it raises in one, all raise, so that none waits for what will not come."""
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Work that every process does. Where it raises in one, all raise: none waits for what will not come."""
+        error: Exception | None = None
         try:
-            result, error = work(), None
+            yield
         except Exception as raised:
             error = raised
         said = self.gather(None if error is None else f"{type(error).__name__}: {error}")
@@ -53,7 +53,6 @@ class Team:
             raise error
         if others := [words for words in said if words]:
             raise RuntimeError(f"another process stopped: {others[0]}")
-        return result
 
 
 @contextmanager

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-__all__ = ["NotANumber", "check_count", "check_images", "check_index", "check_labels", "check_logits", "check_real",
-           "check_start"]
+__all__ = ["NotANumber", "Say", "check_count", "check_images", "check_index", "check_labels", "check_logits",
+           "check_real", "check_start"]
+
+
+Say = Callable[[str], None]  # is told, in a sentence each, what was decided for whoever gave the input
 
 
 class NotANumber(ValueError):

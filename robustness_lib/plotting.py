@@ -15,7 +15,8 @@ from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robustness_lib.intervals import Accuracy
+from robustness_lib.querying.frozen import Classifier
+from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["accuracy_curve", "ball", "columns", "describe_perturbation", "image", "loss_surface", "path",
@@ -25,7 +26,6 @@ __all__ = ["accuracy_curve", "ball", "columns", "describe_perturbation", "image"
 BLUE, ORANGE, GREY, RED = "#2563a8", "#d97706", "#6b7280", "#b91c1c"
 _REGIONS = ListedColormap(["#c9dcf2", "#fbe0bd"])
 
-Classifier = Callable[[Tensor], Tensor]
 
 
 def use_style() -> None:

@@ -60,20 +60,20 @@ class Chunks:
                 f"it was begun with, name another folder, or delete this one to begin again."
             )
 
-    def get(self, name: str, work: Callable[[], Content]) -> Content:
-        """The chunk of this name: from disk where it is there, else done now and kept."""
+    def read(self, name: str) -> Content | None:
+        """The chunk of this name, or None where it is not there. Raises ValueError for a damaged one."""
+        path = None if self.folder is None else self.folder / f"{name}.npz"
+        return _read_chunk(path) if path is not None and path.exists() else None
+
+    def write(self, name: str, content: Content) -> None:
+        """Keep a finished chunk: tensors on the CPU, and what JSON can hold."""
         if self.folder is None:
-            return work()
-        path = self.folder / f"{name}.npz"
-        if path.exists():
-            return _read_chunk(path)
-        content = work()
+            return
         file = io.BytesIO()
         arrays = {key: value.numpy() for key, value in content.items() if isinstance(value, Tensor)}
         rest = {key: value for key, value in content.items() if not isinstance(value, Tensor)}
         np.savez(file, allow_pickle=False, rest=np.array(json.dumps(rest)), **arrays)
-        write_whole(path, file.getvalue())
-        return content
+        write_whole(self.folder / f"{name}.npz", file.getvalue())
 
 
 def fingerprint(*parts: Tensor | str) -> str:

@@ -1,6 +1,8 @@
 """The threat model: what an attacker may do to an image, as a value.
 
-Attacks that follow a gradient never branch on the norm. They ask the threat model to start, to step, to project.
+Attacks that follow a gradient never branch on the norm. They ask the threat model to start, to step, to project. How
+that is done in each norm stands in `norm_balls`, which is loaded on first use: a report holds a threat model, and
+reading one needs no torch.
 """
 
 from __future__ import annotations
@@ -10,19 +12,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from numbers import Real
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from robustness_lib.counter_random import bulk_normal, bulk_uniform, uniform
-from robustness_lib.shapes import per_example, rows
+    from robustness_lib.norm_balls import Ball
 
 __all__ = ["ThreatModel"]
-
-# Rounds of the exact L2 projection below. It gains whole pixels each round and rarely needs more than four;
-# stopping early leaves the point inside the ball, a hair nearer to x.
-_PROJECTION_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -87,16 +86,19 @@ class ThreatModel:
         """The same norm at another ε."""
         return replace(self, eps=eps)
 
+    @cached_property
+    def _ball(self) -> Ball:
+        from robustness_lib.norm_balls import BALLS
+
+        return BALLS[self.norm](self.eps)
+
     def reach(self, x: Tensor) -> float:
         """How far an image can really get from x (N, ...): ε, or the size of the pixel box where that is smaller."""
-        return min(self.eps, 1.0 if self.norm == "linf" else math.sqrt(x[0].numel()))
+        return self._ball.reach(x)
 
     def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """`project` onto the ball around these x, for many calls: what depends on x alone is computed once."""
-        if self.norm == "linf":
-            low, high = (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1)
-            return lambda x_adv: torch.clamp(x_adv, low, high)
-        return lambda x_adv: self._project_l2(x_adv, x)
+        return self._ball.projection(x)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The point of ball ∩ box nearest to x_adv (in Euclidean distance). x_adv, x: (N, ...); x inside the box.
@@ -105,14 +107,7 @@ class ThreatModel:
         scale that uses up ε is found by a few monotone rounds: exact to rounding in the usual case, and never
         outside the ball. (Clipping after scaling, as is common, gives a point nearer to x than need be.)
         """
-        return self.projection(x)(x_adv)
-
-    def _project_l2(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        delta = x_adv - x
-        room = (delta > 0).to(x.dtype).sub_(x).abs_()  # 1 − x where the pixel grows, x where it falls
-        size, room = rows(delta.abs(), x), rows(room, x)
-        scale = _largest_scale(size, room, self.reach(x) if len(x) else 0.0)
-        return (x + delta * per_example(scale, x)).clamp_(0, 1)
+        return self._ball.projection(x)(x_adv)
 
     def random_point(self, x: Tensor, *, seed: int, index: Tensor, step: int = 0) -> Tensor:
         """A random start. x: (N, ...), index: (N,) the examples' numbers in their data set.
@@ -120,15 +115,7 @@ class ThreatModel:
         L∞: uniform in ball ∩ box, exactly. L2: uniform in the ball, then clipped to the box; clipping never
         leaves the ball, but points that the box cut off gather on its faces.
         """
-        shape = x.shape[1:]
-        if self.norm == "linf":
-            low, high = (x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1)
-            u = bulk_uniform(shape, seed=seed, index=index, step=step, dtype=x.dtype)
-            return torch.clamp(low + u.to(x.device) * (high - low), low, high)
-        direction = bulk_normal(shape, seed=seed, index=index, step=step, dtype=x.dtype).to(x.device)
-        # In d dimensions the share of the ball within radius r is (r/ε)^d.
-        share = uniform((), seed=seed, index=index, step=step).to(x.device, x.dtype) ** (1 / max(1, shape.numel()))
-        return (x + self.steepest_step(direction, 1.0) * per_example(share * self.eps, x)).clamp_(0, 1)
+        return self._ball.random_point(x, seed=seed, index=index, step=step)
 
     def steepest_step(self, gradient: Tensor, step_size: float | Tensor) -> Tensor:
         """The change of length `step_size` along which a linear function with this gradient grows most.
@@ -136,44 +123,12 @@ class ThreatModel:
         gradient: (N, ...). L∞: step_size · sign(gradient). L2: step_size · gradient / ‖gradient‖, and no step
         where the gradient is zero. A step_size of shape (N,) holds one length per example.
         """
-        if self.norm == "linf":
-            size = per_example(step_size, gradient) if isinstance(step_size, Tensor) else step_size
-            return gradient.sign().mul_(size)
-        tiny = torch.finfo(gradient.dtype).tiny
-        # Divide by the largest entry first: squares of gradients below 1e-19 underflow in float32.
-        largest = torch.linalg.vector_norm(rows(gradient, gradient), ord=math.inf, dim=1).clamp_(min=tiny)
-        step = gradient / per_example(largest, gradient)
-        length = torch.linalg.vector_norm(rows(step, step), dim=1).clamp_(min=tiny)
-        return step.mul_(per_example(step_size / length, step))
+        return self._ball.steepest_step(gradient, step_size)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Distance per example in this norm: (N,) float64, computed in float64."""
-        delta = (x_adv.double() - x.double()).flatten(1)
-        if delta.shape[1] == 0:
-            return delta.new_zeros(len(delta))
-        distance: Tensor = delta.abs().amax(1) if self.norm == "linf" else delta.norm(dim=1)
-        return distance
+        return self._ball.distance(x_adv, x)
 
-
-def _largest_scale(size: Tensor, room: Tensor, eps: float) -> Tensor:
-    """The largest s in [0, 1] with Σ min(s·size, room)² ≤ ε², per row. size, room: (N, d), at least 0.
-
-    Start from the s that would be right without a box. Entries beyond their room are fixed there, and the rest may
-    take what they leave over: s grows, more entries reach their room, and no round oversteps ε.
-    """
-    tiny = torch.finfo(size.dtype).tiny
-    scale = _fill(torch.full_like(size[:, 0], eps), torch.linalg.vector_norm(size, dim=1), tiny)
-    room_squared = room.square()
-    for _ in range(_PROJECTION_ROUNDS):
-        free = (size * scale[:, None] < room).to(size.dtype)
-        left = (eps**2 - torch.linalg.vecdot(1 - free, room_squared)).clamp_(min=0).sqrt()
-        grown = _fill(left, torch.linalg.vector_norm(size * free, dim=1), tiny)
-        # On a GPU asking would cost more than the rounds that it saves.
-        if grown.device.type == "cpu" and not bool((grown > scale).any()):
-            break
-        scale = torch.maximum(scale, grown)
-    return scale
-
-
-def _fill(length: Tensor, size: Tensor, tiny: float) -> Tensor:
-    return (length / size.clamp_(min=tiny)).clamp_(max=1)
+    def allows(self, distance: Tensor) -> Tensor:
+        """Is a point at this distance (N,) inside the threat model, up to the rounding of float32 images? (N,) bool."""
+        return distance <= self.eps * (1 + 1e-5) + 1e-6

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from robustness_lib import check
+from robustness_lib import doctor
 from robustness_lib.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +83,7 @@ def imported_packages() -> set[str]:
 
 def test_what_the_library_imports_is_declared() -> None:
     declared = {re.split(r"[^\w-]", dependency)[0] for dependency in PROJECT["dependencies"]}
-    declared = {check.MODULES.get(name, name) for name in declared}
+    declared = {doctor.MODULES.get(name, name) for name in declared}
     # Parts of ipywidgets, what `check` does without where it is missing, and what is used only where it is installed.
     assert imported_packages() - declared <= {"traitlets", "IPython", "packaging", "mpl_toolkits", "timm", "mlflow"}
 

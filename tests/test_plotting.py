@@ -9,7 +9,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from robustness_lib import ThreatModel, plotting
-from robustness_lib.intervals import Accuracy
+from robustness_lib.statistics import Accuracy
 
 
 @pytest.fixture

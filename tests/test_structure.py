@@ -1,8 +1,12 @@
-"""The house: a room imports only from floors below it, rooms of one floor never in a circle, and everything that is
-public hands its names on."""
+"""The house: a room imports only from floors below it, rooms of one floor never in a circle; what is private stays in
+its room; everything that is public hands its names on; one thing has one name."""
 
 import ast
 import importlib
+import json
+import subprocess
+import sys
+from collections import defaultdict
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -10,35 +14,51 @@ import pytest
 
 import robustness_lib
 
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(robustness_lib.__file__).parent
 FLOORS = {
-    0: {"counter_random", "threat", "losses", "intervals", "shapes", "files", "inputs", "png", "precision", "state",
-        "exact", "distributed", "data", "models"},
-    1: {"attacks", "defenses"},
-    2: {"certify"},
-    3: {"training", "evaluation"},
-    4: {"plotting", "widgets", "grading", "cli", "check"},
+    0: {"counter_random", "threat", "norm_balls", "losses", "statistics", "shapes", "files", "inputs", "png",
+        "precision", "state", "straight_through", "distributed", "errors", "data", "models"},
+    1: {"querying", "reports"},
+    2: {"attacks", "defenses"},
+    3: {"certify"},
+    4: {"training", "diagnosis"},
+    5: {"evaluation", "doctor"},
+    6: {"plotting", "widgets", "notebook", "grading", "cli", "check"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+PUBLIC = sorted({".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") for path in FILES
+                 if not path.stem.startswith("_") or path.stem == "__init__"})
+# One thing, one name: these are several things on purpose, each known by its room.
+TWINS = {
+    "main",  # of commands
+    "Check",  # of the gate
+}
 
 
 def room_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def rooms_imported(path):
-    """Rooms that a file imports from, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("robustness_lib."):
-            found.add(node.module.split(".")[1])
-        elif isinstance(node, ast.ImportFrom) and node.module == "robustness_lib":
-            found |= {alias.name for alias in node.names if alias.name in FLOOR}
-            found |= {"threat"} if any(alias.name == "ThreatModel" for alias in node.names) else set()
+def modules_imported(source):
+    """Full names of this package's modules and names that some source imports, also inside functions."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "robustness_lib":
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("robustness_lib.")}
-    return found - {room_of(path)}
+            for alias in node.names:
+                if alias.name.split(".")[0] == "robustness_lib":
+                    yield alias.name
+
+
+def rooms_imported(path):
+    found = set()
+    for name in modules_imported(path.read_text(encoding="utf-8")):
+        room = name.split(".")[1] if "." in name else ""
+        found.add("threat" if room == "ThreatModel" else room)
+    return {room for room in found if room in FLOOR} - {room_of(path)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -57,27 +77,130 @@ def test_no_rooms_import_each_other_in_a_circle():
 
 
 def test_no_files_import_each_other_in_a_circle():
-    """Also inside a room, and inside functions. What a room hands on in its __init__ does not count."""
+    """Also inside a room, and inside functions. What a room hands on in its __init__ does not count, nor what is
+    imported for type checkers alone."""
     names = {".".join(("robustness_lib", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in FILES
              if path.name != "__init__.py"}
     graph = {}
     for path in FILES:
+        if path.name == "__init__.py":
+            continue
         name = ".".join(("robustness_lib", *path.relative_to(PACKAGE).with_suffix("").parts))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module and path.name != "__init__.py":
-                for found in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
-                    if found in names:
-                        graph.setdefault(name, set()).add(found)
+        for found in modules_imported(path.read_text(encoding="utf-8")):
+            for module in {found, found.rpartition(".")[0]} & names:
+                graph.setdefault(name, set()).add(module)
     assert len(graph) > 60
     assert list(TopologicalSorter(graph).static_order())
 
 
-@pytest.mark.parametrize("package", ["", ".attacks", ".data", ".defenses", ".evaluation", ".models", ".widgets",
-                                     ".threat", ".losses", ".intervals", ".shapes", ".files", ".counter_random",
-                                     ".inputs", ".plotting", ".png", ".precision", ".state", ".exact", ".distributed",
-                                     ".training"])
+# Private modules.
+
+
+def private_parts(name, room):
+    """Where a full name leads through a module that starts with _, outside the package that holds it. room: packages
+    inside `robustness_lib` that the importing file lies in; None for a file outside."""
+    parts = name.split(".")
+    for place, part in enumerate(parts[1:], 1):
+        if part.startswith("_") and not part.startswith("__") and (
+                room is None or parts[1:place] != room[:place - 1]):
+            return ".".join(parts[:place + 1])
+    return None
+
+
+def sources():
+    """Everything of the project that uses the library but its tests: the path, its package, its code."""
+    for path in FILES:
+        yield path, list(path.relative_to(PACKAGE).parent.parts), path.read_text(encoding="utf-8")
+    for folder in ("benchmarks", "book"):
+        for path in sorted((ROOT / folder).glob("*.py")):
+            yield path, None, path.read_text(encoding="utf-8")
+    for folder in ("book", "solutions", "exercises"):
+        for path in sorted((ROOT / folder).rglob("*.ipynb")):
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+            lines = "\n".join(code).splitlines()
+            yield path, None, "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+
+
+def test_what_is_private_is_imported_only_inside_its_own_package():
+    wrong = [f"{path.relative_to(ROOT)} imports {private}" for path, room, source in sources()
+             for name in modules_imported(source) if (private := private_parts(name, room))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_rule_sees_what_it_is_to_see():
+    assert private_parts("robustness_lib.attacks._search.Run", ["attacks"]) is None
+    assert private_parts("robustness_lib.attacks._search.Run", ["evaluation"]) == "robustness_lib.attacks._search"
+    assert private_parts("robustness_lib.attacks._search", None) == "robustness_lib.attacks._search"
+    assert private_parts("robustness_lib._hidden", None) == "robustness_lib._hidden"
+    assert private_parts("robustness_lib._hidden", ["attacks"]) is None
+    assert private_parts("robustness_lib.attacks.__init__", None) is None
+    assert list(modules_imported("def f():\n    from robustness_lib.attacks import _search")) == [
+        "robustness_lib.attacks._search"]
+
+
+# Public modules and names.
+
+
+@pytest.mark.parametrize("package", ["", *(f".{name}" for name in PUBLIC)])
 def test_what_is_public_exists(package):
     module = importlib.import_module("robustness_lib" + package)
     assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
     for name in module.__all__:
         assert hasattr(module, name)
+
+
+def test_one_name_for_one_thing():
+    """No two classes of the package share a name, and no two modules export different things under one."""
+    homes = defaultdict(set)
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].add(str(path.relative_to(PACKAGE)))
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and (
+                    node.targets[0].id[0].isupper() and not node.targets[0].id.isupper()):
+                homes[node.targets[0].id].add(str(path.relative_to(PACKAGE)))
+    twins = {name: sorted(paths) for name, paths in homes.items() if len(paths) > 1 and name not in TWINS}
+    assert not twins
+
+
+def test_one_spelling():
+    """`defenses/` beside `Defence`: names of files and of code are spelled as the package is."""
+    wrong = [str(path.relative_to(PACKAGE)) for path in FILES
+             if "defence" in path.name.lower() or "efence" in path.read_text(encoding="utf-8")]
+    assert not wrong
+
+
+WITHOUT_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision"):
+            raise ImportError("no torch here")
+
+sys.meta_path.insert(0, NoTorch())
+from robustness_lib.reports import Report, advice, compare, gate, save_page, track
+report = Report.load(sys.argv[1])
+assert report.n == 10
+assert Report.from_json(report.to_json()).sentence == report.sentence
+assert compare(report, report).change == 0
+assert gate(report, min_robust=10).outcome in ("pass", "fail", "undecided")
+assert gate(report, report, max_drop=1).outcome == "pass"
+assert len(advice(report)) > 2
+save_page(report, sys.argv[2] + "/report.html")
+track(report, sys.argv[2] + "/history.jsonl")
+assert "torch" not in sys.modules
+assert not [name for name in sys.modules if name.startswith(("robustness_lib.attacks", "robustness_lib.querying"))]
+"""
+
+
+def test_reports_are_read_compared_and_gated_without_torch(tmp_path):
+    from made_reports import make_report
+
+    path = make_report(10, broken={"pgd": [1, 2]}, curve={0.01: range(10)}).save(tmp_path / "report.json")
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(path), str(tmp_path)], capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "history.html").is_file()

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from robustness_lib.attacks._doubts import AttackWarning, changed_mode, doubt
 from robustness_lib.attacks._search import Search, StepObserver
-from robustness_lib.attacks._victim import Classifier, Mode, Victim, held_still
 from robustness_lib.inputs import check_count, check_images, check_index, check_labels, check_start
+from robustness_lib.querying.batch_size import default_batch_size
+from robustness_lib.querying.frozen import Classifier, Mode, frozen
+from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.warnings import AttackWarning, attack_warning, changed_mode
 
-__all__ = ["Attack", "AttackResult", "default_batch"]
+__all__ = ["Attack", "AttackResult"]
 
-# Pixel values in a batch on the CPU: activations of much more fall out of the caches. On `signs-pgd`, 400 images of
-# 3×32×32 took about a fifth less time in parts of 128 than at once (one machine, one thread).
-_CACHE_VALUES = 400_000
 _CLEAN_CONFIRMATIONS = 5  # each of several answers, where the model answers at random: it ends the search for an image
 
 
@@ -59,7 +59,7 @@ class Attack(ABC):
         """Offer points to the search. `start`: images to begin from, or None for the attack's own."""
 
     @abstractmethod
-    def _search(self, victim: Victim, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
+    def _search(self, queried: QueriedModel, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
                 on_step: StepObserver | None, offset: int) -> Search:
         """The search over one batch."""
 
@@ -68,8 +68,13 @@ class Attack(ABC):
         """(N,) float64 for the result."""
 
     @property
+    def knows_success(self) -> bool:
+        """It has seen the model's answer to each point that it calls a success."""
+        return True
+
+    @property
     def _samples(self) -> int:
-        """How often the model is asked at each point; see `Victim`."""
+        """How often the model is asked at each point; see `QueriedModel`."""
         return 1
 
     def __call__(self, model: Classifier, x: Tensor, y: Tensor, target: Tensor | None = None, *,
@@ -100,35 +105,39 @@ class Attack(ABC):
         if batch_size is not None:
             check_count("batch_size", batch_size)
         index = check_index(index, x)
-        victim = Victim(model, self._samples)
-        parts: list[Search] = []
-        size = batch_size or self._default_batch(x, victim, on_step)
-        with held_still(model, self.mode), victim.layout:
+        queried = QueriedModel(model, self._samples)
+        size = batch_size or self._default_batch_size(x, queried, on_step)
+        batches: list[_Batch] = []
+        with frozen(model, self.mode), queried.layout:
             x, y = (t.clone() if t.is_inference() else t.detach() for t in (x, y))
-            victim.expect((y,) if target is None else (y, target))
+            x_adv = torch.empty_like(x, memory_format=torch.contiguous_format)
+            queried.expect((y,) if target is None else (y, target))
             for first in range(0, len(x), size):
                 part = slice(first, first + size)
-                search = self._begin(victim, x[part], y[part], None if target is None else target[part],
+                search = self._begin(queried, x[part], y[part], None if target is None else target[part],
                                      index[part], on_step, first)
                 if len(search.standing()):
                     self._attack(search, None if start is None else start[part].detach().to(search.x))
-                search.x = search.best.to(x.device).contiguous()  # the batch travels back; only its result is kept
-                parts.append(search)
-            doubts = _warnings(parts, len(x)) + changed_mode(model, self.mode)
-        return self._result(x, parts, victim.calls, doubts)
+                x_adv[part] = search.best
+                batches.append(_Batch.of(search, x.device))
+                del search  # with its images on the model's device, before the next batch gets there
+            warnings = _warnings(batches, len(x)) + changed_mode(model, self.mode)
+        success, queries, gradients, *_ = _Batch.joined(batches, x.device)
+        return AttackResult(x_adv, success, self._distance(x_adv, x, success), queried.calls, queries, gradients,
+                            warnings)
 
-    def _default_batch(self, x: Tensor, victim: Victim, on_step: StepObserver | None) -> int:
+    def _default_batch_size(self, x: Tensor, queried: QueriedModel, on_step: StepObserver | None) -> int:
         # In train mode examples can depend on each other, and an observer expects a step to show everybody.
-        if len(x) and on_step is None and self.mode == "eval" and victim.device(x).type == "cpu":
-            return default_batch(x, victim.device(x))
+        if len(x) and on_step is None and self.mode == "eval" and queried.device(x).type == "cpu":
+            return default_batch_size(x, queried.device(x))
         return max(1, len(x))
 
-    def _begin(self, victim: Victim, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
+    def _begin(self, queried: QueriedModel, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
                on_step: StepObserver | None, offset: int) -> Search:
-        device = victim.device(x)
+        device = queried.device(x)
         x = x.to(device, copy=True)  # a model that works in place must not reach the caller's images
         y, target = y.to(device), None if target is None else target.to(device)
-        search = self._search(victim, victim.layout.arrange(x), y, target, index, on_step, offset)
+        search = self._search(queried, queried.layout.arrange(x), y, target, index, on_step, offset)
         if search.stop in ("success", "nearest"):  # already successful: comes back untouched
             search.success = search.goal.reached(search.clean_logits())
             for _ in range(_CLEAN_CONFIRMATIONS):
@@ -137,34 +146,36 @@ class Attack(ABC):
             search.finished = search.success.clone()
         return search
 
-    def _result(self, x: Tensor, parts: list[Search], calls: int, doubts: tuple[AttackWarning, ...]) -> AttackResult:
-        def join(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
-            return torch.cat([t.to(x.device) for t in tensors]) if tensors else torch.empty(0, dtype=dtype)
 
-        x_adv = torch.cat([p.x for p in parts]) if parts else x.clone()
-        success = join([p.success for p in parts], torch.bool)
-        return AttackResult(
-            x_adv=x_adv,
-            success=success,
-            distance=self._distance(x_adv, x, success),
-            calls=calls,
-            queries=join([p.queries for p in parts], torch.int64),
-            gradients=join([p.gradients for p in parts], torch.int64),
-            warnings=doubts,
-        )
+class _Batch(NamedTuple):
+    """What is kept of a batch besides its images: (n,) each, where the caller's images are."""
+
+    success: Tensor
+    queries: Tensor
+    gradients: Tensor
+    blind: Tensor
+    not_a_number: Tensor
+    notes: tuple[AttackWarning, ...]
+
+    @classmethod
+    def of(cls, search: Search, device: torch.device) -> _Batch:
+        return cls(search.success.to(device), search.queries.to(device), search.gradients.to(device),
+                   search.blind.to(device), search.not_a_number.to(device), tuple(search.notes))
+
+    @staticmethod
+    def joined(batches: list[_Batch], device: torch.device) -> list[Tensor]:
+        """Each column over all batches."""
+        if not batches:
+            return [torch.empty(0, dtype=dtype, device=device)
+                    for dtype in (torch.bool, torch.int64, torch.int64, torch.bool, torch.bool)]
+        return [torch.cat(columns) for columns in list(zip(*batches, strict=True))[:5]]
 
 
-def _warnings(parts: list[Search], n: int) -> tuple[AttackWarning, ...]:
+def _warnings(batches: list[_Batch], n: int) -> tuple[AttackWarning, ...]:
     """Only images that were not broken count: a success needs no excuse."""
-    warnings = {str(note): note for part in parts for note in part.notes}
-    for kind, seen in (("zero gradient", "blind"), ("not a number", "not_a_number")):
-        marks = [(getattr(part, seen) & ~part.success).cpu() for part in parts]
-        images = torch.cat(marks).nonzero()[:, 0].tolist() if marks else []
-        if images:
-            warnings[kind] = doubt(kind, images, n)
+    warnings = {str(note): note for batch in batches for note in batch.notes}
+    success, _, _, *seen = _Batch.joined(batches, torch.device("cpu"))
+    for kind, marks in zip(("zero gradient", "not a number"), seen, strict=True):
+        if images := (marks & ~success).nonzero()[:, 0].tolist():
+            warnings[kind] = attack_warning(kind, images, n)
     return tuple(warnings.values())
-
-
-def default_batch(x: Tensor, device: torch.device) -> int:
-    """Images that travel together: on a CPU as many as its caches hold."""
-    return max(32, _CACHE_VALUES // x[0].numel()) if device.type == "cpu" else 250

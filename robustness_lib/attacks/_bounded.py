@@ -10,13 +10,13 @@ from torch import Tensor
 
 from robustness_lib.attacks._attack import Attack
 from robustness_lib.attacks._search import Goal, Run, Search, StepObserver
-from robustness_lib.attacks._victim import Victim
 from robustness_lib.losses import LOSSES, Loss, PairLoss
+from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["BoundedAttack", "Stop"]
 
-Stop = Literal["success", "never", "worst"]
+Stop = Literal["success", "never", "keep-success"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class BoundedAttack(Attack):
 
     threat: what the attacker may do. loss: a name ("ce", "dlr", "margin"), or any function (logits, labels) -> (N,)
     to climb. stop: "success" ends an example's search at its first success (evaluation); "never" lets every example
-    take all its steps and returns the iterate of highest loss (training, transfer, curves); "worst" takes all steps too
-    and returns the success of highest loss where there is one (models that answer at random, whose first success is a
-    lucky draw; cross-entropy may be higher at a point that is read rightly). mode: see `Attack`.
+    take all its steps and returns the iterate of highest loss (training, transfer, curves); "keep-success" takes all
+    steps too and returns the success of highest loss where there is one (models that answer at random, whose first
+    success is a lucky draw; cross-entropy may be higher at a point that is read rightly). mode: see `Attack`.
     """
 
     threat: ThreatModel
@@ -42,22 +42,22 @@ class BoundedAttack(Attack):
             raise TypeError(f'threat must be a ThreatModel, such as ThreatModel("linf", 8/255); found {self.threat!r}')
         if isinstance(self.loss, str) and self.loss not in self._named_losses:
             raise ValueError(f"loss must be one of {sorted(self._named_losses)} or a function; found {self.loss!r}")
-        if self.stop not in ("success", "never", "worst"):
-            raise ValueError(f'stop must be "success", "never" or "worst"; found {self.stop!r}')
+        if self.stop not in ("success", "never", "keep-success"):
+            raise ValueError(f'stop must be "success", "never" or "keep-success"; found {self.stop!r}')
 
-    def _search(self, victim: Victim, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
+    def _search(self, queried: QueriedModel, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
                 on_step: StepObserver | None, offset: int) -> Search:
         goal = Goal(self._named_losses[self.loss] if isinstance(self.loss, str) else self.loss, y, target)
-        return Search(victim, self.threat, x, goal, index, self.stop, on_step, offset)
+        return Search(queried, self.threat, x, goal, index, self.stop, on_step, offset)
 
     def _distance(self, x_adv: Tensor, x: Tensor, success: Tensor) -> Tensor:
         return self.threat.distance(x_adv, x)
 
     def _random_start(self, run: Run, *, seed: int, step: int) -> Tensor:
         point = self.threat.random_point(run.x, seed=seed, index=run.index, step=step)
-        return run.search.victim.layout.arrange(point)
+        return run.search.queried.layout.arrange(point)
 
     def _given_start(self, run: Run, start: Tensor) -> Tensor:
-        return run.search.victim.layout.arrange(run.project(start[run.rows]))
+        return run.search.queried.layout.arrange(run.project(start[run.rows]))
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from robustness_lib.attacks._attack import Attack
 from robustness_lib.attacks._search import Goal, Run, Search, StepObserver
-from robustness_lib.attacks._victim import Victim
 from robustness_lib.losses import Loss, PairLoss
+from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.shapes import rows
 from robustness_lib.threat import ThreatModel
 
@@ -36,9 +36,9 @@ class MinimumNormAttack(Attack):
     def _loss(self) -> Loss | PairLoss:
         """The loss to climb."""
 
-    def _search(self, victim: Victim, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
+    def _search(self, queried: QueriedModel, x: Tensor, y: Tensor, target: Tensor | None, index: Tensor,
                 on_step: StepObserver | None, offset: int) -> Search:
-        return Search(victim, self._threat, x, Goal(self._loss, y, target), index, "nearest", on_step, offset)
+        return Search(queried, self._threat, x, Goal(self._loss, y, target), index, "nearest", on_step, offset)
 
     def _distance(self, x_adv: Tensor, x: Tensor, success: Tensor) -> Tensor:
         return self._threat.distance(x_adv, x).masked_fill_(~success, torch.inf)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustness_lib.attacks._doubts import AttackWarning
-from robustness_lib.attacks._victim import Victim
 from robustness_lib.losses import Loss, PairLoss
+from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.warnings import AttackWarning
 from robustness_lib.shapes import per_example, rows
 from robustness_lib.threat import ThreatModel
 
@@ -82,14 +82,14 @@ class Search:
 
     stop="success": an example is finished at its first success, and that point is kept; of one that resists, the
     point of highest loss. stop="never": nobody finishes, and the point of highest loss is kept in any case.
-    stop="worst": nobody finishes, and the success of highest loss is kept; of one that resists, as before.
+    stop="keep-success": nobody finishes, and the success of highest loss is kept; of one that resists, as before.
     stop="nearest": the success nearest to x is kept, x itself where there is none; an example is finished once it
     has a success within the threat model.
     """
 
-    def __init__(self, victim: Victim, threat: ThreatModel, x: Tensor, goal: Goal, index: Tensor, stop: str,
+    def __init__(self, queried: QueriedModel, threat: ThreatModel, x: Tensor, goal: Goal, index: Tensor, stop: str,
                  observer: StepObserver | None, offset: int) -> None:
-        self.victim, self.threat, self.x, self.goal, self.index, self.stop = victim, threat, x, goal, index, stop
+        self.queried, self.threat, self.x, self.goal, self.index, self.stop = queried, threat, x, goal, index, stop
         self.observer, self.offset = observer, offset
         self.best = x.clone()
         self.best_rank = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
@@ -105,13 +105,13 @@ class Search:
     def clean_logits(self) -> Tensor:
         """The model's answer on x itself (N, K), asked for once."""
         if self._clean is None:
-            self._clean = self.victim.logits(self.x)
-            self.queries += self.victim.samples
+            self._clean = self.queried.logits(self.x)
+            self.queries += self.queried.samples
         return self._clean
 
     @property
     def confirms(self) -> bool:
-        return self.stop == "nearest" and self.victim.random
+        return self.stop == "nearest" and self.queried.random
 
     def confirmed(self, x_adv: Tensor, success: Tensor, goal: Goal, queries: Tensor) -> Tensor:
         """(M,) bool: the successes; where the nearest is kept, those that a model that answers at random repeats. Of
@@ -123,8 +123,8 @@ class Search:
             left = success.nonzero()[:, 0]
             if len(left) == 0:
                 break
-            success[left] = goal[left].reached(self.victim.logits(x_adv[left]))
-            queries[left] += self.victim.samples
+            success[left] = goal[left].reached(self.queried.logits(x_adv[left]))
+            queries[left] += self.queried.samples
         return success
 
     def standing(self) -> Tensor:
@@ -168,9 +168,9 @@ class Run:
 
     def gradient(self, x_adv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, climbed loss, and the loss's gradient with NaN as 0: a NaN would walk out of every ball and box."""
-        logits, loss, gradient = self.search.victim.gradient(x_adv, self.goal.value)
+        logits, loss, gradient = self.search.queried.gradient(x_adv, self.goal.value)
         standing = ~self.finished
-        self.gradients += standing * self.search.victim.samples
+        self.gradients += standing * self.search.queried.samples
         # A sum is NaN where an entry is; infinities of both signs make one too, and are as suspect.
         self.not_a_number |= rows(gradient, gradient).sum(1).isnan() & standing
         return logits, loss, torch.nan_to_num(gradient)
@@ -204,7 +204,7 @@ class Run:
     def ask_again(self) -> None:
         """What the best points are worth under the draws at hand. Of a model that answers at random, a best point
         would otherwise stand by the luckiest of all draws so far, and no better point could pass it."""
-        logits, standing = self.search.victim.logits(self.best), ~self.finished
+        logits, standing = self.search.queried.logits(self.best), ~self.finished
         success = self.goal.reached(logits)
         rank = self.rank(self.best, self.goal.value(logits), success)
         known = standing & ~rank.isnan()  # NaN says nothing, and no rank would pass it
@@ -215,7 +215,7 @@ class Run:
     def rank(self, x_adv: Tensor, loss: Tensor, success: Tensor) -> Tensor:
         if self.search.stop == "never":
             return loss
-        if self.search.stop == "worst":
+        if self.search.stop == "keep-success":
             squeezed = loss / (1 + loss.abs())  # rises with the loss, within ±1; its limit where the loss is infinite
             return torch.where(loss.isinf(), loss.sign(), squeezed) + 2 * success
         return torch.where(success, torch.inf, loss)
@@ -229,7 +229,7 @@ class Run:
 
     def count(self, logits: Tensor, standing: Tensor) -> None:
         """An answer was spent on those standing."""
-        self.queries += standing * self.search.victim.samples
+        self.queries += standing * self.search.queried.samples
         self.not_a_number |= logits.isnan().any(1) & standing
 
     def show(self, step: int, x_adv: Tensor, loss: Tensor, success: Tensor) -> None:

@@ -55,11 +55,11 @@ class Squares(ABC):
         block, place = divmod(step, _BLOCK)
         if block != self._block:
             self._begin(block)
-        if run.search.victim.random:
-            with run.search.victim.draws_again(self.x):  # by the points to try
+        if run.search.queried.random:
+            with run.search.queried.draws_again(self.x):  # by the points to try
                 run.ask_again()
         x_adv = self._change(self._draws[place], self._coins[place], share)
-        logits = run.search.victim.logits(x_adv)
+        logits = run.search.queried.logits(x_adv)
         loss = run.goal.value(logits)
         better, success = run.weigh(x_adv, loss, logits)
         if run.search.observer is not None:
@@ -78,7 +78,7 @@ class Squares(ABC):
         return bits(shape, seed=self.seed, index=self.index) < 0
 
     def _arrange(self, images: Tensor) -> Tensor:
-        return self.run.search.victim.layout.arrange(images.reshape(self.x.shape))
+        return self.run.search.queried.layout.arrange(images.reshape(self.x.shape))
 
 
 class LinfSquares(Squares):

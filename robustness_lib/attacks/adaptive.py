@@ -1,4 +1,4 @@
-"""For a defence that the attacker knows: wrap it in one of these, and attack the wrapped model with any attack."""
+"""For a defense that the attacker knows: wrap it in one of these, and attack the wrapped model with any attack."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.attacks._asking import ask_each
-from robustness_lib.attacks._attack import Attack, AttackResult, default_batch
-from robustness_lib.attacks._doubts import doubt
+from robustness_lib.attacks._attack import Attack, AttackResult
 from robustness_lib.attacks._minimum_norm import MinimumNormAttack
-from robustness_lib.attacks._victim import Mode, Victim, held_still
-from robustness_lib.exact import straight_through
 from robustness_lib.inputs import check_count, check_images, check_labels, check_logits
 from robustness_lib.losses import margin_loss
+from robustness_lib.querying.batch_size import default_batch_size
+from robustness_lib.querying.confirm_predictions import predict_logits_per_draw
+from robustness_lib.querying.frozen import Mode, frozen
+from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.warnings import attack_warning
 from robustness_lib.shapes import per_example
+from robustness_lib.straight_through import straight_through
 
 __all__ = ["BPDA", "EOT", "Decision", "FreshVerdict", "identity"]
 
@@ -32,58 +34,58 @@ _HALVINGS, _IN_A_ROW, _AT_MOST = 5, 8, 40
 
 
 def identity(x: Tensor) -> Tensor:
-    """What a defence that hardly changes its input may be taken for, going backward."""
+    """What a defense that hardly changes its input may be taken for, going backward."""
     return x
 
 
 class BPDA(nn.Module):
     """Backward pass differentiable approximation (Athalye, Carlini and Wagner 2018, arXiv 1802.00420, section 4.1): the
-    answers are those of the defence, exactly; gradients go through `substitute` in place of its transform.
+    answers are those of the defense, exactly; gradients go through `substitute` in place of its transform.
 
         attack(BPDA(BitDepth(model, bits=3)), x, y)
         attack(BPDA(JPEG(model, 50), DifferentiableJPEG(model, 50).transform), x, y)
 
-    defence: a module with a `transform` of images (N, ...) and a `model` that gets what it returns, such as those of
+    defense: a module with a `transform` of images (N, ...) and a `model` that gets what it returns, such as those of
     `robustness_lib.defenses`. substitute: a function of images, differentiable, near to the transform and of the same
     output shape; a module, or a method of one, becomes a part of this module: it moves with it and is held still with
-    it. Where only a part of a stack of defences has no gradient, wrap that part.
+    it. Where only a part of a stack of defenses has no gradient, wrap that part.
 
-    Raises TypeError for a defence without these two or a substitute that is no function, ValueError for a substitute
+    Raises TypeError for a defense without these two or a substitute that is no function, ValueError for a substitute
     that draws at random; on use ValueError where the substitute returns another shape than the transform, or leaves no
     path for a gradient.
     """
 
-    def __init__(self, defence: nn.Module, substitute: Callable[[Tensor], Tensor] = identity) -> None:
+    def __init__(self, defense: nn.Module, substitute: Callable[[Tensor], Tensor] = identity) -> None:
         super().__init__()
-        if not isinstance(defence, nn.Module) or not callable(getattr(defence, "transform", None)) or not isinstance(
-                getattr(defence, "model", None), nn.Module):
-            raise TypeError(f"BPDA wraps a defence: a torch.nn.Module with .transform(x) and .model, such as those of "
-                            f"robustness_lib.defenses; found {_name(defence)}")
+        if not isinstance(defense, nn.Module) or not callable(getattr(defense, "transform", None)) or not isinstance(
+                getattr(defense, "model", None), nn.Module):
+            raise TypeError(f"BPDA wraps a defense: a torch.nn.Module with .transform(x) and .model, such as those of "
+                            f"robustness_lib.defenses; found {_name(defense)}")
         if isinstance(substitute, type) or not callable(substitute):
-            raise TypeError(f"substitute must be a function of images, such as a defence's .transform; found "
+            raise TypeError(f"substitute must be a function of images, such as a defense's .transform; found "
                             f"{_name(substitute)}")
         owner = getattr(substitute, "__self__", substitute)
         if getattr(owner, "stochastic", False):
             raise ValueError(f"the substitute draws at random ({_name(owner)}): its slope would be that of another "
-                             f"draw than the answer's. Attack a defence that has a gradient by EOT alone; for one that "
+                             f"draw than the answer's. Attack a defense that has a gradient by EOT alone; for one that "
                              f"has none take a substitute that draws nothing, such as identity")
-        self.defence, self.substitute = defence, substitute
+        self.defense, self.substitute = defense, substitute
         self.substitute_of = owner if isinstance(owner, nn.Module) and owner is not substitute else None
-        self.training = defence.training  # not .train(), which would also set the submodules of the caller's model
+        self.training = defense.training  # not .train(), which would also set the submodules of the caller's model
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            exact = self.defence.transform(x)  # type: ignore[operator]
+            exact = self.defense.transform(x)  # type: ignore[operator]
         if x.requires_grad and torch.is_grad_enabled():
             exact = straight_through(exact, self._near(x, exact))
-        return self.defence.model(exact)  # type: ignore[no-any-return, operator]
+        return self.defense.model(exact)  # type: ignore[no-any-return, operator]
 
     def _near(self, x: Tensor, exact: Tensor) -> Tensor:
         near = self.substitute(x)
         if not isinstance(near, Tensor) or near.shape != exact.shape:
             found = tuple(near.shape) if isinstance(near, Tensor) else _name(near)
             raise ValueError(f"the substitute must return images of the transform's shape, {tuple(exact.shape)}; found "
-                             f"{found}. Pass a defence's .transform, not the defence: that returns logits")
+                             f"{found}. Pass a defense's .transform, not the defense: that returns logits")
         if not near.requires_grad:
             raise ValueError("the substitute's output does not depend on its input as autograd sees it: no gradient "
                              "can go back through it. Take identity, or a differentiable version of the transform")
@@ -96,7 +98,7 @@ class FreshVerdict:
 
     success: (N,) bool, the decision over all draws is not the label (or is the target). shares: (N,) float64, of
     single draws that are not the label (or are the target): 1 − shares.mean() is the accuracy, in expectation, of a
-    defence that answers once. decision: "logits" or "majority". draws: per image. no_number: (N,) int64, how many of
+    defense that answers once. decision: "logits" or "majority". draws: per image. no_number: (N,) int64, how many of
     these had NaN in the answer; they decide nothing, and an image without any other is no success.
     """
 
@@ -113,7 +115,7 @@ class EOT(nn.Module):
 
         result, verdict = EOT(ResizePad(model), samples=20).attacked(PGD(threat), x, y)
 
-    decision: what the defence is said to answer. "logits": the mean logits. "majority": the class that most draws name,
+    decision: what the defense is said to answer. "logits": the mean logits. "majority": the class that most draws name,
     ties broken by the mean logits. The logits returned are the mean's in both cases, so that a loss means what it means
     elsewhere; where the votes name another class than the mean does, these two have changed places.
     `attack(EOT(...), x, y)` works with every attack; but an attack counts an image as broken by the draws that it saw
@@ -163,7 +165,7 @@ class EOT(nn.Module):
             raise TypeError(f"attacked() takes one attack, such as PGD(threat); found {_name(attack)}. An ensemble "
                             f"attacks the EOT as it is; judge() its x_adv")
         if "stop" in {field.name for field in fields(attack)}:
-            attack = replace(attack, stop="worst")  # type: ignore[call-arg]
+            attack = replace(attack, stop="keep-success")  # type: ignore[call-arg]
         result, x = attack.run(self, x, y, target, **options), x.detach()
         nearest = isinstance(attack, MinimumNormAttack)
         judge = partial(self.judge, draws=draws, mode=attack.mode, batch_size=options.get("batch_size"))
@@ -176,7 +178,7 @@ class EOT(nn.Module):
         warnings = [warning for warning in result.warnings if warning.kind != "zero gradient"]
         left, size = ~verdict.success, options.get("batch_size")
         if (result.gradients > 0).any() and (blind := self._blind(x, y, left, attack.mode, size)):
-            warnings.append(doubt("zero gradient", blind, len(x)))
+            warnings.append(attack_warning("zero gradient", blind, len(x)))
         distance = attack._distance(x_adv, x, success)
         return replace(result, x_adv=x_adv, success=success, distance=distance, warnings=tuple(warnings)), verdict
 
@@ -235,8 +237,8 @@ class EOT(nn.Module):
         label = (y if target is None else target).cpu()
         if len(x) == 0:
             return FreshVerdict(label.bool(), label.double(), self.decision, draws, label)
-        size = batch_size or default_batch(x, x.device)
-        answers = ask_each(self.model, x, size=size, mode=mode, draws=draws)
+        size = batch_size or default_batch_size(x, x.device)
+        answers = predict_logits_per_draw(self.model, x, size=size, mode=mode, draws=draws)
         check_logits(answers[0].nan_to_num(), x, (label,))
         known = ~answers.isnan().any(2)  # (draws, N): an answer that is no number is nobody's success
         mean = torch.where(known[..., None], answers, 0).sum(0) / known.sum(0).clamp(min=1)[:, None]
@@ -248,13 +250,13 @@ class EOT(nn.Module):
 
     def _blind(self, x: Tensor, y: Tensor, left: Tensor, mode: Mode, size: int | None) -> list[int]:
         """Numbers of the images left standing on which the margin's gradient is exactly zero."""
-        victim, numbers = Victim(self), left.nonzero()[:, 0]
+        queried, numbers = QueriedModel(self), left.nonzero()[:, 0]
         found: list[int] = []
-        with held_still(self, mode):
-            for part in torch.split(numbers, size or default_batch(x, x.device)) if len(numbers) else ():
-                images, labels = (of[part.to(of.device)].to(victim.device(x)) for of in (x, y))
-                victim.expect((labels,))
-                gradient = victim.gradient(images, partial(margin_loss, y=labels))[2]
+        with frozen(self, mode):
+            for part in torch.split(numbers, size or default_batch_size(x, x.device)) if len(numbers) else ():
+                images, labels = (of[part.to(of.device)].to(queried.device(x)) for of in (x, y))
+                queried.expect((labels,))
+                gradient = queried.gradient(images, partial(margin_loss, y=labels))[2]
                 found += part[(gradient == 0).flatten(1).all(1).cpu()].tolist()
         return found
 

@@ -9,22 +9,84 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robustness_lib.attacks._attack import Attack, default_batch
-from robustness_lib.attacks._ensemble import AutoAttackResult, Ensemble
-from robustness_lib.attacks._victim import Classifier, Mode, Victim
+from robustness_lib.attacks._attack import Attack
 from robustness_lib.attacks.auto_pgd import AutoPGD
+from robustness_lib.attacks.ensemble import (
+    AttackEnsemble,
+    AttackStep,
+    CleanStep,
+    EnsembleRun,
+    EnsembleStep,
+    ImagePart,
+    NamedAttack,
+    StepFailed,
+    Verdicts,
+)
+from robustness_lib.attacks.ensemble_warnings import ensemble_warnings
 from robustness_lib.attacks.fab import FAB
 from robustness_lib.attacks.square import SquareAttack
 from robustness_lib.inputs import check_count, check_images, check_index, check_labels
+from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch_size
+from robustness_lib.querying.first_look import FirstLook, first_look
+from robustness_lib.querying.frozen import Classifier, Mode
+from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.warnings import AttackWarning
+from robustness_lib.state import Chunks, Content, fingerprint, model_fingerprint
+from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["AutoAttack"]
+__all__ = ["AutoAttack", "AutoAttackResult", "StageReport"]
 
 _DRAWS = 20  # of a model that answers at random, per point (version "rand")
 
 
 @dataclass(frozen=True)
-class AutoAttack:
+class StageReport:
+    """One attack of the ensemble: on how many images it was tried, how many it broke, and what it spent.
+
+    calls: batches sent through the model; queries, gradients: forward and backward passes, summed over the images
+    (without the check of what was found; all 0 where the model has no gradient to follow). seconds: of the attack and
+    its check, also of the parts that an earlier, killed run did.
+    """
+
+    name: str
+    attempted: int
+    broken: int
+    calls: int
+    queries: int
+    gradients: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AutoAttackResult:
+    """A verdict per example, in the order of the images given.
+
+    clean: (N,) bool, right before any attack. robust: (N,) bool, right and not broken by any attack.
+    broken_by: per example the attack that broke it, or None. x_adv: (N, ...): the adversarial image where there is
+    one, else x. distance: (N,) float64 from x. stages: what each attack did and spent. warnings: reasons for doubt.
+    """
+
+    x_adv: Tensor
+    clean: Tensor
+    robust: Tensor
+    broken_by: tuple[str | None, ...]
+    distance: Tensor
+    stages: tuple[StageReport, ...]
+    warnings: tuple[AttackWarning, ...] = ()
+
+    @property
+    def clean_accuracy(self) -> Accuracy:
+        return Accuracy(int(self.clean.sum()), len(self.clean))
+
+    @property
+    def robust_accuracy(self) -> Accuracy:
+        """An upper bound on the true one, with its interval."""
+        return Accuracy(int(self.robust.sum()), len(self.robust))
+
+
+@dataclass(frozen=True)
+class AutoAttack(AttackEnsemble):
     """The standard test of a robustness claim: it has no step size and no iteration count to choose.
 
     version "standard": Auto-PGD on cross-entropy; Auto-PGD on the targeted DLR loss toward 9 classes; FAB toward 9
@@ -55,15 +117,21 @@ class AutoAttack:
             raise ValueError(f'mode must be "eval" or "keep"; found {self.mode!r}')
         check_count("seed", self.seed, least=None)
 
+    @property
+    def draws(self) -> int:
+        return _DRAWS if self.version == "rand" else 1
+
+    @property
+    def least_classes(self) -> int:
+        return 3 if self.version == "rand" else 4
+
     def attacks(self, classes: int) -> dict[str, Attack]:
         """The attacks by name, in their order, for a model of this many classes."""
         threat, seed, mode = self.threat, 4 * self.seed, self.mode  # four attacks, each with starts of its own
         if self.version == "rand":
             second = "dlr" if classes >= 3 else "margin"
-            return {
-                "apgd-ce": AutoPGD(threat, loss="ce", eot=_DRAWS, seed=seed, mode=mode, stop="worst"),
-                f"apgd-{second}": AutoPGD(threat, loss=second, eot=_DRAWS, seed=seed + 1, mode=mode, stop="worst"),
-            }
+            return {f"apgd-{loss}": AutoPGD(threat, loss=loss, eot=_DRAWS, seed=seed + number, mode=mode,
+                                            stop="keep-success") for number, loss in enumerate(("ce", second))}
         pairs = "targeted-dlr" if classes >= 4 else "targeted-margin"
         return {
             "apgd-ce": AutoPGD(threat, loss="ce", seed=seed, mode=mode),
@@ -93,13 +161,50 @@ class AutoAttack:
         check_labels(y, x)
         if batch_size is not None:
             check_count("batch_size", batch_size)
-        x, y, index = x.detach(), y.detach(), check_index(index, x)
+        part = ImagePart(x.detach(), y.detach(), check_index(index, x))
         if len(x) == 0:
             nobody = torch.zeros(0, dtype=torch.bool)
             return AutoAttackResult(x.clone(), nobody, nobody, (), torch.zeros(0, dtype=torch.float64), ())
-        return Ensemble(
-            model, x, y, index, threat=self.threat, mode=self.mode, attacks=self.attacks, settings=repr(self),
-            least_classes=4 if self.version == "standard" else 3, draws=_DRAWS if self.version == "rand" else 1,
-            batch_size=batch_size or default_batch(x, Victim(model).device(x)),
-            state=None if state is None else Path(state),
-        ).run()
+        size = batch_size or default_batch_size(x, QueriedModel(model).device(x))
+        look = first_look(model, part.x, part.y, part.index, self.threat, size=size, mode=self.mode, draws=self.draws)
+        named = self.named_attacks(look) if self.threat.eps > 0 else []
+        header = {} if state is None else {
+            "format": "2", "model": model_fingerprint(model), "data": fingerprint(part.x, part.y, part.index),
+            "threat": repr(self.threat), "settings": f"{self!r} {[one.attack for one in named]!r}",
+            "batch size": str(size),
+        }
+        chunks = Chunks(None if state is None else Path(state), header,
+                        None if self.draws > 1 or look.varies else look.answers)
+        steps: list[EnsembleStep] = [CleanStep(model, self.mode, self.draws)]
+        steps += [AttackStep(one, model, self.threat, self.mode, keep=_keep_images) for one in named]
+        try:
+            verdicts = EnsembleRun(steps, chunks, ShrinkingBatchSize(size), size)(part)
+        except StepFailed as failed:  # here nobody goes on without the images at hand
+            raise failed.cause from None
+        return _result(self, part, named, look, verdicts)
+
+
+def _keep_images(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor, content: Content) -> Content:
+    return {"x_adv": x_adv.cpu()}
+
+
+def _result(attack: AutoAttack, part: ImagePart, named: list[NamedAttack], look: FirstLook,
+            verdicts: Verdicts) -> AutoAttackResult:
+    x_adv, device = part.x.clone(), part.x.device
+    broken_by: list[str | None] = [None] * len(part)
+    stages = []
+    for name, columns in verdicts.attacks.items():
+        for rows, kept in columns.kept:
+            if len(rows):
+                x_adv[rows.to(device)] = kept["x_adv"].to(x_adv)
+            for row in rows.tolist():
+                broken_by[row] = name
+        spent = columns.spent
+        stages.append(StageReport(name, int(columns.tried.sum()), int(columns.broke.sum()), spent["calls"],
+                                  spent["queries"], spent["gradients"], float(spent["seconds"])))
+    return AutoAttackResult(
+        x_adv=x_adv, clean=verdicts.right.to(device), robust=verdicts.standing.to(device), broken_by=tuple(broken_by),
+        distance=attack.threat.distance(x_adv, part.x), stages=tuple(stages),
+        warnings=(*look.warnings, *attack.warnings(look), *(
+            warning for warning in ensemble_warnings([(0, verdicts)], named)
+            if warning.kind not in {said.kind for said in look.warnings})))

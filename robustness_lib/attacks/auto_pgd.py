@@ -104,7 +104,7 @@ class AutoPGD(BoundedAttack):
                     ascent.pick(keep)
                 if len(ascent.x_adv) == 0:
                     return
-        logits = run.search.victim.logits(ascent.x_adv)
+        logits = run.search.queried.logits(ascent.x_adv)
         run.offer(self.steps, ascent.x_adv, run.goal.value(logits), logits)
         run.commit()
 

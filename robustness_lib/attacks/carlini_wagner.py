@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +46,8 @@ class CarliniWagnerL2(MinimumNormAttack):
     `start=` is where each round begins instead of at x (clamped to the box). Distances are measured from x.
     """
 
+    norm: ClassVar[str] = "l2"
+
     confidence: float = 0.0
     search_steps: int = 9
     steps: int = 1000
@@ -64,7 +67,7 @@ class CarliniWagnerL2(MinimumNormAttack):
 
     @property
     def _threat(self) -> ThreatModel:
-        return ThreatModel("l2", 0.0)
+        return ThreatModel(self.norm, 0.0)
 
     @property
     def _loss(self) -> Loss:
@@ -72,7 +75,7 @@ class CarliniWagnerL2(MinimumNormAttack):
 
     def _attack(self, search: Search, start: Tensor | None) -> None:
         todo = search.standing()
-        begin = (search.x if start is None else search.victim.layout.arrange(start))[todo].clamp(0, 1)
+        begin = (search.x if start is None else search.queried.layout.arrange(start))[todo].clamp(0, 1)
         w_begin = torch.arctanh((2 * begin - 1) * _SQUEEZE)
         c = torch.full_like(begin.flatten(1)[:, 0], self.initial_c)
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
@@ -111,7 +114,7 @@ class CarliniWagnerL2(MinimumNormAttack):
             gradient.mul_(per_example(-pull, gradient)).add_(run.change, alpha=2)
             adam.descend(gradient, step + 1)
         x_adv = adam.image()
-        logits = run.search.victim.logits(x_adv)
+        logits = run.search.queried.logits(x_adv)
         succeeded[place] |= run.judge(self.steps, x_adv, run.goal.value(logits), logits)
         run.commit()
         return succeeded

@@ -86,8 +86,8 @@ class FAB(MinimumNormAttack):
 
     def _start(self, run: NearestRun, start: Tensor | None, restart: int) -> Tensor:
         if restart > 0:
-            return run.search.victim.layout.arrange(self._random_start(run))
-        return run.x if start is None else run.search.victim.layout.arrange(start[run.rows].clamp(0, 1))
+            return run.search.queried.layout.arrange(self._random_start(run))
+        return run.x if start is None else run.search.queried.layout.arrange(start[run.rows].clamp(0, 1))
 
     def _random_start(self, run: NearestRun) -> Tensor:
         limit = self.stop_within or _RESTART_WITHIN[self.norm]
@@ -109,7 +109,7 @@ class FAB(MinimumNormAttack):
             else:
                 run.count(logits, ~run.finished)
             x_adv = stride.take(x_adv, gap, gradient)
-            logits = run.search.victim.logits(x_adv)
+            logits = run.search.queried.logits(x_adv)
             run.offer(step + 1, x_adv, run.goal.value(logits), logits)
             x_adv = stride.fall_back(x_adv, run.goal.reached(logits))
             if self.stop_within is not None and look_now(step):

@@ -27,6 +27,6 @@ class FGSM(BoundedAttack):
         run.note_blind(gradient)
         run.queries += 1  # the pass that gave the gradient
         x_adv = run.project(begin + search.threat.steepest_step(gradient, search.threat.reach(run.x)))
-        logits = search.victim.logits(x_adv)
+        logits = search.queried.logits(x_adv)
         run.offer(1, x_adv, run.goal.value(logits), logits)
         run.commit()

@@ -73,6 +73,6 @@ def _climb(run: Run, x_adv: Tensor, steps: int, step_size: float) -> None:
                 x_adv = x_adv[keep]
             if len(x_adv) == 0:
                 return
-    logits = run.search.victim.logits(x_adv)
+    logits = run.search.queried.logits(x_adv)
     run.offer(steps, x_adv, run.goal.value(logits), logits)
     run.commit()

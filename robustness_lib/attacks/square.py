@@ -31,7 +31,7 @@ class SquareAttack(BoundedAttack):
     first; it is halved nine times on the way. seed: any whole number; an example's random numbers follow from it and
     the example's index. loss: "margin", as in the paper; the attack works on models without gradients.
 
-    Where the model says that it answers at random (a part of it has a true `stochastic`, as `EOT` and the defences
+    Where the model says that it answers at random (a part of it has a true `stochastic`, as `EOT` and the defenses
     that draw have), the best point is asked again before each window is tried, under the same draws, and queries are
     twice as many: else the luck of one draw would hold a point for good.
 
@@ -56,7 +56,7 @@ class SquareAttack(BoundedAttack):
         run = Run(search, search.standing())
         proposals = squares(run, self.seed)
         x_adv = self._given_start(run, start) if start is not None else proposals.start()
-        logits = search.victim.logits(x_adv)
+        logits = search.queried.logits(x_adv)
         run.offer(0, x_adv, run.goal.value(logits), logits)
         for step in range(1, self.queries):
             if search.stop == "success" and look_now(step - 1) and run.drop_finished() is not None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from robustness_lib.attacks._bounded import BoundedAttack
-from robustness_lib.attacks._doubts import AttackWarning
 from robustness_lib.attacks._search import Run, Search
-from robustness_lib.attacks._victim import Classifier
 from robustness_lib.attacks.pgd import PGD
+from robustness_lib.querying.frozen import Classifier
+from robustness_lib.querying.warnings import AttackWarning
 
 __all__ = ["Transfer"]
 
@@ -58,7 +58,7 @@ class Transfer(BoundedAttack):
             error.add_note("(This was the attack on the surrogate, not on the victim.)")
             raise
         search.notes += [AttackWarning(w.kind, f"on the surrogate: {w.message}", w.rows) for w in found.warnings]
-        x_adv = run.search.victim.layout.arrange(found.x_adv)
-        logits = search.victim.logits(x_adv)
+        x_adv = run.search.queried.layout.arrange(found.x_adv)
+        logits = search.queried.logits(x_adv)
         run.offer(1, x_adv, run.goal.value(logits), logits)
         run.commit()

@@ -1,33 +1,49 @@
-"""The `robustness` command: each file holds one subcommand, and this one hands them on."""
+"""The `robustness` command: each file holds one subcommand, and this one hands them on.
+
+A subcommand is imported when it is called: `gate`, `compare` and `track` read reports and need no torch, and `doctor`
+must run where torch cannot be imported.
+"""
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
+from typing import Any
 
 import typer
-
-from robustness_lib.cli._check import check
-from robustness_lib.cli._compare import compare
-from robustness_lib.cli._data import data
-from robustness_lib.cli._evaluate import evaluate_command
-from robustness_lib.cli._gate import gate
-from robustness_lib.cli._track import track_command
-from robustness_lib.cli._train import train_command
-from robustness_lib.cli._zoo import zoo
+from typer.core import TyperGroup
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Attack, defend, certify: adversarial robustness you can run.", no_args_is_help=True,
-                  pretty_exceptions_enable=False)
-app.add_typer(data, name="data")
-app.add_typer(zoo, name="zoo")
-app.command("check")(check)
-app.command("evaluate")(evaluate_command)
-app.command("compare")(compare)
-app.command("gate")(gate)
-app.command("track")(track_command)
-app.command("train")(train_command)
+# Each by its module and what it is called there: a function, or an app of several.
+_COMMANDS = {
+    "check": ("_check", "check"), "evaluate": ("_evaluate", "evaluate_command"), "compare": ("_compare", "compare"),
+    "gate": ("_gate", "gate"), "track": ("_track", "track_command"), "train": ("_train", "train_command"),
+    "data": ("_data", "data"), "zoo": ("_zoo", "zoo"), "doctor": ("_doctor", "doctor_command"),
+}
+
+
+class _ImportedWhenCalled(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(f"robustness_lib.cli.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer()
+            alone.command(cmd_name)(found)
+            found = alone
+        command = typer.main.get_command(found)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(cls=_ImportedWhenCalled, help="Attack, defend, certify: adversarial robustness you can run.",
+                  no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()

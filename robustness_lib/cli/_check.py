@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robustness_lib.cli._errors import input_errors, prints_to_stderr
 from robustness_lib.cli._options import (
     ChannelsOption,
     ClassesOption,
@@ -25,10 +26,8 @@ from robustness_lib.cli._options import (
     StdOption,
     WeightsOption,
     find_subject,
-    input_errors,
-    prints_to_stderr,
 )
-from robustness_lib.evaluation.inspect import Inspection, inspect_model
+from robustness_lib.diagnosis.inspect_model import Inspection, inspect_model
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["check"]
@@ -90,9 +89,9 @@ def _rows(found: Inspection) -> list[tuple[str, str]]:
 
 
 def _otherwise(found: Inspection) -> list[tuple[str, str]]:
-    """The other readings that are better; else the best of them, to show that they were tried."""
-    ranked = sorted(found.readings, key=lambda reading: -reading.accuracy.value)
-    shown = [reading for reading in ranked if reading.better]
+    """The other alternatives that are better; else the best of them, to show that they were tried."""
+    ranked = sorted(found.alternatives, key=lambda alternative: -alternative.accuracy.value)
+    shown = [alternative for alternative in ranked if alternative.better]
     if shown:
-        return [(f"  with {reading.name}", str(reading.accuracy)) for reading in shown]
+        return [(f"  with {alternative.name}", str(alternative.accuracy)) for alternative in shown]
     return [("  read otherwise", f"not clearly better; {ranked[0].words}")] if ranked else []

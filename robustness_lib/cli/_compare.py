@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from robustness_lib.evaluation.compare import Comparison, points
-from robustness_lib.evaluation.compare import compare as compare_reports
-from robustness_lib.evaluation.report import Report
+from robustness_lib.cli._errors import refuse
+from robustness_lib.reports.compare import Comparison, points
+from robustness_lib.reports.compare import compare as compare_reports
+from robustness_lib.reports.report import Report
 
-__all__ = ["compare", "print_comparison", "read_report", "refuse"]
+__all__ = ["compare", "print_comparison", "read_report"]
 
 _SHOWN = 10  # classes, and twice as many lost images, in the tables; --json has all
 
@@ -49,12 +50,6 @@ def read_report(path: Path) -> Report:
         refuse(str(error))
     except OSError as error:
         refuse(f"{path}: {error.strerror}. Name the report.json that robustness evaluate wrote.")
-
-
-def refuse(words: str) -> NoReturn:
-    """One line to stderr, and the exit code for wrong input."""
-    typer.echo(" ".join(words.split()), err=True)
-    raise typer.Exit(2)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

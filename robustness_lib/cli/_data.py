@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from robustness_lib.cli._options import JsonOption, input_errors
+from robustness_lib.cli._errors import input_errors
+from robustness_lib.cli._options import JsonOption
 from robustness_lib.data import SPLITS, Holding, fetch, inventory
 
 __all__ = ["data"]

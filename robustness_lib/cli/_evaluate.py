@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from robustness_lib.attacks._asking import ask
+from robustness_lib.cli._errors import failures, input_errors, prints_to_stderr
 from robustness_lib.cli._options import (
     ChannelsOption,
     ClassesOption,
@@ -33,19 +33,17 @@ from robustness_lib.cli._options import (
     StdOption,
     Subject,
     WeightsOption,
-    failures,
     find_subject,
-    input_errors,
-    prints_to_stderr,
 )
 from robustness_lib.distributed import Team, team_from_environment
-from robustness_lib.evaluation import Report, evaluate, steps
+from robustness_lib.errors import blame
+from robustness_lib.evaluation import Report, advice, evaluate
 from robustness_lib.evaluation.evaluate import Progress as Tell
-from robustness_lib.evaluation.page import save_page
 from robustness_lib.evaluation.planning import measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
 from robustness_lib.files import write_whole
-from robustness_lib.models._blame import blame
+from robustness_lib.querying.confirm_predictions import predict_logits
+from robustness_lib.reports.page import save_page
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["evaluate_command"]
@@ -112,7 +110,7 @@ def evaluate_command(
 def _names(subject: Subject) -> tuple[str, ...] | None:
     """The data's class names, if they are as many as the model's outputs; else numbers."""
     with blame("the model fails on the first image"):
-        outputs = ask(subject.model, subject.x[:1], size=1).shape[1]
+        outputs = predict_logits(subject.model, subject.x[:1], size=1).shape[1]
     return subject.classes if len(subject.classes) == outputs else None
 
 
@@ -142,7 +140,9 @@ def _planned(subject: Subject, threat: ThreatModel, asked: dict[str, Any], batch
         write_whole(_plan_file(state), json.dumps(content).encode())
         return fits.suite, fits.n
 
-    first: tuple[str, int] = team.gather(team.together(chosen))[0]
+    with team.together():
+        mine = chosen()
+    first: tuple[str, int] = team.gather(mine)[0]
     return first
 
 
@@ -172,7 +172,7 @@ def _print(report: Report, out: Path, as_json: bool) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("step", "what it found", "what next"):
         table.add_column(name, overflow="fold")
-    for step in steps(report):
+    for step in advice(report):
         table.add_row(*(escape(words) for words in (step.name, step.figures, step.advice)))
     console.print(table)
     for words in (*map(str, report.findings or ()), *report.notes):

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from robustness_lib.cli._compare import print_comparison, read_report, refuse
-from robustness_lib.evaluation.gate import gate as judge
+from robustness_lib.cli._compare import print_comparison, read_report
+from robustness_lib.cli._errors import refuse
+from robustness_lib.reports.gate import gate as judge
 
 __all__ = ["gate"]
 

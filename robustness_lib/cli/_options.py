@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Annotated, NamedTuple
 
@@ -13,15 +11,13 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from robustness_lib.cli._compare import refuse
 from robustness_lib.data import find_data
 from robustness_lib.models import find_model
-from robustness_lib.models._blame import one_line, place
-from robustness_lib.models._normalizations import NORMALIZATIONS
+from robustness_lib.models.normalizations import NORMALIZATIONS
 
 __all__ = ["ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DeviceOption", "JsonOption", "MeanOption",
            "ModelOption", "OutputOption", "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject",
-           "WeightsOption", "failures", "find_subject", "input_errors", "prints_to_stderr"]
+           "WeightsOption", "find_subject"]
 
 _MODEL, _DATA = "Model", "Data"
 
@@ -110,40 +106,6 @@ def parse_normalization(mean: str | None, std: str | None,
         assert std is not None
         values = _numbers("--mean", mean, known), _numbers("--std", std, known)
     return _per_channel("--mean", values[0], channels), _per_channel("--std", values[1], channels)
-
-
-@contextlib.contextmanager
-def input_errors() -> Iterator[None]:
-    """What was wrong with the input becomes one line on stderr and exit code 2."""
-    try:
-        yield
-    except OSError as error:
-        refuse(str(error))
-    except (ValueError, TypeError) as error:
-        refuse(str(error))
-
-
-@contextlib.contextmanager
-def failures(what: str, interrupted: str) -> Iterator[None]:
-    """Whatever a user's model raises in `what` becomes a ValueError of one line, with its place; Ctrl-C the words
-    `interrupted` and exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(interrupted, err=True)
-        raise typer.Exit(130) from None
-    except (ValueError, TypeError, OSError, typer.Exit):  # ours, in words already
-        raise
-    except Exception as error:
-        at = place(error)
-        raise ValueError(f"the {what} fails: {one_line(error)}{f' ({at})' if at else ''}") from error
-
-
-@contextlib.contextmanager
-def prints_to_stderr() -> Iterator[None]:
-    """Whatever a user's model prints stays off stdout, which belongs to the command's own answer."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
 
 
 def _numbers(option: str, text: str, known: str) -> tuple[float, ...]:

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from robustness_lib.cli._compare import read_report
-from robustness_lib.cli._options import input_errors
-from robustness_lib.evaluation._mlflow import log_to_mlflow, mlflow_wanted
-from robustness_lib.evaluation.track import track
+from robustness_lib.cli._errors import input_errors
+from robustness_lib.reports.mlflow_log import log_to_mlflow, mlflow_wanted
+from robustness_lib.reports.track import track
 
 __all__ = ["track_command"]
 

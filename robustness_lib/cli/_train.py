@@ -13,13 +13,13 @@ import torch
 import typer
 from torch import nn
 
-from robustness_lib.cli._compare import refuse
-from robustness_lib.cli._options import DeviceOption, JsonOption, failures, input_errors, prints_to_stderr
+from robustness_lib.cli._errors import failures, input_errors, prints_to_stderr, refuse
+from robustness_lib.cli._options import DeviceOption, JsonOption
 from robustness_lib.distributed import Team, team_from_environment
+from robustness_lib.errors import said_to_be_at
 from robustness_lib.files import write_whole
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training import Diverged, Epoch, History, Recipe, list_recipes, read_recipe
-from robustness_lib.training._tables import named
 from robustness_lib.training.recipe import EXAMPLE, Split, find_recipe
 
 __all__ = ["train_command"]
@@ -61,7 +61,7 @@ def train_command(
         found, path = read_recipe(recipe), find_recipe(recipe)
         content, folder = path.read_bytes(), out or Path("training") / found.name
         _check_same(folder / "recipe.toml", content)
-        with team_from_environment() as team, named(str(path)):
+        with team_from_environment() as team, said_to_be_at(str(path)):
             history = _train(found, folder, _device(device), team)
         if team.rank == 0:
             write_whole(folder / "recipe.toml", content)

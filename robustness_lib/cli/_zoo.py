@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from robustness_lib.cli._options import JsonOption, input_errors
+from robustness_lib.cli._errors import input_errors
+from robustness_lib.cli._options import JsonOption
 from robustness_lib.models import card, list_pretrained
 from robustness_lib.training import list_recipes
 

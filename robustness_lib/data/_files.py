@@ -26,7 +26,7 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("robustness_lib", appauthor=False)
 
 
-def folders() -> list[Path]:
+def data_folders() -> list[Path]:
     """Where to look, first to last: $ROBUSTNESS_DATA where it is set (only ever read), then the cache."""
     named = os.environ.get("ROBUSTNESS_DATA")
     return ([Path(named).expanduser()] if named else []) + [cache_folder()]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustness_lib.data import moons, real, signs
-from robustness_lib.data._files import folders, read_npz
+from robustness_lib.data._files import data_folders, read_npz
 from robustness_lib.data._load import NAMES
 from robustness_lib.data._splits import held_out
 
@@ -57,7 +57,7 @@ def _real(name: str) -> Holding:
 def _labels(name: str, part: str) -> tuple[Path, npt.NDArray[np.int64], npt.NDArray[np.int64] | None] | None:
     """Where a part lies, its labels, and groups of images that stay together. Images are left unread."""
     tracks = real.SOURCES[name].tracks and part == "train"
-    for folder in folders():
+    for folder in data_folders():
         path = folder / f"{name}-{part}.npz"
         if path.exists():
             arrays = read_npz(path, [key for key in real._keys(name, part) if key != "images"])

@@ -16,11 +16,10 @@ from torch import Tensor
 from robustness_lib import counter_random
 from robustness_lib.data import _folder
 from robustness_lib.data._load import NAMES, load
-from robustness_lib.inputs import check_count
+from robustness_lib.inputs import Say, check_count
 
 __all__ = ["find_data"]
 
-Say = Callable[[str], None]
 Array = npt.NDArray[Any]
 Found = tuple[Tensor, Tensor, tuple[str, ...]]
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from robustness_lib import counter_random
 
+__all__ = ["CLASSES", "NOISE", "SEEDS", "SIZES", "draw_moons"]
+
 CLASSES = ("upper moon", "lower moon")
 SIZES = {"train": 1_000, "validation": 100, "test": 1_000}
 SEEDS = {"train": 20_261_000, "validation": 20_261_001, "test": 20_261_002}

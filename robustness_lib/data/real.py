@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from robustness_lib.data import _classes, _gtsrb_files
-from robustness_lib.data._files import Arrays, cache_folder, folders, read_npz, write_npz
+from robustness_lib.data._files import Arrays, cache_folder, data_folders, read_npz, write_npz
 from robustness_lib.data._splits import held_out, shuffled
+
+__all__ = ["SOURCES", "fetch", "load"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def fetch(name: str) -> list[Path]:
 
 
 def _fetch_part(name: str, part: str) -> Path:
-    for folder in folders():
+    for folder in data_folders():
         path, raw = folder / f"{name}-{part}.npz", folder / SOURCES[name].torchvision / "raw"
         if path.exists():
             read_npz(path, _keys(name, part))  # a file that is there but damaged must not pass for the set
@@ -83,7 +85,7 @@ def _keys(name: str, part: str) -> list[str]:
 
 def _read(name: str, part: str) -> Arrays:
     keys = _keys(name, part)
-    for folder in folders():
+    for folder in data_folders():
         path = folder / f"{name}-{part}.npz"
         if path.exists():
             return read_npz(path, keys)
@@ -132,7 +134,7 @@ def _download(name: str, part: str) -> Arrays:
             return _gtsrb_files.pack(dataset(root, split=part, download=True), root, part)
         images = dataset(root, train=part == "train", download=True)
     except (OSError, RuntimeError) as error:
-        looked = ", ".join(str(folder / f"{name}-{part}.npz") for folder in folders())
+        looked = ", ".join(str(folder / f"{name}-{part}.npz") for folder in data_folders())
         raise FileNotFoundError(
             f"{name} is not here, and downloading it failed ({error}). Looked for {looked}. On a machine "
             f"with a network, run `robustness data fetch {name}`; it names the files to bring "

@@ -20,6 +20,8 @@ from robustness_lib import counter_random
 from robustness_lib.data import _sign_scene
 from robustness_lib.data._sign_faces import FACES
 
+__all__ = ["SEEDS", "SIZES", "draw_signs", "draw_uint8"]
+
 CLASSES: tuple[str, ...] = tuple(FACES)
 SIZES = {"train": 20_000, "validation": 2_000, "test": 2_000}
 SEEDS = {"train": 20_260_000, "validation": 20_260_001, "test": 20_260_002}

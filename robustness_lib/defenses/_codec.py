@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustness_lib.exact import clamped, straight_through
+from robustness_lib.straight_through import clamped, straight_through
 
 __all__ = ["CHROMA", "LUMA", "cosines", "decoded_plane", "from_ycc", "halved", "quality_table", "rounded", "to_ycc",
            "twice"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.defenses.defence import Defence
-from robustness_lib.exact import divide
+from robustness_lib.defenses.defense import Defense
 from robustness_lib.inputs import check_count
+from robustness_lib.straight_through import divide
 
 __all__ = ["BitDepth"]
 
 
-class BitDepth(Defence):
+class BitDepth(Defense):
     """Each pixel to the nearest of exactly 2^bits levels, k / (2^bits − 1) for k = 0, 1, ...: black stays 0, white 1.
 
     bits: 1 to 8. The result is a staircase: its gradient is zero wherever there is one. Raises ValueError for other

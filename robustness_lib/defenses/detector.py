@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.defenses.bit_depth import BitDepth
-from robustness_lib.defenses.defence import check_batch
+from robustness_lib.defenses.defense import check_batch
 from robustness_lib.defenses.smoothing import MedianSmoothing
-from robustness_lib.exact import straight_through
 from robustness_lib.inputs import check_count, check_real
+from robustness_lib.straight_through import straight_through
 
 __all__ = ["FeatureSqueezing"]
 
@@ -22,8 +22,8 @@ class FeatureSqueezing(nn.Module):
 
         score(x) = max over squeezers s of |softmax(model(x)) − softmax(model(s(x)))|₁  >  threshold
 
-    model: returns logits (N, K). squeezers: functions of images that keep their shape, such as a defence's
-    `.transform` or, to have its kernel move with `.to(device)`, a defence around nn.Identity(); None means the paper's
+    model: returns logits (N, K). squeezers: functions of images that keep their shape, such as a defense's
+    `.transform` or, to have its kernel move with `.to(device)`, a defense around nn.Identity(); None means the paper's
     4 bits and 3 × 3 median. threshold: 0 (a change is enough) to 2 (nothing is rejected); `calibrate` finds one.
 
     As a model it returns (N, K + 1) logits, the last being z_max + slope·(score − threshold): the largest exactly where
@@ -120,6 +120,6 @@ class FeatureSqueezing(nn.Module):
             if not isinstance(squeezed, Tensor) or squeezed.shape != x.shape:
                 found = tuple(squeezed.shape) if isinstance(squeezed, Tensor) else type(squeezed).__name__
                 raise ValueError(f"a squeezer must return images of the shape {tuple(x.shape)} that it got; found "
-                                 f"{found}. Pass a defence's .transform, not the defence: that returns logits")
+                                 f"{found}. Pass a defense's .transform, not the defense: that returns logits")
             distances.append((answer - self.model(squeezed).softmax(1)).abs().sum(1))
         return torch.stack(distances).amax(0)

@@ -1,6 +1,6 @@
 """JPEG, coded and decoded: the codec itself, and its arithmetic in torch for the attacker who wants a gradient.
 
-As a defence: Dziugaite, Ghahramani and Roy 2016 (arXiv 1608.00853), who already saw its limits; Guo et al. 2018
+As a defense: Dziugaite, Ghahramani and Roy 2016 (arXiv 1608.00853), who already saw its limits; Guo et al. 2018
 (arXiv 1711.00117). A differentiable JPEG: Shin and Song 2017.
 """
 
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib.defenses import _codec
-from robustness_lib.defenses.defence import Defence
-from robustness_lib.exact import clamped, divide, straight_through
+from robustness_lib.defenses.defense import Defense
 from robustness_lib.inputs import check_count
 from robustness_lib.precision import full_precision
+from robustness_lib.straight_through import clamped, divide, straight_through
 
 __all__ = ["JPEG", "DifferentiableJPEG"]
 
 
-class _Coded(Defence):
+class _Coded(Defense):
     stochastic = False
 
     def __init__(self, model: nn.Module, quality: int = 75) -> None:

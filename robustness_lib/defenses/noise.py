@@ -1,17 +1,17 @@
-"""Noise on every pixel, as a defence by itself. (With a certificate it becomes randomized smoothing.)"""
+"""Noise on every pixel, as a defense by itself. (With a certificate it becomes randomized smoothing.)"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.defenses.defence import Defence
+from robustness_lib.defenses.defense import Defense
 from robustness_lib.inputs import check_real
 
 __all__ = ["GaussianNoise"]
 
 
-class GaussianNoise(Defence):
+class GaussianNoise(Defense):
     """x + N(0, σ²), clamped to [0, 1].
 
     sigma: the standard deviation, in pixel units of [0, 1]: over 0, at most 1. Raises ValueError for another, TypeError

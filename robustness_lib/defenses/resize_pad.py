@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib.defenses.defence import Defence
-from robustness_lib.exact import straight_through
+from robustness_lib.defenses.defense import Defense
 from robustness_lib.inputs import check_real
+from robustness_lib.straight_through import straight_through
 
 __all__ = ["ResizePad"]
 
 
-class ResizePad(Defence):
+class ResizePad(Defense):
     """Each image is shrunk to its own random size, put at its own random place, and framed by its own edge pixels.
 
     smallest: the least size, as a share of the image's, over 0 and at most 1; 1 changes nothing. Sizes are whole

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib.defenses.defence import Defence
-from robustness_lib.exact import straight_through
+from robustness_lib.defenses.defense import Defense
 from robustness_lib.inputs import check_count, check_real
+from robustness_lib.straight_through import straight_through
 
 __all__ = ["GaussianSmoothing", "MeanSmoothing", "MedianSmoothing"]
 
 
-class _Weighted(Defence):
+class _Weighted(Defense):
     """The same weights down and across."""
 
     differentiable = True
@@ -72,7 +72,7 @@ class GaussianSmoothing(_Weighted):
         return f"sigma={self.sigma}, {super().extra_repr()}"
 
 
-class MedianSmoothing(Defence):
+class MedianSmoothing(Defense):
     """The median of size × size pixels; edges reflected (about the last pixel, which is not repeated). The gradient
     goes to the one pixel in the middle of the order.
 

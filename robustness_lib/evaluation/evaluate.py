@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,27 +15,26 @@ import torch
 from torch import Tensor
 
 import robustness_lib
-from robustness_lib.attacks import AutoAttack
-from robustness_lib.attacks._asking import ask
-from robustness_lib.attacks._attack import default_batch
-from robustness_lib.attacks._doubts import varies
-from robustness_lib.attacks._victim import Classifier, Mode, Victim
 from robustness_lib.attacks.adaptive import EOT
+from robustness_lib.attacks.ensemble import AttackStep, EnsembleRun, EnsembleStep, NamedAttack, StepFailed, Verdicts
+from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
-from robustness_lib.evaluation._assemble import assemble, class_names
-from robustness_lib.evaluation._memory import Batch
-from robustness_lib.evaluation._part_run import PartFailed, PartRun
-from robustness_lib.evaluation._parts import Part, parts
-from robustness_lib.evaluation.report import Failure, Report
-from robustness_lib.evaluation.suites import SuiteLike, find_suite
+from robustness_lib.evaluation._data_parts import DataPart, data_parts
+from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
+from robustness_lib.evaluation._steps import CleanAnswers, DiagnosisStep, Proofs, curve_steps, keep_pictures
+from robustness_lib.evaluation.suites import Suite, SuiteLike, find_suite
 from robustness_lib.inputs import check_count
-from robustness_lib.state import Chunks, Content, fingerprint, model_fingerprint
+from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch_size
+from robustness_lib.querying.first_look import FirstLook, first_look
+from robustness_lib.querying.frozen import Classifier, Mode
+from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.reports.report import Failure, Report
+from robustness_lib.state import Chunks, fingerprint, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["Progress", "evaluate"]
 
 Progress = Callable[[int, str], None]  # images done, counting a part by its steps; the step at hand
-_PROBE = 16  # images that are asked twice
 
 
 def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatModel | None = None,
@@ -71,135 +71,161 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     if batch_size is not None:
         check_count("batch_size", batch_size)
     check_count("seed", seed, least=0)
-    team = Team.now()
-    run = PartRun(model, threat, find_suite(suite, threat, seed=seed, mode=mode), curve, certified, seed, mode)
-    pieces = parts(x, y, batch_size, lambda images: default_batch(images, Victim(model).device(images)))
-    loop = _Loop(run, team, None if state is None else Path(state), classes, progress)
-    found = loop.go(pieces)
-    return assemble(found, run, classes=classes, notes=loop.notes, failures=tuple(loop.failures),
-                    model=model_fingerprint(model), environment=_environment(model, loop.dtype, seed, mode, team))
+    if curve is not None and not (len(curve) and all(math.isfinite(eps) and eps >= 0 for eps in curve)):
+        raise ValueError(f"curve needs at least one ε, each finite and at least 0; found {list(curve)}")
+    evaluation = _Evaluation(
+        model, threat, find_suite(suite, threat, seed=seed, mode=mode), classes=classes, certified=certified,
+        curve=curve, seed=seed, mode=mode, state=None if state is None else Path(state),
+        progress=progress or (lambda done, step: None))
+    found = evaluation.run(data_parts(x, y, batch_size, lambda images: default_batch_size(
+        images, QueriedModel(model).device(images))))
+    return report_from_verdicts(
+        found, evaluation.ran, classes=classes, notes=evaluation.notes, failures=tuple(evaluation.failures),
+        environment=_environment(model, evaluation.dtype, seed, mode, evaluation.team))
 
 
-class _Loop:
-    """Over the parts: those of this process are worked on, then all processes put together what they have."""
+class _Evaluation:
+    """The parts one after the other: those of this process are worked on, then all processes put together what they
+    have."""
 
-    def __init__(self, run: PartRun, team: Team, state: Path | None, classes: Sequence[str] | None,
-                 progress: Progress | None) -> None:
-        self.run, self.team, self.state, self.classes = run, team, state, classes
-        self.dtype = torch.float32
-        self.progress: Progress = progress or (lambda done, step: None)
+    def __init__(self, model: Classifier, threat: ThreatModel, suite: Suite, *, classes: Sequence[str] | None,
+                 certified: Tensor | None, curve: Sequence[float] | None, seed: int, mode: Mode, state: Path | None,
+                 progress: Progress) -> None:
+        self.model, self.threat, self.suite, self.classes, self.curve = model, threat, suite, classes, curve
+        self.seed, self.mode, self.state, self.progress = seed, mode, state, progress
+        self.proofs, self.team = Proofs(certified, threat), Team.now()
         self.failures: list[Failure] = []
         self.notes: tuple[str, ...] = ()
+        self.dtype = torch.float32
+        self.ran: Ran
         self.seen = ""  # a fingerprint of all data so far
 
-    def go(self, pieces: Iterator[Part]) -> list[tuple[int, Content]]:
-        """The columns of all parts that have a verdict, each with the number of its first image."""
-        mine = self.team.together(lambda: self._work(pieces))
-        everyone = self.team.gather((mine, self.failures, self.notes, self.seen))
+    def run(self, parts: Iterator[DataPart]) -> list[tuple[int, Verdicts]]:
+        """What was found on all parts, of all processes. Raises what `evaluate` says."""
+        found: list[tuple[int, Verdicts]] = []
+        total = 0
+        with self.team.together():
+            for part in parts:
+                if part.number == 0:
+                    size = ShrinkingBatchSize(len(part))
+                    ensemble = self._begin(part, size)
+                total, self.dtype = part.first + len(part), part.x.dtype
+                self._check(part, total)
+                todo = [part] if self.team.mine(part.number) else []
+                while todo:
+                    piece = todo.pop(0)
+                    try:
+                        found.append((piece.first, ensemble(piece, partial(self._tell, piece))))
+                    except StepFailed as failed:
+                        todo = self._without(piece, failed) + todo
+                self.progress(total, "done")
+            if self.proofs.certified is not None and total != len(self.proofs.certified):
+                raise ValueError(f"certified must have one entry per image; found {len(self.proofs.certified)} for "
+                                 f"{total} images")
+            if total:
+                self.notes += size.note
+        return self._of_all_processes(found)
+
+    def _tell(self, part: DataPart, step: str, share: float) -> None:
+        self.progress(part.first + int(share * len(part)), step)
+
+    def _check(self, part: DataPart, total: int) -> None:
+        if self.team.size > 1:
+            self.seen = fingerprint(self.seen, *part.digests)
+        certified = self.proofs.certified
+        if certified is not None and total > len(certified):
+            raise ValueError(f"certified must have one entry per image; found {len(certified)} for more images")
+
+    def _without(self, part: DataPart, failed: StepFailed) -> list[DataPart]:
+        """What to try instead. Where the model fails without any attack, the part's halves are, so that only the images
+        that the model cannot take are without a verdict. Where an attack fails, all are: to keep only those that
+        earlier attacks broke would bend the accuracy."""
+        if failed.step == CleanAnswers.name and (halves := part.halves()):
+            return halves
+        error = failed.cause
+        failure = Failure(part.first, part.first + len(part) - 1, failed.step, f"{type(error).__name__}: {error}")
+        before = self.failures[-1] if self.failures else None
+        if before and (before.last + 1, before.step, before.error) == (failure.first, failure.step, failure.error):
+            self.failures[-1] = replace(before, last=failure.last)
+        else:
+            self.failures.append(failure)
+        return []
+
+    def _begin(self, part: DataPart, size: ShrinkingBatchSize) -> EnsembleRun:
+        """The model is looked at, once; then the steps are known, and the state can be opened."""
+        averaging = [entry.for_random_answers for entry in self.suite.entries]
+        look = self._look(part, size)
+        class_names(self.classes, look.classes)  # refused now and not after all the work
+        attacks = [named for entry in self.suite.entries for named in entry.named_attacks(look)]
+        odd = [warning for warning in look.warnings if warning.kind != "random answers" or not all(averaging)]
+        odd += [warning for entry in self.suite.entries for warning in entry.warnings(look)]
+        self.notes = tuple(dict.fromkeys(map(str, odd)))
+        epsilons = self._epsilons(part.x[0].numel())
+        self.ran = Ran(self.model, self.threat, self.suite, attacks, epsilons, look, self.proofs.certified, self.seed,
+                       self.mode)
+        return EnsembleRun(self._steps(attacks, epsilons), self._open(look, len(part)), size, len(part))
+
+    def _look(self, part: DataPart, size: ShrinkingBatchSize) -> FirstLook:
+        while True:
+            try:
+                return first_look(self.model, part.x, part.y, part.index, self.threat, size=size.now, mode=self.mode)
+            except (RuntimeError, MemoryError) as error:
+                if not size.can_shrink(error):
+                    raise
+            size.shrink()
+
+    def _epsilons(self, pixels: int) -> tuple[float, ...]:
+        """The ε of the curve, ascending, for images of so many values; none where there is no curve."""
+        if self.curve is not None:
+            return tuple(sorted(set(map(float, self.curve))))
+        if not self.suite.curve:
+            return ()
+        grey, eps = grey_eps(self.threat.norm, pixels), self.threat.eps
+        return tuple(sorted({eps / 4, eps / 2, eps, min(2 * eps, grey), grey}))
+
+    def _steps(self, attacks: list[NamedAttack], epsilons: tuple[float, ...]) -> list[EnsembleStep]:
+        steps: list[EnsembleStep] = [CleanAnswers(self.model, self.mode)]
+        steps += [AttackStep(named, self.model, self.threat, self.mode, keep=keep_pictures(self.proofs))
+                  for named in attacks]
+        steps += curve_steps(self.model, self.threat, epsilons, self.seed, self.mode, self.proofs)
+        if self.suite.diagnostics:
+            steps.append(DiagnosisStep(self.model, self.threat, self.seed, self.mode, self.proofs))
+        return steps
+
+    def _open(self, look: FirstLook, size: int) -> Chunks:
+        """The state. What the model answers on a few images says whether it is the same."""
+        certified, attacks = self.proofs.certified, [entry.fingerprint for entry in self.suite.entries]
+        header = {} if self.state is None else {
+            "format": "evaluation 2", "attacks": fingerprint(*attacks),
+            "versions": f"robustness_lib {robustness_lib.__version__}, torch {torch.__version__}",
+            "model": model_fingerprint(self.model), "threat": repr(self.threat), "suite": str(self.suite),
+            "seed": str(self.seed), "mode": self.mode, "images in a part": str(size), "curve": str(self.curve),
+            "certified": "none" if certified is None else fingerprint(certified),
+        }
+        answers = None if look.varies else look.answers
+        # The first process makes the folder; opening clears what a kill left behind, so nobody works before all have.
+        for turn in (self.team.rank == 0, self.team.rank > 0):
+            with self.team.together():
+                if turn:
+                    chunks = Chunks(self.state, header, answers)
+        return chunks
+
+    def _of_all_processes(self, found: list[tuple[int, Verdicts]]) -> list[tuple[int, Verdicts]]:
+        everyone = self.team.gather((found, self.failures, self.notes, self.seen))
         if len({seen for *_, seen in everyone}) > 1:
             raise ValueError("the processes were given different data: each needs all of it, in the same order (no "
                              "DistributedSampler, no shuffling); they share the work by themselves")
         self.failures = sorted((f for _, failures, *_ in everyone for f in failures), key=lambda f: f.first)
         self.notes = tuple(dict.fromkeys(note for _, _, notes, _ in everyone for note in notes))
-        found = sorted((pair for theirs, *_ in everyone for pair in theirs), key=lambda pair: pair[0])
-        if not found:
+        together = sorted((pair for theirs, *_ in everyone for pair in theirs), key=lambda pair: pair[0])
+        if not together:
             why = [f"; the first failure, in {f.step}: {f.error}" for f in self.failures[:1]]
             raise ValueError("there is no image to report on" + "".join(why))
-        return found
-
-    def _work(self, pieces: Iterator[Part]) -> list[tuple[int, Content]]:
-        """The parts of this process."""
-        certified, total = self.run.certified, 0
-        mine: list[tuple[int, Content]] = []
-        for part in pieces:
-            if part.number == 0:
-                batch = Batch(len(part.x))
-                chunks = self._open(part, batch)
-            total, self.dtype = part.first + len(part.x), part.x.dtype
-            if self.team.size > 1:
-                self.seen = fingerprint(self.seen, *part.digests)
-            if certified is not None and total > len(certified):
-                raise ValueError(f"certified must have one entry per image; found {len(certified)} for more images")
-            if not self.team.mine(part.number):
-                continue
-            mine += self._one(part, chunks, batch)
-            self.progress(total, "done")
-        if certified is not None and total != len(certified):
-            raise ValueError(f"certified must have one entry per image; found {len(certified)} for {total} images")
-        if total:
-            self.notes += batch.note
-        return mine
-
-    def _one(self, part: Part, chunks: Chunks, batch: Batch) -> list[tuple[int, Content]]:
-        """The columns of a part. Where the model fails on it without any attack, its halves are tried, so that only
-        the images that the model cannot take are without a verdict. Where an attack fails, all are: to keep only
-        those that earlier attacks broke would bend the accuracy."""
-        def tell(step: str, share: float) -> None:
-            self.progress(part.first + int(share * len(part.x)), step)
-
-        try:
-            return [(part.first, self.run(part, chunks, batch, tell))]
-        except PartFailed as failed:
-            error, half = failed.__cause__, len(part.x) // 2
-            if failed.step == "clean" and half:
-                cut = part.first + half
-                return [pair for piece in (Part(part.number, part.first, part.x[:half], part.y[:half]),
-                                           Part(part.number, cut, part.x[half:], part.y[half:]))
-                        for pair in self._one(piece, chunks, batch)]
-            failure = Failure(part.first, part.first + len(part.x) - 1, failed.step, f"{type(error).__name__}: {error}")
-            before = self.failures[-1] if self.failures else None
-            if before and (before.last + 1, before.step, before.error) == (failure.first, failure.step, failure.error):
-                self.failures[-1] = replace(before, last=failure.last)
-            else:
-                self.failures.append(failure)
-            return []
-
-    def _open(self, part: Part, batch: Batch) -> Chunks:
-        """The state, after a first look at the model: what it answers on a few images says whether it is the same."""
-        run = self.run
-        near = run.threat.random_point(part.x[:_PROBE], seed=0, index=part.index[:_PROBE])
-        few = torch.cat((part.x[:_PROBE], near))
-
-        def look(images: Tensor) -> Tensor:
-            return batch.run(lambda size: ask(run.model, images, size=size, mode=run.mode, labels=part.y))
-
-        try:
-            answers, again = look(few), look(few)
-        except Exception:  # on some of these images only? They will be named; a model that takes none of them ends here
-            few = torch.cat([image for image in torch.split(few, 1) if _works(look, image)] or [few])
-            answers, again = look(few), look(few)
-        class_names(self.classes, answers.shape[1])  # refused now and not after all the work
-        odd = varies(answers, again)
-        made_for_it = [isinstance(e.attack, AutoAttack) and e.attack.version == "rand" for e in run.suite.entries]
-        if not all(made_for_it):
-            self.notes = tuple(map(str, odd))
-        kept = None if odd else answers
-        header = {} if self.state is None else {
-            "format": "evaluation 1", "attacks": fingerprint(*(model_fingerprint(e.attack) for e in run.suite.entries)),
-            "versions": f"robustness_lib {robustness_lib.__version__}, torch {torch.__version__}",
-            "model": model_fingerprint(run.model), "threat": repr(run.threat),
-            "suite": str(run.suite), "seed": str(run.seed), "mode": run.mode, "images in a part": str(len(part.x)),
-            "curve": str(run.curve), "certified": "none" if run.certified is None else fingerprint(run.certified),
-        }
-        # The first process makes the folder; opening clears what a kill left behind, so nobody works before all have.
-        first, rest = self.team.rank == 0, self.team.rank > 0
-        opened = [self.team.together(partial(self._chunks, header, kept, mine)) for mine in (first, rest)]
-        return next(chunks for chunks in opened if chunks is not None)
-
-    def _chunks(self, header: dict[str, str], answers: Tensor | None, mine: bool) -> Chunks | None:
-        return Chunks(self.state, header, answers) if mine else None
-
-
-def _works(look: Callable[[Tensor], Tensor], image: Tensor) -> bool:
-    try:
-        look(image)
-    except Exception:
-        return False
-    return True
+        return together
 
 
 def _environment(model: Classifier, dtype: torch.dtype, seed: int, mode: Mode, team: Team) -> dict[str, str]:
-    device = Victim(model).device(torch.empty(0))
+    device = QueriedModel(model).device(torch.empty(0))
     drawn = {"answers": f"of {model.samples} draws each, decided by {model.decision}"} if isinstance(model, EOT) else {}
     return drawn | {
         "robustness_lib": robustness_lib.__version__, "torch": torch.__version__, "python": platform.python_version(),

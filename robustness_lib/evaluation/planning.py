@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks import PGD
-from robustness_lib.attacks._asking import ask
-from robustness_lib.attacks._attack import default_batch
-from robustness_lib.attacks._victim import Classifier, Victim
-from robustness_lib.evaluation._part_run import DIAGNOSED
-from robustness_lib.intervals import clopper_pearson
+from robustness_lib.evaluation._steps import DIAGNOSED
+from robustness_lib.querying.batch_size import default_batch_size
+from robustness_lib.querying.confirm_predictions import predict_logits
+from robustness_lib.querying.frozen import Classifier
+from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.statistics import clopper_pearson
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["Costs", "Plan", "measure", "plan"]
@@ -75,10 +76,10 @@ class Plan:
 def measure(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, batch_size: int | None = None) -> Costs:
     """Costs from a first look: PGD-20 and passes on at most 64 images. x (N, ...), N ≥ 1, y (N,) int64."""
     x, y = x[:_TRIED], y[:_TRIED]
-    device = Victim(model).device(x)
-    size = batch_size or default_batch(x, device)
-    logits = ask(model, x, size=size, labels=y)
-    forward = _least_seconds(lambda: ask(model, x, size=size), device) / len(x)
+    device = QueriedModel(model).device(x)
+    size = batch_size or default_batch_size(x, device)
+    logits = predict_logits(model, x, size=size, labels=y)
+    forward = _least_seconds(lambda: predict_logits(model, x, size=size), device) / len(x)
     steps = PGD(threat, steps=4, stop="never")
     try:
         gradient = _least_seconds(lambda: steps.run(model, x, y, batch_size=size), device) / len(x) / 4

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
-from robustness_lib.attacks import FAB, FGSM, PGD, Attack, AutoAttack, BoundedAttack, CarliniWagnerL2
-from robustness_lib.attacks._ensemble import with_all_steps
-from robustness_lib.attacks._victim import Mode
+from robustness_lib.attacks import FGSM, PGD, Attack, AutoAttack
+from robustness_lib.attacks.ensemble import AttackEnsemble, NamedAttack, RunnableAttack
+from robustness_lib.attacks.foreign import ForeignAttack, ForeignFunction
+from robustness_lib.querying.first_look import FirstLook
+from robustness_lib.querying.frozen import Mode
+from robustness_lib.querying.warnings import AttackWarning
+from robustness_lib.state import model_fingerprint
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["SUITES", "Entry", "ForeignAttack", "Suite", "SuiteLike", "find_suite"]
+__all__ = ["SUITES", "Suite", "SuiteEntry", "SuiteLike", "attack_settings", "find_suite"]
 
-ForeignAttack = Callable[[Any, Tensor, Tensor], Tensor]
-
-RESERVED = {"clean", "curve", "diagnostics"}  # steps that every evaluation may have
+_RESERVED = {"clean", "curve", "diagnostics"}  # steps that every evaluation may have
 
 SUITES = {
     "quick": "clean, FGSM, PGD-20. A first look, in seconds; not a verdict.",
@@ -29,27 +29,35 @@ SUITES = {
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An attack of a suite. prefix: stands before the names of an ensemble's parts. late: it meets only what the
-    others left standing, as AutoAttack does by itself."""
+class SuiteEntry:
+    """An attack of a suite, or an ensemble of several. attack: also a function (model, x, y) -> x_adv, before
+    `find_suite` wraps it. prefix: stands before the names of an ensemble's attacks."""
 
     name: str
-    attack: Any
+    attack: RunnableAttack | AttackEnsemble | ForeignFunction
     prefix: str = ""
-    late: bool = False
 
     @property
-    def on(self) -> str:
-        """AutoAttack meets what the others left standing; everything else meets every image that was right."""
-        return "survivors" if self.late or isinstance(self.attack, AutoAttack) else "correct"
+    def for_random_answers(self) -> bool:
+        """Made for models that answer at random."""
+        return isinstance(self.attack, AttackEnsemble) and self.attack.draws > 1
 
-    def stages(self, classes: int, random: bool = False) -> dict[str, str]:
-        """Names of what it consists of, with their settings in words. random: on a model that says it answers so."""
-        if isinstance(self.attack, AutoAttack):
-            parts = self.attack.attacks(classes)
-            parts = with_all_steps(parts) if random else parts
-            return {self.prefix + name: repr(part) for name, part in parts.items()}
-        return {self.name: _words(self.attack)}
+    def named_attacks(self, look: FirstLook) -> list[NamedAttack]:
+        """What the loop runs on the model looked at. An ensemble meets what the others left standing; everything else
+        meets every image that was right."""
+        if isinstance(self.attack, AttackEnsemble):
+            return self.attack.named_attacks(look, self.prefix)
+        assert isinstance(self.attack, (Attack, ForeignAttack)), "find_suite has wrapped it"
+        return [NamedAttack(self.name, self.attack, on="correct")]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what decides what it finds, a function's code too."""
+        given: Any = getattr(self.attack, "function", self.attack)
+        return model_fingerprint(given)
+
+    def warnings(self, look: FirstLook) -> tuple[AttackWarning, ...]:
+        return self.attack.warnings(look) if isinstance(self.attack, AttackEnsemble) else ()
 
 
 @dataclass(frozen=True)
@@ -58,15 +66,15 @@ class Suite:
     diagnostics: also look for masked gradients."""
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[SuiteEntry, ...]
     curve: bool
     diagnostics: bool
 
     def __str__(self) -> str:
-        return f"{self.name}: " + "; ".join(f"{entry.name} {_words(entry.attack)}" for entry in self.entries)
+        return f"{self.name}: " + "; ".join(f"{entry.name} {attack_settings(entry.attack)}" for entry in self.entries)
 
 
-SuiteLike = str | Suite | Attack | AutoAttack | ForeignAttack | Mapping[str, Any] | Sequence[Any]
+SuiteLike = str | Suite | Attack | AttackEnsemble | ForeignFunction | Mapping[str, Any] | Sequence[Any]
 
 
 def find_suite(suite: SuiteLike, threat: ThreatModel, *, seed: int = 0, mode: Mode = "eval") -> Suite:
@@ -81,34 +89,35 @@ def find_suite(suite: SuiteLike, threat: ThreatModel, *, seed: int = 0, mode: Mo
     if isinstance(suite, Suite):
         entries = list(suite.entries)
     elif isinstance(suite, Mapping):
-        entries = [Entry(name, attack, prefix=f"{name}/") for name, attack in suite.items()]
+        entries = [SuiteEntry(name, attack, prefix=f"{name}/") for name, attack in suite.items()]
     else:
         attacks = list(suite) if isinstance(suite, Sequence) else [suite]
-        entries = [Entry(name, attack, prefix=f"{name}/" if name != "autoattack" else "")
+        entries = [SuiteEntry(name, attack, prefix=f"{name}/" if name != "autoattack" else "")
                    for name, attack in zip(_names(attacks), attacks, strict=True)]
     if not entries:
         raise ValueError("a suite needs at least one attack; found none")
     names = [entry.name for entry in entries]
-    if taken := sorted(set(names) & RESERVED | {name for name in names if names.count(name) > 1}):
-        raise ValueError(f"each attack needs a name of its own, other than {', '.join(sorted(RESERVED))}; found "
+    if taken := sorted(set(names) & _RESERVED | {name for name in names if names.count(name) > 1}):
+        raise ValueError(f"each attack needs a name of its own, other than {', '.join(sorted(_RESERVED))}; found "
                          f"{', '.join(taken)}")
     for entry in entries:
         _check(entry, threat)
-    return suite if isinstance(suite, Suite) else Suite("own", tuple(entries), curve=False, diagnostics=False)
+    runnable = tuple(_runnable(entry, threat, seed, mode) for entry in entries)
+    return replace(suite, entries=runnable) if isinstance(suite, Suite) else Suite("own", runnable, False, False)
 
 
 def _named(name: str, threat: ThreatModel, seed: int, mode: Mode) -> Suite:
     own = -1 - seed  # AutoAttack's parts take 4·seed to 4·seed + 3: other starts than those
     auto_attack = AutoAttack(threat, seed=seed, mode=mode)
-    fgsm = Entry("fgsm", FGSM(threat, mode=mode))
+    fgsm = SuiteEntry("fgsm", FGSM(threat, mode=mode))
     if name == "quick":
-        return Suite(name, (fgsm, Entry("pgd-20", PGD(threat, steps=20, seed=own, mode=mode))), False, False)
+        return Suite(name, (fgsm, SuiteEntry("pgd-20", PGD(threat, steps=20, seed=own, mode=mode))), False, False)
     if name == "standard":
-        pgd = Entry("pgd-20", PGD(threat, steps=20, restarts=5, seed=own, mode=mode))
-        return Suite(name, (fgsm, pgd, Entry("autoattack", auto_attack)), True, True)
+        pgd = SuiteEntry("pgd-20", PGD(threat, steps=20, restarts=5, seed=own, mode=mode))
+        return Suite(name, (fgsm, pgd, SuiteEntry("autoattack", auto_attack)), True, True)
     if name == "random":
         averaging = AutoAttack(threat, version="rand", seed=seed, mode=mode)
-        return Suite(name, (Entry("autoattack", averaging),), False, True)
+        return Suite(name, (SuiteEntry("autoattack", averaging),), False, True)
     raise ValueError(f"there is no suite {name!r}; choose {', '.join(SUITES)}, or give a list of attacks")
 
 
@@ -124,24 +133,31 @@ def _names(attacks: Iterable[Any]) -> list[str]:
 def _name(attack: Any) -> str:
     if isinstance(attack, PGD):
         return f"pgd-{attack.steps}"
-    if isinstance(attack, (Attack, AutoAttack)):
+    if isinstance(attack, (Attack, AttackEnsemble)):
         return type(attack).__name__.lower()
     return getattr(attack, "__name__", type(attack).__name__).strip("<>")
 
 
-def _words(attack: Any) -> str:
-    """Settings; without addresses, so that two runs agree."""
+def attack_settings(attack: object) -> str:
+    """In words; without addresses, so that two runs agree."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(attack))
 
 
-def _check(entry: Entry, threat: ThreatModel) -> None:
-    attack, theirs = entry.attack, None
-    if not callable(attack):
+def _check(entry: SuiteEntry, threat: ThreatModel) -> None:
+    attack = entry.attack
+    if not callable(attack) and not isinstance(attack, ForeignAttack):
         raise TypeError(f"attack {entry.name!r} cannot be called: give one of this library's attacks, or a function "
                         f"(model, x, y) -> x_adv; found {type(attack).__name__}")
-    if isinstance(attack, (BoundedAttack, AutoAttack)) and attack.threat != threat:
-        theirs = str(attack.threat)
-    elif isinstance(attack, (FAB, CarliniWagnerL2)) and (norm := getattr(attack, "norm", "l2")) != threat.norm:
-        theirs = f"the norm {norm}"
-    if theirs is not None:
-        raise ValueError(f"attack {entry.name!r} has {theirs}, and the evaluation {threat}: give both the same")
+    if not isinstance(attack, (Attack, AttackEnsemble)):
+        return
+    theirs, norm = getattr(attack, "threat", threat), getattr(attack, "norm", threat.norm)
+    if theirs != threat or norm != threat.norm:
+        raise ValueError(f"attack {entry.name!r} has {theirs if theirs != threat else f'the norm {norm}'}, and the "
+                         f"evaluation {threat}: give both the same")
+
+
+def _runnable(entry: SuiteEntry, threat: ThreatModel, seed: int, mode: Mode) -> SuiteEntry:
+    if isinstance(entry.attack, (Attack, AttackEnsemble, ForeignAttack)):
+        return entry
+    assert callable(entry.attack)
+    return replace(entry, attack=ForeignAttack(entry.name, entry.attack, threat, seed, mode))

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from robustness_lib.models import _weights
-from robustness_lib.models._blame import blame
-from robustness_lib.models._weights import Say
+from robustness_lib.errors import blame
+from robustness_lib.inputs import Say
+from robustness_lib.models._state_dict_files import load_into, outputs_held, read_state_dict
 from robustness_lib.models.adapt import as_classifier
 from robustness_lib.models.zoo import build, list_pretrained, load_pretrained
 
@@ -79,7 +79,7 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
             # Built as for its training, with published weights' normalization too; then the weights of all of it.
             model = find_model(**table, device=device, say=say)
             if str(weights) != "random":
-                _weights.fit(model, _weights.read(Path(weights), tell), Path(weights), tell)
+                load_into(model, read_state_dict(Path(weights), tell), Path(weights), tell)
             return model
     # Initial weights are drawn from the global generator; a model is not to depend on who drew before.
     with torch.random.fork_rng(devices=[]):
@@ -105,11 +105,11 @@ def _build(name: str, weights: str | Path | None, classes: int | None, say: Say)
     if not where or not what:
         raise ValueError(_no_such_form(name))
     path = None if weights is None or str(weights) == "random" else Path(weights)
-    state = None if path is None else _weights.read(path, say)
+    state = None if path is None else read_state_dict(path, say)
     if where in ("torchvision", "timm"):
         library = _torchvision if where == "torchvision" else _timm
         built = library(what, weights, classes, say)
-        if state is not None and classes is None and (held := _weights.outputs_held(built.model, state)) is not None:
+        if state is not None and classes is None and (held := outputs_held(built.model, state)) is not None:
             say(f"{what} is built with {held} outputs, as the weights have.")
             built = library(what, weights, held, say)
     elif classes is not None:
@@ -123,7 +123,7 @@ def _build(name: str, weights: str | Path | None, classes: int | None, say: Say)
     else:
         built = _Built(_own(where, what))
     if path is not None and state is not None:
-        _weights.fit(built.model, state, path, say)
+        load_into(built.model, state, path, say)
     return built
 
 

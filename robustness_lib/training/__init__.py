@@ -6,7 +6,7 @@ from robustness_lib.training.history import Epoch, History
 from robustness_lib.training.objectives import (
     TRADES,
     FastFGSM,
-    GaussianNoise,
+    GaussianAugmentation,
     Objective,
     PGDTraining,
     Standard,
@@ -16,6 +16,6 @@ from robustness_lib.training.recipe import Recipe, list_recipes, read_recipe
 from robustness_lib.training.schedules import OneCycle, Piecewise
 from robustness_lib.training.validation import collapse
 
-__all__ = ["AUGMENTATIONS", "TRADES", "Augmentation", "Diverged", "Epoch", "FastFGSM", "Flip", "GaussianNoise",
+__all__ = ["AUGMENTATIONS", "TRADES", "Augmentation", "Diverged", "Epoch", "FastFGSM", "Flip", "GaussianAugmentation",
            "History", "Objective", "OneCycle", "PGDTraining", "Piecewise", "Recipe", "Shift", "Standard", "bare",
            "collapse", "fit", "list_recipes", "read_recipe"]

@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from robustness_lib.attacks import held_still
 from robustness_lib.inputs import check_count, check_images, check_labels, check_logits
+from robustness_lib.querying.frozen import frozen
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training.augment import Augmentation
 from robustness_lib.training.objectives import Objective
 from robustness_lib.training.schedules import Schedule
 
-__all__ = ["check_loss", "check_model", "check_settings", "check_training_labels", "length"]
+__all__ = ["TrainingData", "check_loss", "check_model", "check_settings", "check_training_labels", "length"]
 
-Data = tuple[Tensor, Tensor] | Dataset[Any]
+TrainingData = tuple[Tensor, Tensor] | Dataset[Any]
 _COUNTS = {"epochs": 1, "batch_size": 1, "every": 1, "validation_steps": 1, "ramp": 0, "workers": 0, "seed": None}
 _CHOICES = {"keep": ("best", "last"), "on_collapse": ("stop", "warn"), "optimizer": ("adamw", "sgd")}
 
 
-def check_settings(model: nn.Module, data: Data, objective: object, *, validation: object, augment: object,
+def check_settings(model: nn.Module, data: TrainingData, objective: object, *, validation: object, augment: object,
                    threat: object, schedule: object, patience: int | None, averaging: float | None,
                    clip: float | None, weight_decay: float, save_seconds: float, **others: Any) -> None:
     """All of `fit`'s arguments that can be judged alone. others: whole numbers and choices, by name."""
@@ -76,7 +76,7 @@ def _check_augment(augment: object) -> None:
         raise TypeError(f"augment must be a list of augmentations, such as [Flip(), Shift(2)]; found {augment!r}")
 
 
-def _check_data(data: Data, augment: object, validation: object) -> None:
+def _check_data(data: TrainingData, augment: object, validation: object) -> None:
     if not isinstance(data, tuple) and not (isinstance(data, Dataset) and hasattr(data, "__len__")):
         raise TypeError(f"data must be images and labels, (x, y), or a map-style Dataset; found {type(data).__name__}")
     for name, pair in (("data", data), ("validation", validation)):
@@ -103,13 +103,13 @@ def check_training_labels(y: Tensor, x: Tensor) -> None:
         raise ValueError(f"labels must be 0 or more; found {int(y.min())}")
 
 
-def check_model(model: nn.Module, device: torch.device, data: Data,
+def check_model(model: nn.Module, device: torch.device, data: TrainingData,
                 validation: tuple[Tensor, Tensor] | None) -> None:
     """It answers its first image with logits (1, K), and every label is below K."""
     pairs = [pair for pair in (data, validation) if isinstance(pair, tuple)]
     if pairs:
         first = pairs[0][0][:1]
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), held_still(model), torch.no_grad():
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), frozen(model), torch.no_grad():
             logits = model(first.to(device))
         check_logits(logits, first, tuple(y for _, y in pairs))
 
@@ -124,6 +124,6 @@ def check_loss(loss: object) -> Tensor:
     return loss
 
 
-def length(data: Data) -> int:
+def length(data: TrainingData) -> int:
     """How many examples there are."""
     return len(data[0]) if isinstance(data, tuple) else len(data)  # type: ignore[arg-type]

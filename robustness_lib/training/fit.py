@@ -16,16 +16,23 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from robustness_lib.distributed import Team
 from robustness_lib.inputs import NotANumber, check_images
 from robustness_lib.state import fingerprint, model_fingerprint, structure_fingerprint
 from robustness_lib.threat import ThreatModel
-from robustness_lib.training._checks import check_loss, check_model, check_settings, check_training_labels, length
-from robustness_lib.training._running import Running
-from robustness_lib.training._state import Folder, Position, weights
+from robustness_lib.training._checks import (
+    TrainingData,
+    check_loss,
+    check_model,
+    check_settings,
+    check_training_labels,
+    length,
+)
+from robustness_lib.training._folder import Position, TrainingFolder, weights
+from robustness_lib.training._training_state import TrainingState
 from robustness_lib.training.augment import Augmentation
 from robustness_lib.training.history import Epoch, History
 from robustness_lib.training.objectives import FastFGSM, Objective, PGDTraining
@@ -34,7 +41,6 @@ from robustness_lib.training.validation import accuracies, collapse
 
 __all__ = ["Diverged", "fit"]
 
-Data = tuple[Tensor, Tensor] | Dataset[Any]
 PlainObjective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 OnEpoch = Callable[[nn.Module, Epoch], None]
 
@@ -43,7 +49,7 @@ class Diverged(RuntimeError):
     """The loss or its gradient is no longer a number. The model has the weights with which its epoch began."""
 
 
-def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, epochs: int,
+def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObjective, *, epochs: int,
         schedule: Schedule | None = None, batch_size: int = 128, optimizer: Literal["adamw", "sgd"] = "adamw",
         weight_decay: float = 5e-4, clip: float | None = None, augment: Sequence[Augmentation] = (), ramp: int = 0,
         averaging: float | None = None, validation: tuple[Tensor, Tensor] | None = None,
@@ -127,9 +133,9 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
                  "keep": keep, "patience": patience, "on_collapse": on_collapse, "seed": seed,
                  "mixed_precision": mixed_precision, "channels_last": channels_last, "processes": team.size}
     # Where the first process refuses its folder, no other may wait for it.
-    kept_in = team.together(lambda: Folder(
-        Path(folder) if folder is not None and team.rank == 0 else None,
-        _header(model, called, validation, objective, arguments) if folder is not None else {}))
+    with team.together():
+        kept_in = TrainingFolder(Path(folder) if folder is not None and team.rank == 0 else None,
+                         _header(model, called, validation, objective, arguments) if folder is not None else {})
 
     wrapped = _wrap(model, device, team)
     descent = _optimizer(optimizer, model, schedule.start, weight_decay)
@@ -138,7 +144,7 @@ def fit(model: nn.Module, data: Data, objective: Objective | PlainObjective, *, 
     if averaging is not None:
         rule = get_ema_multi_avg_fn(averaging)  # type: ignore[no-untyped-call]
         average = AveragedModel(model, multi_avg_fn=rule, use_buffers=True)
-    run = Running(model, descent, scheduler, average, Position(), kept_in, team)
+    run = TrainingState(model, descent, scheduler, average, Position(), kept_in, team)
     with _own_random_numbers(seed, team, device):
         run.resume()
         at, history = run.position, run.history
@@ -237,7 +243,7 @@ def _bind(objective: Objective | PlainObjective, share: float,
     return lambda model, x, y, index: objective(model, x, y)
 
 
-def _batches(data: Data, order: Sequence[Tensor], workers: int,
+def _batches(data: TrainingData, order: Sequence[Tensor], workers: int,
              generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
     if isinstance(data, tuple):
         for rows in order:
@@ -251,7 +257,7 @@ def _batches(data: Data, order: Sequence[Tensor], workers: int,
             yield x, y
 
 
-def _name_of(data: Data) -> str:
+def _name_of(data: TrainingData) -> str:
     return fingerprint(*data) if isinstance(data, tuple) else f"{type(data).__name__}, {length(data)} examples"
 
 
@@ -285,14 +291,14 @@ def _header(model: nn.Module, data: str, validation: tuple[Tensor, Tensor] | Non
     return {name: re.sub(" at 0x[0-9a-f]+", "", text) for name, text in made_of.items()}  # addresses change
 
 
-def _diagnosis(epoch: int, step: int, loss: Tensor, norm: Tensor, batch: Tensor, folder: Folder) -> str:
+def _diagnosis(epoch: int, step: int, loss: Tensor, norm: Tensor, batch: Tensor, folder: TrainingFolder) -> str:
     what = f"the loss is {loss.item():g}" if not torch.isfinite(loss) else f"the gradient's length is {norm.item():g}"
     first = ", ".join(str(i) for i in batch[:5].tolist())
     return (f"{what} in epoch {epoch + 1}, step {step + 1} (images {first}, ... of the data). No step was taken on it. "
             f"{_help(folder, epoch)}, or look at these images.")
 
 
-def _help(folder: Folder, epoch: int) -> str:
+def _help(folder: TrainingFolder, epoch: int) -> str:
     kept = "" if folder.path is None or epoch == 0 else f" {folder.path} keeps the last good state."
     return (f"The model has the weights with which the epoch began (or was taken up again).{kept} Try a lower learning "
             f"rate, clip=1.0")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustness_lib.files import write_whole
-from robustness_lib.intervals import Accuracy
+from robustness_lib.statistics import Accuracy
 
 __all__ = ["Epoch", "History"]
 

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from robustness_lib import counter_random
-from robustness_lib.attacks import PGD, held_still
+from robustness_lib.attacks import PGD
 from robustness_lib.inputs import check_index
+from robustness_lib.querying.frozen import frozen
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["TRADES", "FastFGSM", "GaussianNoise", "Objective", "PGDTraining", "Standard", "bare"]
+__all__ = ["TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "Standard", "bare"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Standard(Objective):
 
 
 @dataclass(frozen=True)
-class GaussianNoise(Objective):
+class GaussianAugmentation(Objective):
     """Cross-entropy on x + σ·N(0, 1), not clipped to the box: what randomized smoothing certifies is the model under
     exactly this noise (Cohen, Rosenfeld and Kolter 2019, arXiv 1902.02918). sigma: σ in pixel units of [0, 1]."""
 
@@ -77,7 +78,7 @@ class GaussianNoise(Objective):
                  seed: int = 0) -> Tensor:
         return self._cross_entropy(model(x + self.sigma * _normal(x, index, seed)), y)
 
-    def with_share(self, share: float) -> GaussianNoise:
+    def with_share(self, share: float) -> GaussianAugmentation:
         return replace(self, sigma=self.sigma * share)
 
 
@@ -166,7 +167,7 @@ class TRADES(_Adversarial):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
                  seed: int = 0) -> Tensor:
-        with held_still(model), torch.no_grad():
+        with frozen(model), torch.no_grad():
             clean = bare(model)(x)
         attack = PGD(self.threat, steps=self.steps, step_size=self.step_size, stop="never",
                      loss=lambda logits, _: kl_divergence(clean, logits))
@@ -192,7 +193,7 @@ def bare(model: nn.Module) -> nn.Module:
 
 
 def _input_gradient(model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-    with held_still(model):
+    with frozen(model):
         x = x.detach().requires_grad_()
         return torch.autograd.grad(loss(bare(model)(x)), x)[0]
 

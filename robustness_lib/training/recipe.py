@@ -16,22 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.attacks import held_still
 from robustness_lib.data import NAMES, find_data, held_out
+from robustness_lib.errors import said_to_be_at
 from robustness_lib.models import build, find_model
+from robustness_lib.querying.frozen import frozen
 from robustness_lib.threat import ThreatModel
-from robustness_lib.training._tables import check_known, check_type, make, named, threat
+from robustness_lib.training._toml_tables import check_known, check_type, make, threat
 from robustness_lib.training.augment import AUGMENTATIONS, Augmentation, Flip, Shift
 from robustness_lib.training.fit import OnEpoch, fit
 from robustness_lib.training.history import History
-from robustness_lib.training.objectives import TRADES, FastFGSM, GaussianNoise, Objective, PGDTraining, Standard
+from robustness_lib.training.objectives import TRADES, FastFGSM, GaussianAugmentation, Objective, PGDTraining, Standard
 from robustness_lib.training.schedules import OneCycle, Piecewise, Schedule
 
 __all__ = ["EXAMPLE", "Recipe", "find_recipe", "list_recipes", "read_recipe"]
 
 _FOLDER = Path(__file__).parent / "recipes"
 EXAMPLE = Path(__file__).with_name("example.toml")  # for the user's own model and data
-OBJECTIVES: dict[str, type[Objective]] = {"standard": Standard, "gaussian": GaussianNoise, "fgsm-rs": FastFGSM,
+OBJECTIVES: dict[str, type[Objective]] = {"standard": Standard, "gaussian": GaussianAugmentation, "fgsm-rs": FastFGSM,
                                           "pgd": PGDTraining, "trades": TRADES}
 SCHEDULES: dict[str, type[Schedule]] = {"one-cycle": OneCycle, "piecewise": Piecewise}
 CHANGES: dict[str, type[Augmentation]] = {"flip": Flip, "shift": Shift}
@@ -73,7 +74,7 @@ class Recipe:
 
     def build(self) -> nn.Module:
         """The net with its initial weights, which follow from the seed. Raises ValueError."""
-        with torch.random.fork_rng(), named("[model]"):
+        with torch.random.fork_rng(), said_to_be_at("[model]"):
             torch.manual_seed(self.seed)
             try:
                 return build(self.architecture) if self.architecture else find_model(**self.model, seed=self.seed)
@@ -82,10 +83,10 @@ class Recipe:
 
     def load(self) -> tuple[Split, Split]:
         """Training and validation images with their labels. Raises ValueError, FileNotFoundError."""
-        with named("[data] name"):
+        with said_to_be_at("[data] name"):
             x, y, classes = find_data(self.data, split="train" if self.named_data else "test", **self.prepare)
         if isinstance(self.validation, str):
-            with named("[data] validation"):
+            with said_to_be_at("[data] validation"):
                 x_val, y_val, theirs = find_data(self.validation, **self.prepare)
                 if Path(self.data).is_dir() and any(a != b for a, b in zip(classes, theirs, strict=False)):
                     raise ValueError(f"the folders of {self.validation} are not those of {self.data}, so that labels "
@@ -116,7 +117,7 @@ class Recipe:
             raise ValueError(f"the model cannot be moved to {device}: {str(error).splitlines()[0]}") from None
         with torch.random.fork_rng():  # models may draw
             for key, (x, y) in (("name", data), ("validation", validation)):
-                with named(f"[data] {key}"):
+                with said_to_be_at(f"[data] {key}"):
                     _check_fit(model, x, y)
         if on_start is not None:
             on_start(model, data, validation)
@@ -143,7 +144,7 @@ def read_recipe(source: str | Path) -> Recipe:
     a recipe cannot say.
     """
     path = find_recipe(source)
-    with named(str(path)):
+    with said_to_be_at(str(path)):
         return _parse(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
 
 
@@ -224,7 +225,7 @@ def _check_fit(model: nn.Module, x: Tensor, y: Tensor) -> None:
     """Before anything is trained: the model takes such an image, and has an output for each label."""
     device = next((p.device for p in model.parameters()), x.device)
     try:
-        with held_still(model), torch.no_grad():
+        with frozen(model), torch.no_grad():
             outputs = model(x[:1].to(device))
     except Exception as error:  # of the user's model, any
         raise ValueError(f"[model] fails on its first image, of shape {tuple(x.shape[1:])}: "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.attacks import FGSM, PGD, BoundedAttack, held_still
+from robustness_lib.attacks import FGSM, PGD, BoundedAttack
 from robustness_lib.distributed import Team
-from robustness_lib.intervals import Accuracy
+from robustness_lib.querying.frozen import frozen
+from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training.history import Epoch
 
@@ -23,7 +24,9 @@ def accuracies(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel | Non
                team: Team) -> dict[str, Accuracy]:
     """Accuracy on the images (N, ...), "clean", and where there is a threat model "fgsm" and "robust": under one step,
     and under PGD with `steps` steps on the margin. Processes of a team share the images."""
-    counts = team.gather(team.together(lambda: _counts(model, x, y, threat, steps, team)))
+    with team.together():
+        mine = _counts(model, x, y, threat, steps, team)
+    counts = team.gather(mine)
     return {name: Accuracy(sum(count[name] for count in counts), len(x)) for name in counts[0]}
 
 
@@ -44,7 +47,7 @@ def _counts(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel | None, 
 
 def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     device = next((p.device for p in model.parameters()), x.device)
-    with held_still(model), torch.no_grad():
+    with frozen(model), torch.no_grad():
         parts = [model(part.to(device)).argmax(1).cpu() for part in torch.split(x, _BATCH)]
     return torch.cat(parts) == y.cpu() if parts else torch.empty(0, dtype=torch.bool)
 

@@ -1,11 +1,11 @@
 """Things that move: a slider over ε, and an attack that runs in the page itself."""
 
-from robustness_lib.widgets.defence_slider import Defended, defence_slider
+from robustness_lib.widgets.defense_slider import Defended, defense_slider
 from robustness_lib.widgets.epsilon_frames import Frame, epsilon_frames
 from robustness_lib.widgets.epsilon_slider import epsilon_slider
 from robustness_lib.widgets.epsilon_strip import epsilon_strip
 from robustness_lib.widgets.live_attack import LiveAttack, live_attack
 from robustness_lib.widgets.picture_slider import picture_slider
 
-__all__ = ["Defended", "Frame", "LiveAttack", "defence_slider", "epsilon_frames", "epsilon_slider", "epsilon_strip",
+__all__ = ["Defended", "Frame", "LiveAttack", "defense_slider", "epsilon_frames", "epsilon_slider", "epsilon_strip",
            "live_attack", "picture_slider"]

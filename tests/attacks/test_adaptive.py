@@ -1,4 +1,4 @@
-"""Attacks on defences that the attacker knows: exact forward, honest backward, success over fresh randomness."""
+"""Attacks on defenses that the attacker knows: exact forward, honest backward, success over fresh randomness."""
 
 import copy
 import math
@@ -32,7 +32,7 @@ class Staircase(nn.Module):
 
 
 class Half(nn.Module):
-    """Another shape than it got, as one defence in a notebook has."""
+    """Another shape than it got, as one defense in a notebook has."""
 
     def __init__(self, model):
         super().__init__()
@@ -76,23 +76,23 @@ def pixel(value, n=1):
 
 
 def test_the_forward_pass_is_the_defences_own_to_the_bit():
-    defence, x = Staircase(linear()), images(500)
+    defense, x = Staircase(linear()), images(500)
     seen = []
-    defence.model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
-    for wrapped in (BPDA(defence), BPDA(defence, lambda x: 0.3 * x + 0.21)):
+    defense.model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+    for wrapped in (BPDA(defense), BPDA(defense, lambda x: 0.3 * x + 0.21)):
         with torch.no_grad():
-            assert torch.equal(wrapped(x), defence(x))
-        assert torch.equal(wrapped(x.clone().requires_grad_()).detach(), defence(x).detach())
-    assert all(torch.equal(z, defence.transform(x)) for z in seen)
+            assert torch.equal(wrapped(x), defense(x))
+        assert torch.equal(wrapped(x.clone().requires_grad_()).detach(), defense(x).detach())
+    assert all(torch.equal(z, defense.transform(x)) for z in seen)
 
 
 def test_the_backward_pass_is_that_of_the_substitute():
     """Of a linear model behind a transform taken for slope 2: twice its weights, wherever the transform went."""
-    defence = Staircase(linear())
+    defense = Staircase(linear())
     for substitute, slope in ((identity, 1.0), (lambda x: 2 * x - 0.3, 2.0), (lambda x: x**2, None)):
         x = images().requires_grad_()
-        (gradient,) = torch.autograd.grad(BPDA(defence, substitute)(x)[:, 1].sum(), x)
-        weight = defence.model[1].weight[1].reshape(3, 2, 2)
+        (gradient,) = torch.autograd.grad(BPDA(defense, substitute)(x)[:, 1].sum(), x)
+        weight = defense.model[1].weight[1].reshape(3, 2, 2)
         expected = weight * (2 * x.detach() if slope is None else slope)
         assert torch.allclose(gradient, expected.expand_as(gradient), atol=1e-6)
 
@@ -113,20 +113,20 @@ def test_it_finds_what_the_attack_that_does_not_know_cannot_find():
     """On a linear model behind a staircase the best point within ε is known: each pixel goes as far as it may."""
     torch.manual_seed(0)
     model, x = linear(classes=2), images(60)
-    defence = Staircase(model)
-    y = defence(x).argmax(1)
+    defense = Staircase(model)
+    y = defense(x).argmax(1)
     threat = ThreatModel("linf", 0.2)
     direction = (model[1].weight[1] - model[1].weight[0]).sign().reshape(3, 2, 2)
     farthest = (x + (1 - 2 * y.view(-1, 1, 1, 1)) * 0.2 * direction).clamp(0, 1)
-    breakable = defence(farthest).argmax(1) != y
+    breakable = defense(farthest).argmax(1) != y
     assert 0.2 < breakable.double().mean() < 0.9
-    unaware = PGD(threat, steps=20, random_start=False).run(defence, x, y)
+    unaware = PGD(threat, steps=20, random_start=False).run(defense, x, y)
     assert not unaware.success.any()
     assert "zero gradient" in {warning.kind for warning in unaware.warnings}
     for attack in (FGSM(threat), PGD(threat, steps=20), AutoPGD(threat, loss="margin")):
-        known = attack.run(BPDA(defence), x, y)
+        known = attack.run(BPDA(defense), x, y)
         assert torch.equal(known.success, breakable)
-        assert torch.equal(defence(known.x_adv).argmax(1) != y, known.success)
+        assert torch.equal(defense(known.x_adv).argmax(1) != y, known.success)
         assert (known.distance <= 0.2 * (1 + 1e-5) + 1e-6).all()
 
 
@@ -135,15 +135,15 @@ def test_a_part_of_a_stack_can_be_wrapped():
     both = BPDA(Staircase(inner))
     x = images().requires_grad_()
     (gradient,) = torch.autograd.grad(both(x)[:, 0].sum(), x)
-    assert torch.allclose(gradient[0].flatten(), inner.defence.model[1].weight[0], atol=1e-6)
+    assert torch.allclose(gradient[0].flatten(), inner.defense.model[1].weight[0], atol=1e-6)
 
 
 def test_the_attacked_model_is_as_it_was():
-    defence = Staircase(linear())
-    before = copy.deepcopy(defence.state_dict())
-    PGD(LINF, steps=3)(BPDA(defence), images(), torch.zeros(8, dtype=torch.long))
-    assert all(torch.equal(value, before[name]) for name, value in defence.state_dict().items())
-    assert all(p.requires_grad and p.grad is None for p in defence.parameters())
+    defense = Staircase(linear())
+    before = copy.deepcopy(defense.state_dict())
+    PGD(LINF, steps=3)(BPDA(defense), images(), torch.zeros(8, dtype=torch.long))
+    assert all(torch.equal(value, before[name]) for name, value in defense.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in defense.parameters())
 
 
 @pytest.mark.parametrize("by_method", [False, True], ids=["module", "method"])
@@ -174,31 +174,31 @@ def test_a_substitute_with_state_is_held_still_and_moves_along(by_method):
 
 def test_a_substitute_that_draws_is_refused():
     """Its slope would belong to another draw than the answer."""
-    defence = ResizePad(nn.Identity())
+    defense = ResizePad(nn.Identity())
     with pytest.raises(ValueError, match=r"draws at random \(ResizePad\).*by EOT alone"):
-        BPDA(defence, defence.transform)
+        BPDA(defense, defense.transform)
 
 
 def test_another_substitute_is_another_model_to_a_state():
     """The answers are the same: a state that looked at these alone would resume with what a weaker attack found."""
-    defence = Staircase(linear())
+    defense = Staircase(linear())
     substitutes = (identity, lambda x: -x, lambda x: 2 * x, nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 3, padding=1),
                    MeanSmoothing(nn.Identity(), 3).transform, MeanSmoothing(nn.Identity(), 5).transform)
-    prints = [model_fingerprint(BPDA(defence, substitute)) for substitute in substitutes]
+    prints = [model_fingerprint(BPDA(defense, substitute)) for substitute in substitutes]
     assert len(set(prints)) == len(prints)
-    assert prints[0] == model_fingerprint(BPDA(defence))
-    assert model_fingerprint(EOT(defence, 3)) != model_fingerprint(EOT(defence, 4))
-    assert model_fingerprint(EOT(defence, 3)) != model_fingerprint(EOT(defence, 3, decision="majority"))
-    detectors = [FeatureSqueezing(defence, [BitDepth(nn.Identity(), bits).transform]) for bits in (2, 4)]
+    assert prints[0] == model_fingerprint(BPDA(defense))
+    assert model_fingerprint(EOT(defense, 3)) != model_fingerprint(EOT(defense, 4))
+    assert model_fingerprint(EOT(defense, 3)) != model_fingerprint(EOT(defense, 3, decision="majority"))
+    detectors = [FeatureSqueezing(defense, [BitDepth(nn.Identity(), bits).transform]) for bits in (2, 4)]
     assert model_fingerprint(detectors[0]) != model_fingerprint(detectors[1])
 
 
-@pytest.mark.parametrize(("defence", "found"), [
+@pytest.mark.parametrize(("defense", "found"), [
     (nn.Linear(2, 2), "found Linear"), (Staircase, "found the class Staircase"), (lambda x: x, "found function")],
     ids=["layer", "class", "function"])
-def test_what_is_no_defence_is_refused(defence, found):
+def test_what_is_no_defense_is_refused(defense, found):
     with pytest.raises(TypeError, match=found):
-        BPDA(defence)
+        BPDA(defense)
 
 
 @pytest.mark.parametrize("substitute", [None, 3, Staircase], ids=["none", "number", "class"])
@@ -211,7 +211,7 @@ def test_a_substitute_of_another_shape_is_named():
     y, attack = torch.zeros(8, dtype=torch.long), PGD(LINF, stop="never")
     with pytest.raises(ValueError, match=r"transform's shape, \(8, 3, 2, 1\); found \(8, 3, 2, 2\)"):
         attack(BPDA(Half(linear(6))), images(), y)
-    with pytest.raises(ValueError, match=r"\(8, 3, 2, 2\); found \(8, 3\)\. Pass a defence's \.transform, not the"):
+    with pytest.raises(ValueError, match=r"\(8, 3, 2, 2\); found \(8, 3\)\. Pass a defense's \.transform, not the"):
         attack(BPDA(Staircase(linear()), Staircase(linear())), images(), y)
     with pytest.raises(ValueError, match="substitute's output does not depend"):
         attack(BPDA(Staircase(linear()), lambda x: x.detach() + 0), images(), y)
@@ -345,8 +345,8 @@ def test_the_verdict_is_about_the_model_that_was_attacked():
 
 def test_a_wrapped_model_in_eval_mode_is_in_eval_mode():
     for training in (True, False):
-        defence = Staircase(linear()).train(training)
-        assert BPDA(defence).training == EOT(defence).training == training
+        defense = Staircase(linear()).train(training)
+        assert BPDA(defense).training == EOT(defense).training == training
 
 
 def test_no_more_images_than_the_batch_size_travel_together():
@@ -367,7 +367,7 @@ def test_no_more_images_than_the_batch_size_travel_together():
 
 
 def test_draws_are_not_one_draw_again_and_again():
-    """A defence that counts in a buffer: its draws move on, and the counter is put back when all is done."""
+    """A defense that counts in a buffer: its draws move on, and the counter is put back when all is done."""
 
     class Counting(nn.Module):
         def __init__(self):
@@ -439,7 +439,7 @@ def test_a_lucky_draw_is_no_success():
     assert abs(float(verdict.shares.mean()) - 0.3) < 4 * math.sqrt(0.21 / 20_000)
 
 
-def test_success_is_what_the_defence_does_on_average():
+def test_success_is_what_the_defense_does_on_average():
     """z = pixel − ½ + noise: the decision turns at ½. Within ε = .1 a pixel of .55 gets there, one of .65 does not."""
     torch.manual_seed(0)
     x = torch.cat([pixel(0.55, 20), pixel(0.65, 20)])
@@ -561,11 +561,11 @@ def test_a_worst_point_is_a_success_where_there_is_one():
 
     x, y = pixel(0.55, 40), torch.zeros(40, dtype=torch.long)
     pgd = PGD(LINF, steps=2, restarts=10)  # without a gradient: twenty random points
-    found = {stop: replace(pgd, stop=stop).run(Three(), x, y) for stop in ("success", "never", "worst")}
+    found = {stop: replace(pgd, stop=stop).run(Three(), x, y) for stop in ("success", "never", "keep-success")}
     assert found["success"].success.sum() >= 35
     assert not found["never"].success.any()
-    assert torch.equal(found["worst"].success, found["success"].success)
-    assert (found["worst"].queries == found["never"].queries).all()
+    assert torch.equal(found["keep-success"].success, found["success"].success)
+    assert (found["keep-success"].queries == found["never"].queries).all()
     _, verdict = EOT(Three(), 2).attacked(pgd, x, y, draws=3)
     assert torch.equal(verdict.success, found["success"].success)
 
@@ -582,7 +582,7 @@ def test_answers_without_a_number_do_not_hold_a_point_for_good():
 
     torch.manual_seed(0)
     x, y = torch.full((40, 1, 4, 4), 0.55), torch.ones(40, dtype=torch.long)
-    for stop in ("never", "worst"):
+    for stop in ("never", "keep-success"):
         result = SquareAttack(LINF, queries=100, stop=stop).run(Sometimes(), x, y)
         assert ((result.x_adv - 0.5).flatten(1).sum(1) < 0).all()
 
@@ -695,10 +695,10 @@ def test_on_a_real_net_the_attack_that_knows_is_stronger():
             return self.model((x + 0.06 * torch.randn_like(x)).clamp(0, 1))
 
     x, y, _ = data.load("signs", "test", 40)
-    defence, threat = Noise(models.load_pretrained("signs-standard")).eval(), ThreatModel("linf", 4 / 255)
+    defense, threat = Noise(models.load_pretrained("signs-standard")).eval(), ThreatModel("linf", 4 / 255)
     torch.manual_seed(0)
-    shares = [float(EOT(defence, samples=samples).attacked(
+    shares = [float(EOT(defense, samples=samples).attacked(
         PGD(threat, steps=10, loss="margin"), x, y, draws=30)[1].shares.mean())
               for samples in (1, 15)]
-    clean = float(EOT(defence).judge(x, y, draws=30).shares.mean())
+    clean = float(EOT(defense).judge(x, y, draws=30).shares.mean())
     assert clean < 0.02 < shares[0] < shares[1] - 0.05

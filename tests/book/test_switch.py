@@ -1,4 +1,4 @@
-"""The switch that tells the attacker about a defence: it is pressed, and the bar drops."""
+"""The switch that tells the attacker about a defense: it is pressed, and the bar drops."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from robustness_lib import ThreatModel
 from robustness_lib.cli import app
-from robustness_lib.evaluation.report import Report
+from robustness_lib.reports.report import Report
 
 
 def run(*arguments: object):

@@ -16,7 +16,7 @@ from made_reports import make_report
 from typer.testing import CliRunner
 
 from robustness_lib.cli import app
-from robustness_lib.evaluation.findings import Finding
+from robustness_lib.reports.findings import Finding
 
 PAGE = (Path(__file__).resolve().parents[2] / "book" / "gate.md").read_text(encoding="utf-8")
 

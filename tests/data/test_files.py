@@ -6,7 +6,7 @@ import numpy as np
 import platformdirs
 import pytest
 
-from robustness_lib.data._files import cache_folder, folders, read_npz, write_npz
+from robustness_lib.data._files import cache_folder, data_folders, read_npz, write_npz
 
 GOOD = {"images": np.zeros((3, 1, 4, 4), np.uint8), "labels": np.arange(3)}
 
@@ -22,9 +22,9 @@ def test_the_cache_is_where_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_named_data_come_before_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ROBUSTNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ROBUSTNESS_DATA", str(tmp_path / "data"))
-    assert folders() == [tmp_path / "data", tmp_path / "cache"]
+    assert data_folders() == [tmp_path / "data", tmp_path / "cache"]
     monkeypatch.setenv("ROBUSTNESS_DATA", "")
-    assert folders() == [tmp_path / "cache"]
+    assert data_folders() == [tmp_path / "cache"]
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def net(scale=1.0, shift=0.0, classes=5):
 def test_the_score_is_the_largest_l1_distance():
     model, x = net(8.0), images()
     answer = model(x).softmax(1)
-    apart = [(answer - model(defence.transform(x)).softmax(1)).abs().sum(1)
-             for defence in (BitDepth(model, 4), MedianSmoothing(model, 3))]
+    apart = [(answer - model(defense.transform(x)).softmax(1)).abs().sum(1)
+             for defense in (BitDepth(model, 4), MedianSmoothing(model, 3))]
     assert (apart[0] > apart[1]).any() or (apart[1] > apart[0]).any()
     torch.testing.assert_close(FeatureSqueezing(model).score(x), torch.maximum(*apart))
     squeezers = [BitDepth(model, 2).transform, GaussianSmoothing(INNER, 1.0), lambda z: 1 - z]
@@ -165,7 +165,7 @@ def test_says_whether_it_draws():
 
 def test_its_representation():
     text = repr(FeatureSqueezing(net(), [GaussianNoise(INNER, 0.1), BitDepth(INNER, 3).transform], threshold=0.25))
-    assert "squeezers=[GaussianNoise, Defence.transform], threshold=0.25" in text
+    assert "squeezers=[GaussianNoise, Defense.transform], threshold=0.25" in text
     assert "stochastic=True" in text
     assert "0x" not in text
 
@@ -194,7 +194,7 @@ def test_wrong_use_is_refused():
             FeatureSqueezing(model).calibrate(x, share)
     with pytest.raises(ValueError, match="needs clean images; found none"):
         FeatureSqueezing(model).calibrate(x[:0])
-    with pytest.raises(ValueError, match=r"found \(40, 5\)\. Pass a defence's \.transform, not the defence"):
+    with pytest.raises(ValueError, match=r"found \(40, 5\)\. Pass a defense's \.transform, not the defense"):
         FeatureSqueezing(model, [BitDepth(model, 4)])(x)
     with pytest.raises(ValueError, match=r"must have shape \(N, C, H, W\)"):
         FeatureSqueezing(model)(x[0])

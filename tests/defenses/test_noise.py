@@ -27,12 +27,12 @@ def test_what_leaves_the_box_is_clamped():
 
 
 def test_gradient_goes_through():
-    defence = GaussianNoise(nn.Identity(), 0.05)
+    defense = GaussianNoise(nn.Identity(), 0.05)
     x = (0.3 + 0.4 * torch.rand(2, 1, 4, 4, dtype=torch.float64)).requires_grad_()
 
     def seeded(z):
         torch.manual_seed(1)
-        return defence.transform(z)
+        return defense.transform(z)
 
     assert torch.autograd.gradcheck(seeded, (x,))
 

@@ -106,22 +106,22 @@ def test_full_size_changes_nothing(shape):
 
 
 def test_gradient_goes_through():
-    defence = ResizePad(nn.Identity(), 0.6)
+    defense = ResizePad(nn.Identity(), 0.6)
     x = (0.1 + 0.8 * torch.rand(3, 2, 6, 5, dtype=torch.float64)).requires_grad_()
 
     def seeded(z):
         torch.manual_seed(1)
-        return defence.transform(z)
+        return defense.transform(z)
 
     assert torch.autograd.gradcheck(seeded, (x,))
 
 
 def test_float64_draws_as_float32_does():
-    x, defence = torch.rand(5, 3, 12, 12), ResizePad(nn.Identity())
+    x, defense = torch.rand(5, 3, 12, 12), ResizePad(nn.Identity())
     torch.manual_seed(2)
-    single = defence.transform(x)
+    single = defense.transform(x)
     torch.manual_seed(2)
-    torch.testing.assert_close(defence.transform(x.double()).float(), single, atol=1e-5, rtol=0)
+    torch.testing.assert_close(defense.transform(x.double()).float(), single, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("smallest", [0, -0.5, 1.1, float("nan")])

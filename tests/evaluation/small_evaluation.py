@@ -18,11 +18,11 @@ from robustness_lib import ThreatModel, state
 from robustness_lib.attacks import FGSM, PGD
 from robustness_lib.distributed import team_from_environment
 from robustness_lib.evaluation import Report, evaluate
-from robustness_lib.evaluation.suites import Entry, Suite
+from robustness_lib.evaluation.suites import Suite, SuiteEntry
 
 THREAT = ThreatModel("linf", 0.05)
-SUITE = Suite("small", (Entry("fgsm", FGSM(THREAT)), Entry("pgd-5", PGD(THREAT, steps=5, restarts=2)),
-                        Entry("autoattack", Quick(THREAT))), curve=True, diagnostics=True)
+SUITE = Suite("small", (SuiteEntry("fgsm", FGSM(THREAT)), SuiteEntry("pgd-5", PGD(THREAT, steps=5, restarts=2)),
+                        SuiteEntry("autoattack", Quick(THREAT))), curve=True, diagnostics=True)
 
 
 def small(**settings: Any) -> Report:

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from robustness_lib import models
-from robustness_lib.models import _weights, find_model
+from robustness_lib.models import find_model
+from robustness_lib.models._state_dict_files import outputs_held
 from robustness_lib.models.adapt import Normalize
 
 MINE = """
@@ -420,7 +421,7 @@ def test_classes_and_devices_that_do_not_fit(here):
 def test_outputs_are_only_guessed_where_they_alone_differ():
     model = net()
     held = model.state_dict()
-    assert _weights.outputs_held(model, held) is None
-    assert _weights.outputs_held(model, held | {"3.weight": torch.zeros(7, 4), "3.bias": torch.zeros(7)}) == 7
-    assert _weights.outputs_held(model, held | {"3.weight": torch.zeros(7, 4), "1.bias": torch.zeros(9)}) is None
-    assert _weights.outputs_held(model, held | {"3.weight": torch.zeros(7, 5)}) is None
+    assert outputs_held(model, held) is None
+    assert outputs_held(model, held | {"3.weight": torch.zeros(7, 4), "3.bias": torch.zeros(7)}) == 7
+    assert outputs_held(model, held | {"3.weight": torch.zeros(7, 4), "1.bias": torch.zeros(9)}) is None
+    assert outputs_held(model, held | {"3.weight": torch.zeros(7, 5)}) is None

@@ -8,8 +8,8 @@ import torch
 
 from robustness_lib import ThreatModel, data, models
 from robustness_lib.attacks import FGSM, PGD, AutoPGD
-from robustness_lib.intervals import clopper_pearson
 from robustness_lib.models import zoo
+from robustness_lib.statistics import clopper_pearson
 
 SHIPPED = models.list_pretrained()
 SHAPES = {"signs": (3, 32, 32), "mnist": (1, 28, 28), "moons": (2,), "gtsrb": (3, 32, 32), "cifar10": (3, 32, 32)}

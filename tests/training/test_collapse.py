@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from robustness_lib import ThreatModel, data, models
-from robustness_lib.attacks import FGSM, PGD, held_still
+from robustness_lib.attacks import FGSM, PGD, frozen
 from robustness_lib.training import FastFGSM, Piecewise, bare, fit
 
 LARGE = ThreatModel("linf", 0.3)
@@ -15,7 +15,7 @@ class FromTheImage(FastFGSM):
     """One step of ε without the random start that cures it."""
 
     def __call__(self, model, x, y, *, index=None, seed=0):
-        with held_still(model):
+        with frozen(model):
             at = x.detach().requires_grad_()
             (slope,) = torch.autograd.grad(F.cross_entropy(bare(model)(at), y, reduction="sum"), at)
         step = self.threat.steepest_step(slope, self.threat.reach(x))

@@ -24,7 +24,7 @@ from robustness_lib.training import (
     Diverged,
     FastFGSM,
     Flip,
-    GaussianNoise,
+    GaussianAugmentation,
     PGDTraining,
     Shift,
     Standard,
@@ -34,7 +34,7 @@ from robustness_lib.training import (
 
 THREAT = ThreatModel("linf", 0.05)
 OBJECTIVES = {"pgd": PGDTraining(THREAT, steps=3), "trades": TRADES(THREAT, steps=3), "fgsm-rs": FastFGSM(THREAT),
-              "gaussian": GaussianNoise(0.1), "standard": Standard()}
+              "gaussian": GaussianAugmentation(0.1), "standard": Standard()}
 
 
 def net(batch_norm=False):

@@ -15,13 +15,13 @@ from torch.utils.data import Dataset, IterableDataset
 from robustness_lib import ThreatModel, data, models
 from robustness_lib.attacks import PGD
 from robustness_lib.distributed import Team
-from robustness_lib.intervals import Accuracy
+from robustness_lib.statistics import Accuracy
 from robustness_lib.training import (
     TRADES,
     Diverged,
     FastFGSM,
     Flip,
-    GaussianNoise,
+    GaussianAugmentation,
     History,
     OneCycle,
     PGDTraining,
@@ -254,7 +254,7 @@ def test_the_recorded_rate_is_that_of_the_epochs_last_step():
 
 
 @pytest.mark.parametrize("objective", [FastFGSM(LINF), PGDTraining(LINF, steps=1, step_size=0.02),
-                                       GaussianNoise(0.2)], ids=["fgsm", "pgd", "gaussian"])
+                                       GaussianAugmentation(0.2)], ids=["fgsm", "pgd", "gaussian"])
 def test_a_ramp_lets_epsilon_grow_by_equal_amounts(objective, monkeypatch):
     _, x, y = images()
     sizes, shares = [], []
@@ -271,7 +271,7 @@ def test_a_ramp_lets_epsilon_grow_by_equal_amounts(objective, monkeypatch):
     fit(model, (x, y), objective, epochs=5, ramp=3)
     assert shares == [0.25, 0.5, 0.75, 1.0, 1.0]
     largest = torch.stack(sizes).reshape(5, 5).amax(1)
-    if not isinstance(objective, GaussianNoise):
+    if not isinstance(objective, GaussianAugmentation):
         torch.testing.assert_close(largest, torch.tensor([0.25, 0.5, 0.75, 1, 1]) * 0.05, rtol=1e-2, atol=1e-6)
     assert largest[0] < largest[1] < largest[2] < largest[3]
 

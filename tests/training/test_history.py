@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from robustness_lib.intervals import Accuracy
+from robustness_lib.statistics import Accuracy
 from robustness_lib.training import Epoch, History
 
 

@@ -91,7 +91,7 @@ def die():
 def train_until(folder, result, moment):
     kind, _, number = moment.partition(" ")
     if kind == "epoch":
-        _state.Folder.write = killed_after_epoch(int(number))
+        _state.TrainingFolder.write = killed_after_epoch(int(number))
     elif kind == "step":
         nn.Sequential.__call__ = killed_after_passes(int(number))
     elif kind == "file":
@@ -101,7 +101,7 @@ def train_until(folder, result, moment):
     record.save(f"{result}.json")
 
 
-def killed_after_epoch(number, write=_state.Folder.write):
+def killed_after_epoch(number, write=_state.TrainingFolder.write):
     def write_and_die(self, state):
         write(self, state)
         if state["position"]["epoch"] == number:
@@ -280,7 +280,7 @@ def test_interrupted_at_any_step_it_goes_on_from_there(tmp_path, at, kind):
 
 def test_a_state_is_written_only_every_so_many_seconds(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(_state.Folder, "write", lambda self, state: saved.append(state["position"]["step"]))
+    monkeypatch.setattr(_state.TrainingFolder, "write", lambda self, state: saved.append(state["position"]["step"]))
     train(tmp_path / "often", Standard())
     assert saved == [1, 2, 3, 0] * EPOCHS
     saved.clear()

@@ -10,7 +10,7 @@ from shared_problems import problem, same, snapshot
 
 from robustness_lib import ThreatModel, counter_random
 from robustness_lib.attacks import PGD
-from robustness_lib.training import TRADES, FastFGSM, GaussianNoise, Objective, PGDTraining, Standard
+from robustness_lib.training import TRADES, FastFGSM, GaussianAugmentation, Objective, PGDTraining, Standard
 
 LINF, L2 = ThreatModel("linf", 0.05), ThreatModel("l2", 0.5)
 INDEX = torch.arange(100, 124)
@@ -23,7 +23,7 @@ ADVERSARIAL = {
     "trades": TRADES(LINF, steps=3),
     "trades-l2": TRADES(L2, steps=3, step_size=0.2, beta=2),
 }
-ALL = {"standard": Standard(), "gaussian": GaussianNoise(0.25), **ADVERSARIAL}
+ALL = {"standard": Standard(), "gaussian": GaussianAugmentation(0.25), **ADVERSARIAL}
 each = pytest.mark.parametrize("objective", ALL.values(), ids=ALL)
 each_adversarial = pytest.mark.parametrize("objective", ADVERSARIAL.values(), ids=ADVERSARIAL)
 
@@ -128,14 +128,14 @@ def test_standard(smoothing):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_gaussian_noise(smoothing):
-    agree(GaussianNoise(0.25, label_smoothing=smoothing),
+    agree(GaussianAugmentation(0.25, label_smoothing=smoothing),
           lambda model, x, y: mean_cross_entropy(model(x + 0.25 * noise(x)), y, smoothing))
 
 
 def test_gaussian_noise_is_not_clipped_to_the_box():
     model, x, y = net()
     calls = asked(model)
-    GaussianNoise(0.25)(model, x, y, index=INDEX, seed=SEED)
+    GaussianAugmentation(0.25)(model, x, y, index=INDEX, seed=SEED)
     [(_, shown)] = calls
     assert shown.equal(x + 0.25 * noise(x))
     assert shown.min() < -0.1
@@ -236,7 +236,7 @@ def test_kl_divergence():
 
 
 @pytest.mark.parametrize(("objective", "in_eval", "in_train"), [
-    (Standard(), 0, 1), (GaussianNoise(0.1), 0, 1), (FastFGSM(LINF), 1, 1),
+    (Standard(), 0, 1), (GaussianAugmentation(0.1), 0, 1), (FastFGSM(LINF), 1, 1),
     (PGDTraining(LINF, steps=3), 4, 1),  # a gradient for each step, and a look at where the last one ends
     (TRADES(LINF, steps=3), 5, 2),  # the same, after one clean pass
     (TRADES(LINF, steps=6), 8, 2),
@@ -297,7 +297,7 @@ def test_an_image_that_is_already_wrong_still_takes_all_its_steps():
 
 
 @pytest.mark.parametrize(("objective", "call"), [
-    (GaussianNoise(0.1), 0), (FastFGSM(LINF), 0), (FastFGSM(L2), 0), (PGDTraining(LINF, steps=1), 0),
+    (GaussianAugmentation(0.1), 0), (FastFGSM(LINF), 0), (FastFGSM(L2), 0), (PGDTraining(LINF, steps=1), 0),
     (PGDTraining(L2, steps=1), 0), (TRADES(LINF, steps=1), 1),
 ])
 def test_random_numbers_follow_image_and_seed(objective, call):
@@ -364,7 +364,7 @@ def test_an_exception_inside_leaves_the_model_as_it_was(objective):
 
 def test_a_share_of_epsilon():
     assert Standard(label_smoothing=0.1).with_share(0.5) == Standard(label_smoothing=0.1)
-    assert GaussianNoise(0.5).with_share(0.5) == GaussianNoise(0.25)
+    assert GaussianAugmentation(0.5).with_share(0.5) == GaussianAugmentation(0.25)
     assert FastFGSM(LINF, step_share=2).with_share(0.5) == FastFGSM(ThreatModel("linf", 0.025), step_share=2)
     assert PGDTraining(LINF, steps=3).with_share(0.5) == PGDTraining(ThreatModel("linf", 0.025), steps=3)
     for kind in (PGDTraining, TRADES):
@@ -379,9 +379,9 @@ def test_a_share_of_epsilon():
 @pytest.mark.parametrize(("make", "error", "words"), [
     (lambda: Standard(label_smoothing=1.0), ValueError, r"label_smoothing must lie in \[0, 1\); found 1"),
     (lambda: Standard(label_smoothing=-0.1), ValueError, "label_smoothing"),
-    (lambda: GaussianNoise(0), ValueError, "sigma must be positive; found 0"),
-    (lambda: GaussianNoise(float("nan")), ValueError, "sigma"),
-    (lambda: GaussianNoise(0.1, label_smoothing=2), ValueError, "label_smoothing"),
+    (lambda: GaussianAugmentation(0), ValueError, "sigma must be positive; found 0"),
+    (lambda: GaussianAugmentation(float("nan")), ValueError, "sigma"),
+    (lambda: GaussianAugmentation(0.1, label_smoothing=2), ValueError, "label_smoothing"),
     (lambda: FastFGSM(8 / 255), TypeError, r'ThreatModel\("linf", 8/255\)'),
     (lambda: FastFGSM(LINF, step_share=0), ValueError, "step_share must be positive"),
     (lambda: FastFGSM(LINF, label_smoothing=1), ValueError, "label_smoothing"),
@@ -401,7 +401,8 @@ def test_wrong_settings_are_refused(make, error, words):
         make()
 
 
-@pytest.mark.parametrize("objective", [GaussianNoise(0.1), *ADVERSARIAL.values()], ids=["gaussian", *ADVERSARIAL])
+@pytest.mark.parametrize("objective", [GaussianAugmentation(0.1), *ADVERSARIAL.values()],
+                         ids=["gaussian", *ADVERSARIAL])
 def test_wrong_indices_are_refused(objective):
     model, x, y = net()
     with pytest.raises(ValueError, match="index must be int64 of shape"):

@@ -17,7 +17,7 @@ from robustness_lib.training import (
     TRADES,
     FastFGSM,
     Flip,
-    GaussianNoise,
+    GaussianAugmentation,
     OneCycle,
     PGDTraining,
     Piecewise,
@@ -138,7 +138,7 @@ def test_what_is_left_out(here):
 
 
 @pytest.mark.parametrize(("text", "kind"), [
-    ('kind = "standard"', Standard()), ('kind = "gaussian"\nsigma = 0.25', GaussianNoise(0.25)),
+    ('kind = "standard"', Standard()), ('kind = "gaussian"\nsigma = 0.25', GaussianAugmentation(0.25)),
     ('kind = "fgsm-rs"\nthreat = "linf:8/255"\nstep_share = 1', FastFGSM(recipes.ThreatModel("linf", 8 / 255), 1)),
 ])
 def test_objectives(here, text, kind):

@@ -11,7 +11,7 @@ from shared_problems import problem, same, snapshot
 from robustness_lib import ThreatModel, data, models
 from robustness_lib.attacks import FGSM, PGD
 from robustness_lib.distributed import Team
-from robustness_lib.intervals import Accuracy
+from robustness_lib.statistics import Accuracy
 from robustness_lib.training import Epoch, Piecewise, collapse, fit
 
 accuracies = importlib.import_module("robustness_lib.training.validation").accuracies

@@ -1,0 +1,99 @@
+"""The data of an evaluation, part by part: the unit of work, of the state on disk, and of sharing among processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustness_lib.attacks.ensemble import ImagePart
+from robustness_lib.inputs import check_images, check_labels
+
+__all__ = ["DataPart", "data_parts"]
+
+
+@dataclass(frozen=True)
+class DataPart(ImagePart):
+    """A part of the data. number: of the part."""
+
+    number: int = 0
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """One for each image with its label: the same in whatever run, order or data set they come."""
+        pixels = self.x.detach().cpu().float().contiguous().flatten(1).numpy()
+        return [hashlib.blake2b(row.tobytes() + b"%d" % label, digest_size=8).hexdigest()
+                for row, label in zip(pixels, self.y.tolist(), strict=True)]
+
+    def halves(self) -> list[DataPart]:
+        """Two parts in its place; for one image alone there are none."""
+        half = len(self) // 2
+        return [replace(self, x=self.x[rows], y=self.y[rows], index=self.index[rows], first=self.first + rows.start)
+                for rows in (slice(0, half), slice(half, len(self)))] if half else []
+
+
+def data_parts(x: Any, y: Tensor | None, size: int | None, default_size: Any) -> Iterator[DataPart]:
+    """Cut the data into parts of `size` images (default_size(first images) where None), whatever batches they come in,
+    so that the parts do not depend on the loader. Only one part is held at a time.
+
+    x: images (N, ...) with labels y (N,); or an iterable of batches (x, y), with y None.
+    Raises TypeError or ValueError for data that cannot be evaluated, with the numbers of the images.
+    """
+    first = number = 0
+    held: list[tuple[Tensor, Tensor]] = []
+    for images, labels in _batches(x, y):
+        try:
+            check_images(images)
+            check_labels(labels, images)
+        except (TypeError, ValueError) as error:
+            start = first + sum(len(h) for h, _ in held)
+            raise type(error)(f"images {start} to {start + max(len(images), 1) - 1}: {error}"
+                              if isinstance(images, Tensor) and y is None else str(error)) from error
+        if len(images) == 0:
+            continue
+        if held and images.shape[1:] != held[0][0].shape[1:]:
+            raise ValueError(f"all images must have one shape; found {tuple(held[0][0].shape[1:])} and then "
+                             f"{tuple(images.shape[1:])}")
+        size = size or default_size(images)
+        held.append((images.detach(), labels.detach()))
+        while sum(len(h) for h, _ in held) >= size:
+            part, held = _take(held, size)
+            yield DataPart(*part, torch.arange(first, first + size), first, number)
+            first, number = first + size, number + 1
+    if held:
+        part, _ = _take(held, rest := sum(len(h) for h, _ in held))
+        yield DataPart(*part, torch.arange(first, first + rest), first, number)
+
+
+def _batches(x: Any, y: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    if isinstance(x, Tensor):
+        if y is None:
+            raise TypeError("images need labels: evaluate(model, x, y, ...)")
+        yield x, y
+        return
+    if y is not None:
+        raise TypeError(f"labels were given, so x must be a tensor of images; found {type(x).__name__}")
+    if not isinstance(x, Iterable):
+        raise TypeError(f"give images and labels, or an iterable of batches (x, y); found {type(x).__name__}")
+    for batch in x:
+        if not (isinstance(batch, (tuple, list)) and len(batch) >= 2):
+            raise TypeError(f"each batch must be a pair (x, y); found {type(batch).__name__}")
+        yield batch[0], batch[1]
+
+
+def _take(held: list[tuple[Tensor, Tensor]], size: int) -> tuple[tuple[Tensor, Tensor], list[tuple[Tensor, Tensor]]]:
+    """The first `size` images of what is held, and the rest. Slices of one tensor are views, nothing is copied."""
+    taken: list[tuple[Tensor, Tensor]] = []
+    while size:
+        images, labels = held[0]
+        taken.append((images[:size], labels[:size]))
+        held = ([(images[size:], labels[size:])] if len(images) > size else []) + held[1:]
+        size -= len(taken[-1][0])
+    if len(taken) == 1:
+        return taken[0], held
+    return (torch.cat([t for t, _ in taken]), torch.cat([t for _, t in taken])), held

@@ -1,0 +1,139 @@
+"""What an evaluation does with each part of the data besides attacking it: clean answers, the curve, the diagnosis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from robustness_lib.attacks import PGD
+from robustness_lib.attacks.ensemble import AttackStep, CleanStep, EnsembleStep, ImagePart, NamedAttack, Verdicts
+from robustness_lib.diagnosis.observations import observe
+from robustness_lib.evaluation._data_parts import DataPart
+from robustness_lib.evaluation.contradiction import Contradiction
+from robustness_lib.querying.frozen import Classifier, Mode
+from robustness_lib.reports.pictures import picture
+from robustness_lib.state import Content
+from robustness_lib.threat import ThreatModel
+
+__all__ = ["DIAGNOSED", "CleanAnswers", "DiagnosisStep", "Proofs", "curve_attack", "curve_step_name", "curve_steps",
+           "keep_pictures"]
+
+DIAGNOSED = 200  # images on which masked gradients are looked for: effects of 2 points need no more to show
+_SHOWN_PARTS, _SHOWN = 4, 2  # pictures are taken from the first parts, so many for each attack
+
+Keep = Callable[[AttackStep, ImagePart, Tensor, Tensor, Content], Content]
+
+
+class CleanAnswers(CleanStep):
+    """The model's own answers; and the images' digests, by which a state of other data is known."""
+
+    def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
+        assert isinstance(part, DataPart)
+        return super().work(part, rows, size) | {"digest": [part.digests[row] for row in rows.tolist()]}
+
+    def columns(self, logits: Tensor, y: Tensor) -> Content:
+        top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        return super().columns(logits, y) | {"label": y.cpu(), "top5": (top == y.cpu()[:, None]).any(1)}
+
+    def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
+        assert isinstance(part, DataPart)
+        if content["digest"] != [part.digests[row] for row in rows.tolist()]:
+            raise ValueError(f"the state holds other images at {part.first} to {part.first + len(part) - 1}: the data "
+                             f"have changed, or their order. Name another folder to begin again.")
+        super().merge(part, rows, content, verdicts)
+
+
+class Proofs:
+    """What is proved of the data, (N,) bool, or None; and the word that nothing may break it."""
+
+    def __init__(self, certified: Tensor | None, threat: ThreatModel) -> None:
+        self.certified, self.threat = certified, threat
+
+    def hold(self, step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor, content: Content) -> Content:
+        """Raises Contradiction where an image at these places of the part, broken by x_adv, is certified."""
+        broke = content["broke"]
+        for k, row in enumerate(self.among(part, rows)):
+            if row:
+                raise Contradiction(
+                    part.first + int(rows[k]), part.x[rows[k]], x_adv[k], int(part.y[rows[k]]),
+                    int(content["mistaken_for"][broke][k]), step.label, float(content["distance"][broke][k]),
+                    self.threat)
+        return {}
+
+    def among(self, part: ImagePart, rows: Tensor) -> list[bool]:
+        """Which of the images at these places are certified."""
+        return [] if self.certified is None else [bool(self.certified[part.first + row]) for row in rows.tolist()]
+
+
+def keep_pictures(proofs: Proofs) -> Keep:
+    """Hold what was broken against the proofs, and keep a few examples to look at."""
+    def keep(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor, content: Content) -> Content:
+        assert isinstance(part, DataPart)
+        proofs.hold(step, part, rows, x_adv, content)
+        shown = range(min(_SHOWN, len(rows))) if part.number < _SHOWN_PARTS else ()
+        mistaken = content["mistaken_for"][content["broke"]]
+        taken = [picture(part.first + int(rows[k]), int(part.y[rows[k]]), int(mistaken[k]), step.name,
+                         part.x[rows[k]].detach().cpu().numpy(), x_adv[k].detach().cpu().numpy(), step.threat.eps,
+                         step.threat.norm) for k in shown]
+        return {"pictures": [asdict(one) for one in taken if one is not None]}
+
+    return keep
+
+
+def curve_attack(threat: ThreatModel, eps: float, seed: int, mode: Mode) -> PGD:
+    """Each ε has its own step size: PGD's follows from ε. One step size for all would crawl at large ε."""
+    return PGD(threat.with_eps(eps), steps=20, seed=-1 - seed, mode=mode)
+
+
+def curve_step_name(eps: float) -> str:
+    return f"curve at {eps!r}"
+
+
+class _CurveStep(AttackStep):
+    label = "curve"
+
+
+def curve_steps(model: Classifier, threat: ThreatModel, epsilons: Sequence[float], seed: int, mode: Mode,
+                proofs: Proofs) -> list[EnsembleStep]:
+    """An attack on every image that is right, for each ε but the threat model's own, where the suite has spoken. What
+    is broken at a smaller ε lies within the threat model: it counts."""
+    steps: list[EnsembleStep] = []
+    for eps in epsilons:
+        if eps != threat.eps:
+            named = NamedAttack(curve_step_name(eps), curve_attack(threat, eps, seed, mode), on="correct")
+            counts = eps < threat.eps
+            steps.append(_CurveStep(named, model, threat.with_eps(eps), mode, counts=counts,
+                                     keep=proofs.hold if counts else None))
+    return steps
+
+
+class DiagnosisStep(EnsembleStep):
+    """Signs of masked gradients, looked for on the first images of the data. They decide nothing about an image: what
+    is broken here and stood in the suite says that the suite is too weak."""
+
+    name = "diagnostics"
+
+    def __init__(self, model: Classifier, threat: ThreatModel, seed: int, mode: Mode, proofs: Proofs) -> None:
+        self.model, self.threat, self.seed, self.mode, self.proofs = model, threat, seed, mode, proofs
+
+    def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
+        return torch.arange(max(0, min(len(part), DIAGNOSED - part.first)))
+
+    def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
+        x, y, index = part.at(rows)
+        return dict(observe(self.model, x, y, self.threat, index=index, seed=self.seed, mode=self.mode,
+                            batch_size=size))
+
+    def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
+        standing = verdicts.standing[rows]
+        found = [content[name] for name in ("fgsm", "pgd", "again", "square", "random") if name in content]
+        broken = torch.stack(found).any(0) & standing & ~content["varied"]
+        for row, proved in zip(rows[broken].tolist(), self.proofs.among(part, rows[broken]), strict=False):
+            if proved:
+                raise Contradiction(part.first + row, part.x[row], None, int(part.y[row]), -1, self.name, math.nan,
+                                    self.threat)
+        verdicts.other[self.name] = content | {"standing": standing}

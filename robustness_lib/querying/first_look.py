@@ -1,0 +1,80 @@
+"""A first look at a model, before an attack or an evaluation: how many classes, and what is odd about its answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustness_lib.querying.confirm_predictions import predict_logits
+from robustness_lib.querying.frozen import Classifier, Mode
+from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.warnings import (
+    AttackWarning,
+    attack_warning,
+    looks_like_probabilities,
+    modes_seen,
+    varies,
+)
+from robustness_lib.threat import ThreatModel
+
+__all__ = ["FirstLook", "first_look"]
+
+_IMAGES = 16  # that are asked twice, each with a random point near it
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """answers: (m, K) logits of the images and points looked at. stochastic: the model says that it answers at random.
+    warnings: what is odd."""
+
+    answers: Tensor
+    stochastic: bool
+    warnings: tuple[AttackWarning, ...]
+
+    @property
+    def classes(self) -> int:
+        return self.answers.shape[1]
+
+    @property
+    def varies(self) -> bool:
+        """It gave other answers to the same images."""
+        return any(warning.kind == "random answers" for warning in self.warnings)
+
+
+def first_look(model: Classifier, x: Tensor, y: Tensor, index: Tensor, threat: ThreatModel, *, size: int,
+               mode: Mode = "eval", draws: int = 1) -> FirstLook:
+    """Ask the model about a few of the images x (N, ...), N ≥ 1, and about points near them, twice (once where its
+    answers are means over several draws, which differ). y (N,): all labels, held against the number of classes.
+
+    Images that the model cannot take are left out; where it takes none, or answers no logits (N, K), what it or the
+    check of its answer raises comes through.
+    """
+    few = x[:_IMAGES]
+    points = torch.cat((few, threat.random_point(few, seed=0, index=index[:_IMAGES])))
+
+    def ask(images: Tensor) -> Tensor:
+        return predict_logits(model, images, size=size, mode=mode, draws=draws, labels=y)
+
+    found: list[AttackWarning] = []
+    with modes_seen(model) as training:
+        try:
+            answers = ask(points)
+        except Exception:  # on some of these images only?
+            points = torch.cat([point for point in torch.split(points, 1) if _works(model, point, mode)] or [points])
+            answers = ask(points)
+    if training and mode == "eval":
+        found.append(attack_warning("changed mode"))
+    found += looks_like_probabilities(answers)
+    if draws == 1:
+        found += varies(answers, ask(points))
+    return FirstLook(answers, QueriedModel(model).random, tuple(found))
+
+
+def _works(model: Classifier, image: Tensor, mode: Mode) -> bool:
+    try:
+        predict_logits(model, image, size=1, mode=mode)
+    except Exception:  # whatever a model may raise
+        return False
+    return True

@@ -1,0 +1,48 @@
+"""A model held as it is: what it is asked leaves no trace on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Classifier", "Mode", "frozen"]
+
+Classifier = Callable[[Tensor], Tensor]  # images (N, ...) in [0, 1] to logits (N, K)
+Mode = Literal["eval", "keep"]
+
+
+@contextmanager
+def frozen(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
+    """Parameters frozen and, for mode "eval", every submodule in eval mode; all of it as before afterwards, also
+    after an exception. Buffers that a pass moves or replaces (running statistics, counters) are put back too.
+
+    Gradients are taken with respect to the input alone, so `.grad` of the parameters is never touched.
+    A plain function is left as it is. Inside, autograd works even if the caller has switched it off.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        if not isinstance(model, nn.Module):
+            yield
+            return
+        was_training = [(module, module.training) for module in model.modules()]
+        required_grad = [p for p in model.parameters() if p.requires_grad]
+        buffers = [(module, name, buffer, buffer.clone()) for module in model.modules()
+                   for name, buffer in module._buffers.items() if buffer is not None]
+        try:
+            if mode == "eval":
+                model.eval()
+            for parameter in required_grad:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in required_grad:
+                parameter.requires_grad_(True)
+            for module, training in was_training:
+                module.training = training  # not module.train(), which would also set its children
+            with torch.no_grad():
+                for owner, name, buffer, value in buffers:
+                    owner._buffers[name] = buffer
+                    buffer.copy_(value)

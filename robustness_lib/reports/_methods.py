@@ -1,0 +1,80 @@
+"""How a report was made, in words that can go into a paper."""
+
+from __future__ import annotations
+
+import re
+
+from robustness_lib.reports._charts import eps_text
+from robustness_lib.reports.report import AttackRecord, Report
+
+__all__ = ["attack_words", "duration", "methods", "sources"]
+
+# What a reader who repeats the numbers has to cite, by a pattern in an attack's name or settings.
+SOURCES = (
+    (r"\bfgsm", "Goodfellow, Shlens and Szegedy (2015), Explaining and harnessing adversarial examples, ICLR (FGSM)."),
+    (r"\bpgd", "Madry, Makelov, Schmidt, Tsipras and Vladu (2018), Towards deep learning models resistant to "
+               "adversarial attacks, ICLR (PGD)."),
+    (r"apgd|auto-?pgd|autoattack", "Croce and Hein (2020), Reliable evaluation of adversarial robustness with an "
+                                   "ensemble of diverse parameter-free attacks, ICML (Auto-PGD and AutoAttack)."),
+    (r"\bfab\b", "Croce and Hein (2020), Minimally distorted adversarial examples with a fast adaptive boundary "
+                 "attack, ICML (FAB)."),
+    (r"\bsquare", "Andriushchenko, Croce, Flammarion and Hein (2020), Square Attack: a query-efficient black-box "
+                  "adversarial attack via random search, ECCV (Square)."),
+    (r"carlini|\bc&w", "Carlini and Wagner (2017), Towards evaluating the robustness of neural networks, IEEE "
+                       "Symposium on Security and Privacy (C&W)."),
+)
+INTERVALS = ("Clopper and Pearson (1934), The use of confidence or fiducial limits illustrated in the case of the "
+             "binomial, Biometrika 26 (intervals).")
+
+
+def methods(report: Report) -> list[str]:
+    """Paragraphs with every setting; `attack_words` follows the last."""
+    eps, norm = eps_text(report.threat.eps, report.threat.norm), "L∞" if report.threat.norm == "linf" else "L2"
+    fingerprints = "; ".join(f"{name} fingerprint {value}" for name, value in report.fingerprints.items())
+    paragraphs = [
+        f"n = {report.n:,} images of {len(report.classes):,} classes were attacked under {report.threat}: pixels lie "
+        f"in [0, 1], and no image may move by more than ε = {eps} in the {norm} norm or leave [0, 1]"
+        + (f" ({fingerprints})." if fingerprints else "."),
+        "Robust accuracy is the share of images that the model has right and that no attack changed to another class: "
+        "the worst case per image over all attacks, and so an upper bound. Intervals are exact (Clopper and Pearson "
+        "1934), at 95\N{NO-BREAK SPACE}%, and cover the draw of the images.",
+    ]
+    if report.curve is not None:
+        at = ", ".join(eps_text(eps, report.threat.norm) for eps in report.curve.eps)
+        paragraphs.append(f"The curve over ε: {report.curve.settings}, started afresh at ε = {at}.")
+    if report.certified is not None:
+        paragraphs.append("Certified accuracy counts images that are right and proved not to change within ε.")
+    surroundings = "; ".join(f"{name} {value}" for name, value in report.environment.items())
+    took = f"The evaluation took {duration(report.seconds)}."
+    paragraphs.append(f"Made with: {surroundings}. {took}" if surroundings else took)
+    if report.attacks:
+        paragraphs.append(f"The attacks of the suite “{report.suite}”, in this order:")
+    return paragraphs
+
+
+def attack_words(report: Report) -> list[str]:
+    """Each attack: settings, on what, how much."""
+    return [_words(record) for record in report.attacks]
+
+
+def _words(record: AttackRecord) -> str:
+    on = "on all images that were right" if record.on == "correct" else "on what the attacks before it left"
+    passes = (f"{record.queries:,} forward and {record.gradients:,} backward passes" if record.queries
+              else f"{record.calls:,} calls")
+    return f"{record.name}: {record.settings}, {on} ({int(record.tried.sum()):,} images; {passes})."
+
+
+def sources(report: Report) -> list[str]:
+    """What to cite: the attacks that were used, and the intervals."""
+    used = " ".join(f"{record.name} {record.settings}" for record in report.attacks)
+    used += f" {report.curve.settings}" if report.curve is not None else ""
+    return [source for pattern, source in SOURCES if re.search(pattern, used, re.IGNORECASE)] + [INTERVALS]
+
+
+def duration(seconds: float) -> str:
+    """12.3 s, 2 min 5 s or 1 h 2 min, with a space that does not break inside a value."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    parts = ((minutes, "min"), (rest, "s")) if minutes < 60 else ((minutes // 60, "h"), (minutes % 60, "min"))
+    return " ".join(f"{value}\N{NO-BREAK SPACE}{unit}" for value, unit in parts)

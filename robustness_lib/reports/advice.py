@@ -1,0 +1,119 @@
+"""What to make of a report: step by step, what was found and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from robustness_lib.reports.report import AttackRecord, Report
+from robustness_lib.statistics import Accuracy
+
+__all__ = ["Advice", "advice"]
+
+# Where advice changes. Shares of the images; conventions of this library, not results.
+_NEARLY_NONE = 0.1  # robust accuracy below a tenth: there is nothing to measure more finely
+_GAP = 0.05  # two attacks that should agree differ by this much
+_BESIDES = {"curve", "diagnostics"}  # (in reports of earlier versions the diagnostics counted too)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """name: of a step of the evaluation. figures: what it found, with n and intervals. advice: one
+    sentence on what to do next."""
+
+    name: str
+    figures: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.figures} {self.advice}"
+
+
+def advice(report: Report) -> tuple[Advice, ...]:
+    """In order: clean, each attack, the curve, the classes, the diagnostics; those that the report has."""
+    return _clean(report), *_attacks(report), *_curve(report), _classes(report), *_diagnostics(report)
+
+
+def _clean(report: Report) -> Advice:
+    clean = report.clean_accuracy
+    figures = f"top-1 {clean}"
+    if len(report.classes) > 5:
+        figures += f", top-5 {100 * report.top5_accuracy.value:.1f} %"
+    if clean.interval[0] <= 1 / len(report.classes):
+        advice = "No better than chance: run `robustness check` before anything else (normalization, order of classes)."
+    elif clean.value < 0.5:
+        advice = "Half of the images or more are wrong without an attack: make sure that the model gets the input " \
+                 "that it was trained on (`robustness check`)."
+    else:
+        advice = "What is wrong here is wrong before any attack; the rest is attacked."
+    return Advice("clean", figures + ".", advice)
+
+
+def _attacks(report: Report) -> Iterator[Advice]:
+    # What the curve broke besides is worth a line of its own only where it broke something new.
+    shown = [record for record in report.attacks if record.name not in _BESIDES or _news(report, record)]
+    before, last = report.clean_accuracy, len(shown) - 1
+    for number, record in enumerate(shown):
+        own, cumulative = report.own(record.name), report.cumulative(record.name)
+        figures = f"{cumulative} cumulative, {int(record.broke.sum())} of {int(record.tried.sum())} survivors broken." \
+            if own is None else f"{own} alone, {100 * cumulative.value:.1f} % cumulative."
+        yield Advice(record.name, figures, _after(record.name, cumulative, before, number, number == last))
+        before = cumulative
+
+
+def _news(report: Report, record: AttackRecord) -> bool:
+    return record.name in report.examples.broken_by
+
+
+def _after(name: str, now: Accuracy, before: Accuracy, number: int, last: bool) -> str:
+    if before.value < _NEARLY_NONE:
+        return "As before." if number else "Nothing is left to attack."
+    if now.value < _NEARLY_NONE:
+        return "There is next to no robustness to measure: stop here and train the model against attacks."
+    if name == "fgsm":
+        return "One step decides nothing: it is here to be compared with many steps."
+    fell = before.value - now.value
+    if number and fell > _GAP:
+        return f"This attack found {100 * fell:.1f} points more than all before it: do not report those alone."
+    if last:
+        return "Report this number, with n and the interval, as an upper bound."
+    return "Little or nothing new." if fell else "Nothing new."
+
+
+def _curve(report: Report) -> Iterator[Advice]:
+    if report.curve is None:
+        return
+    carried = report.curve_carried
+    figures = ", ".join(f"{100 * accuracy.value:.1f} % at {_short(eps)}"
+                        for eps, accuracy in zip(report.curve.eps, carried, strict=True))
+    half = report.clean_accuracy.value / 2
+    fallen = [eps for eps, accuracy in zip(report.curve.eps, carried, strict=True) if accuracy.value <= half]
+    advice = f"Half of what was right is lost at ε = {_short(fallen[0])} or before." if fallen else \
+        "It never falls to half of the clean accuracy, not even at the largest ε: suspect the attack, not the model."
+    yield Advice("curve", f"{figures}.", advice)
+
+
+def _short(eps: float) -> str:
+    levels = eps * 255
+    return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-6 and levels < 100 else f"{eps:.4g}"
+
+
+def _classes(report: Report) -> Advice:
+    worst, *_ = sorted(report.per_class, key=lambda verdict: verdict.robust.value)
+    flagged = [verdict for verdict in report.per_class if verdict.flagged]
+    figures = f"the weakest of {len(report.per_class)} is {worst.name}: {worst.robust}."
+    if not flagged:
+        return Advice("per class", figures, "No class is left without protection.")
+    names = ", ".join(verdict.name for verdict in flagged[:5]) + (" and others" if len(flagged) > 5 else "")
+    return Advice("per class", figures, f"The average hides where fewer than one image in five resists: {names}.")
+
+
+def _diagnostics(report: Report) -> Iterator[Advice]:
+    if report.findings is None:
+        return
+    if not report.findings:
+        yield Advice("diagnostics", "no sign of masked gradients.",
+                   "This does not prove that there is none: an attack made for this model may still do better.")
+        return
+    kinds = ", ".join(finding.kind for finding in report.findings)
+    yield Advice("diagnostics", f"{kinds}.", "The number above is not to be trusted before this is understood.")

@@ -1,0 +1,255 @@
+"""The gate: does this report pass? Pass, fail, or too few images to say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Real
+from typing import Any
+
+from robustness_lib.reports.compare import Comparison, compare, p_value, points
+from robustness_lib.reports.report import ClassVerdict, Report
+from robustness_lib.statistics import ALPHA, Accuracy, images_to_show_a_drop, images_to_show_below
+
+__all__ = ["EXIT_CODES", "Check", "GateVerdict", "gate"]
+
+EXIT_CODES = {"pass": 0, "fail": 1, "undecided": 3}  # 2 is wrong usage, as everywhere
+_NAMED = 5  # classes named in the words; the report has them all
+
+
+@dataclass(frozen=True)
+class Check:
+    """One criterion. outcome: "pass", "fail" or "undecided". images: how many would decide, where that is known."""
+
+    criterion: str
+    outcome: str
+    words: str
+    images: int | None = None
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """What `gate` returns. checks: one per criterion. comparison: with the baseline, where there was one. diagnosed:
+    somebody looked for masked gradients."""
+
+    checks: tuple[Check, ...]
+    comparison: Comparison | None = None
+    strict: bool = False
+    diagnosed: bool = True
+
+    @property
+    def outcome(self) -> str:
+        """ "fail" where any check fails, else "undecided" where any is, else "pass". Strict: undecided is a fail."""
+        found = {check.outcome for check in self.checks}
+        if "fail" in found or (self.strict and "undecided" in found):
+            return "fail"
+        return "undecided" if "undecided" in found else "pass"
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 3 undecided."""
+        return EXIT_CODES[self.outcome]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """In words, why it is not a pass: the checks that failed, then those that are undecided."""
+        return tuple(check.words for outcome in ("fail", "undecided") for check in self.checks
+                     if check.outcome == outcome)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        if self.outcome == "pass":
+            blind = "" if self.diagnosed else " Nobody looked for masked gradients (the standard suite does)."
+            return f"The gate passes: {_count(len(self.checks), 'check')}, all met.{blind}"
+        names = {outcome: ", ".join(check.criterion for check in self.checks if check.outcome == outcome)
+                 for outcome in ("fail", "undecided")}
+        if names["fail"]:
+            return f"The gate fails: {names['fail']}."
+        if self.strict:
+            return f"The gate fails, because it is strict and this is undecided: {names['undecided']}."
+        return f"The gate is undecided: {names['undecided']}."
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, for JSON."""
+        return {
+            "sentence": self.sentence, "outcome": self.outcome, "exit_code": self.exit_code, "strict": self.strict,
+            "checks": [vars(check) for check in self.checks],
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
+        }
+
+    def to_markdown(self) -> str:
+        """A short summary, for the page that a pipeline shows."""
+        lines = [f"### Robustness: {self.outcome}", "", _markdown(self.sentence), ""]
+        lines += [f"- **{check.outcome}** `{check.criterion}`: {_markdown(check.words)}" for check in self.checks]
+        if self.comparison is not None:
+            low, high = self.comparison.interval
+            lines += ["", f"| {self.comparison.n:,} shared images | baseline | now |", "| --- | --- | --- |",
+                      *(f"| {name} accuracy | {before} | {after} |" for name, (before, after) in
+                        (("clean", self.comparison.clean), ("robust", self.comparison.robust))), "",
+                      f"Change {points(100 * self.comparison.change)} points (95 %: {points(100 * low)} to "
+                      f"{points(100 * high)}), two-sided exact McNemar {_markdown(p_value(self.comparison.p))}.", "",
+                      *(f"- {_markdown(note)}" for note in self.comparison.notes)]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+def gate(report: Report, baseline: Report | None = None, *, max_drop: float | None = None,
+         min_robust: float | None = None, min_class: float | None = None, strict: bool = False,
+         allow_findings: bool = False, allow_different_attacks: bool = False) -> GateVerdict:
+    """Judge a report by limits, all in percent points (45 is 45 %), and only as far as its images allow.
+
+    max_drop: by how much robust accuracy may be below that of `baseline` on the images that both hold. Fails where
+        the drop is larger and a one-sided exact McNemar test shows one (p < 0.05); undecided where it is larger but
+        chance could do as much.
+    min_robust: least robust accuracy, of all images. Fails where the whole 95 % interval lies below; undecided where
+        the accuracy does but the interval reaches it.
+    min_class: the same for each class. Each is judged by its own interval, so with many classes close to the floor
+        one may fail by chance.
+    Exactly at a limit is within it. What is undecided says how many images would decide, if the shares stay.
+    Signs of masked gradients (`report.findings`) fail the gate, whatever the numbers, unless allow_findings. Images
+    without a verdict (`report.failures`) leave it undecided at best.
+    strict: undecided is a fail. allow_different_attacks: see `compare`.
+
+    Raises ValueError without any limit, for a limit that is not one, for max_drop without a baseline or a baseline
+    without it, and where `compare` refuses.
+    """
+    drop, robust, of_class = (_limit(name, value) for name, value in
+                              (("max_drop", max_drop), ("min_robust", min_robust), ("min_class", min_class)))
+    if drop is None and robust is None and of_class is None and baseline is None:
+        raise ValueError("a gate needs at least one limit: max_drop (with a baseline), min_robust or min_class")
+    if (drop is None) != (baseline is None):
+        raise ValueError("max_drop needs a baseline to drop from" if baseline is None else
+                         "a baseline needs max_drop: by how many percent points may robust accuracy fall?")
+    comparison, checks = None, []
+    if baseline is not None and drop is not None:
+        comparison = compare(baseline, report, allow_different_attacks=allow_different_attacks)
+        checks.append(_check_drop(comparison, drop))
+    if robust is not None:
+        checks.append(_check_robust(report.robust_accuracy, robust))
+    if of_class is not None:
+        checks.append(_check_classes(report.per_class, of_class))
+    if not report.attacks:
+        raise ValueError("the report holds no attack, so there is nothing to judge")
+    if report.findings:
+        checks.append(_check_findings(report, allow_findings))
+    if report.failures:
+        checks.append(_check_failures(report))
+    return GateVerdict(tuple(checks), comparison, strict, report.findings is not None)
+
+
+def _limit(name: str, value: float | None) -> Fraction | None:
+    """The limit exactly as written in decimals: 0.1 is a tenth. Counts are compared with it without rounding."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 100:
+        raise ValueError(f"{name} is in percent points, from 0 to 100; found {value!r}")
+    if name != "max_drop" and 0 < value < 1:
+        raise ValueError(f"{name} is in percent points, and {value!r} of a percent is hardly meant: "
+                         f"write {100 * value:g} for {100 * value:g} %")
+    return Fraction(str(float(value)))
+
+
+def _check_drop(comparison: Comparison, limit: Fraction) -> Check:
+    lost, gained, n, drop = len(comparison.lost), len(comparison.gained), comparison.n, comparison.drop
+    before, after = (f"{100 * accuracy.value:.1f} %" for accuracy in comparison.robust)
+    went = f"fell by {_number(drop, limit)} points" if drop > 0 else f"rose by {_number(-drop)} points"
+    seen = (f"on the same {_count(n, 'image')} robust accuracy {went if drop else 'stayed'} ({before} → {after}; "
+            f"{lost:,} lost, {gained:,} gained)")
+    allowed = f"{_number(limit)} allowed"
+    if drop <= limit:
+        return Check("max_drop", "pass", f"{seen}, within the {allowed}.")
+    p = comparison.p_drop
+    if p < ALPHA:
+        return Check("max_drop", "fail", f"{seen}, more than the {allowed}, and chance would rarely do it: "
+                                         f"one-sided exact McNemar {p_value(p)}.")
+    images = images_to_show_a_drop(lost, gained, n)
+    return Check("max_drop", "undecided", f"{seen}, more than the {allowed}, but chance could do it: one-sided exact "
+                                          f"McNemar {p_value(p)}. {_would_decide(images)}.", images)
+
+
+def _check_robust(accuracy: Accuracy, floor: Fraction) -> Check:
+    outcome, images = _against(accuracy, floor)
+    words = {
+        "pass": f"robust accuracy {accuracy} is not below the floor of {_number(floor)} %.",
+        "fail": f"robust accuracy {accuracy} is below the floor of {_number(floor)} %, its whole interval too.",
+        "undecided": f"robust accuracy {accuracy} is below the floor of {_number(floor)} %, but its interval reaches "
+                     f"it. {_would_decide(images)}.",
+    }[outcome]
+    return Check("min_robust", outcome, words, images)
+
+
+def _check_classes(verdicts: Sequence[ClassVerdict], floor: Fraction) -> Check:
+    judged = [(verdict, *_against(verdict.robust, floor)) for verdict in verdicts]
+    judged.sort(key=lambda one: one[0].robust.value)
+    failed = [verdict for verdict, outcome, _ in judged if outcome == "fail"]
+    if failed:
+        names = [f"{verdict.name} {verdict.robust}" for verdict in failed]
+        return Check("min_class", "fail", f"{_count(len(failed), 'class', 'classes')} of {len(judged)} below the floor "
+                                          f"of {_number(floor)} %, the whole interval too: {_listed(names)}.")
+    unsure = [(verdict, images) for verdict, outcome, images in judged if outcome == "undecided"]
+    if unsure:
+        # Any one of them below the floor fails the gate: the least number of images decides.
+        names = [f"{verdict.name} {verdict.robust}, {images:,} images of it would decide" for verdict, images in unsure]
+        return Check("min_class", "undecided",
+                     f"{_count(len(unsure), 'class', 'classes')} of {len(judged)} below the floor of "
+                     f"{_number(floor)} %, but the interval reaches it: {_listed(names)}. These numbers hold if the "
+                     f"shares stay as they are.", min(images for _, images in unsure if images is not None))
+    least = judged[0][0]
+    return Check("min_class", "pass", f"no class of {len(judged)} is below the floor of {_number(floor)} %; lowest "
+                                      f"{least.name} {least.robust}.")
+
+
+def _check_findings(report: Report, allowed: bool) -> Check:
+    kinds = ", ".join(finding.kind for finding in report.findings or ())
+    if allowed:
+        return Check("findings", "pass", f"signs of masked gradients ({kinds}) were allowed; the numbers may be too "
+                                         f"high.")
+    return Check("findings", "fail", f"signs of masked gradients ({kinds}): the numbers may be too high, so no limit "
+                                     f"on them can be met. See the findings in the report.")
+
+
+def _check_failures(report: Report) -> Check:
+    missing = sum(failure.last - failure.first + 1 for failure in report.failures)
+    first = report.failures[0]
+    have = "has" if missing == 1 else "have"
+    return Check("failures", "undecided", f"{_count(missing, 'image')} {have} no verdict, which the numbers leave out; "
+                                          f"images {first.first:,} to {first.last:,} because of "
+                                          f"{' '.join(first.error.split())} in step {first.step}.")
+
+
+def _against(accuracy: Accuracy, floor: Fraction) -> tuple[str, int | None]:
+    """The outcome for an accuracy and a floor in percent, and how many images would decide."""
+    if Fraction(100 * accuracy.correct, accuracy.n) >= floor:
+        return "pass", None
+    if 100 * accuracy.interval[1] < floor:
+        return "fail", None
+    return "undecided", images_to_show_below(accuracy.correct, accuracy.n, floor / 100)
+
+
+def _would_decide(images: int | None) -> str:
+    return f"{images:,} images would decide, if the shares stay as they are" if images else "More images would decide"
+
+
+def _number(value: Fraction, beside: Fraction = Fraction(0)) -> str:
+    """Percent points without needless zeros: to two decimals, or to as many as tell them from `beside`."""
+    digits = next((d for d in range(2, 12) if value == beside or round(value, d) != round(beside, d)), 12)
+    return f"{float(value):.{digits}f}".rstrip("0").rstrip(".")
+
+
+def _count(n: int, one: str, many: str | None = None) -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return "; ".join(names[:_NAMED]) + more
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(text.split()))

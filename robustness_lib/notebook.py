@@ -1,5 +1,5 @@
 """What chapters and exercises share: checks that the reader sees, accuracies in short form, values glued into the
-text, a progress bar, and the two or three small models and threat models that stand everywhere."""
+text, a progress bar, and the threat model and the linear classifier that many of them begin with."""
 
 from __future__ import annotations
 

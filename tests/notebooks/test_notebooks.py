@@ -157,6 +157,15 @@ def test_what_was_checked_is_shown(chapter: NotebookNode) -> None:
         assert all("text/html" in data for data in said), cell.id
 
 
+def test_a_figure_shows_nothing_beside_itself(chapter: NotebookNode) -> None:
+    """A cell's caption goes under everything that the cell shows, also under a line of `check`."""
+    for cell in code_cells(chapter):
+        if cell.metadata.get("mystnb", {}).get("figure"):
+            shown = [output for output in cell.outputs
+                     if output.get("data") and "scrapbook" not in output.get("metadata", {})]
+            assert len(shown) <= 1, f"{cell.id} has a caption and shows {len(shown)} things: check in the next cell"
+
+
 def names_bound(tree: ast.AST) -> set[str]:
     """What a cell defines or assigns, also inside functions."""
     made = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}

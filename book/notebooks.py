@@ -28,7 +28,9 @@ PROGRESS_BAR = re.compile(r"\d+%\||\d+it \[|it/s\]")
 def clean_output(output: NotebookNode) -> NotebookNode | None:
     """An output as it is saved; None for what is not."""
     if output.output_type == "stream":
-        return None if output.name == "stderr" and PROGRESS_BAR.search(output.text) else output
+        # A bar that went away has written blanks over itself.
+        bar = PROGRESS_BAR.search(output.text) or not output.text.strip()
+        return None if output.name == "stderr" and bar else output
     if WIDGET_VIEW in output.get("data", {}):
         if PROGRESS_BAR.search(output.data.get("text/plain", "")):
             return None

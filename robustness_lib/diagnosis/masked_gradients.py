@@ -19,7 +19,7 @@ from robustness_lib.reports.findings import EFFECT, P_VALUE, Finding
 from robustness_lib.statistics import binomial_test
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["diagnose", "judge"]
+__all__ = ["diagnose", "found_beyond_the_suite", "judge"]
 
 # Shares of the images that may show a thing by accident. Of the honest models measured none had a zero gradient or
 # another answer; where two linear pieces meet, a step may cross over and fall: 1 image of 100 on the moons.
@@ -107,8 +107,8 @@ def diagnose(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, *, in
 def judge(evidence: dict[str, Tensor]) -> tuple[Finding, ...]:
     """The findings that the columns of `observe`, or several of them joined, bear out. Gravest first.
 
-    Where there is a column "standing" besides, (n,) bool, what a suite of attacks left standing, then what was broken
-    of that is a finding too, however few: it is a fact about these images, and no test.
+    Where there is a column "standing" besides, (n,) bool, what a suite of attacks left standing, then it is a finding
+    too where more than one image in a hundred of these was broken here: a fact about the images, and no test.
     """
     if not len(evidence.get("right", ())):
         return ()
@@ -137,21 +137,30 @@ _SEARCHES = {"fgsm": "one step (FGSM)", "pgd": "PGD", "again": "PGD from other s
              "random": "random search"}
 
 
-def _too_weak(evidence: dict[str, Tensor]) -> Iterator[Finding]:
-    """What broke here and stood in the suite. Of answers at random, a success may be luck."""
+def found_beyond_the_suite(evidence: dict[str, Tensor]) -> tuple[int, str]:
+    """How many images broke here that a suite of attacks left standing (the column "standing"), and what broke how many
+    of them, in words. Of answers at random none counts: a success may be luck."""
     standing = evidence.get("standing")
     if standing is None:
-        return
-    n, left = len(standing), standing & ~evidence["varied"]
+        return 0, ""
+    left = standing & ~evidence["varied"]
     broke = {words: evidence[name] & left for name, words in _SEARCHES.items() if name in evidence}
-    if not (total := int(torch.stack([*broke.values()]).any(0).sum())):
-        return
-    each = ", ".join(f"{words} broke {count}" for words, column in broke.items() if (count := int(column.sum())))
-    message = (f"{each} of {n} images that the suite left standing: the suite is too weak here, and the robust "
-               f"accuracy too high by {100 * total / n:.1f} points of these or more. Evaluate with more attacks, more "
-               f"steps or more restarts, and where random search or Square was ahead look for what misleads the "
-               f"gradient.")
-    yield Finding("suite too weak", message, 0.0, total / n, total, n)
+    counts = {words: int(column.sum()) for words, column in broke.items()}
+    said = ", ".join(f"{words} broke {count}" for words, count in counts.items() if count)
+    return int(torch.stack([*broke.values()]).any(0).sum()), f"{said} of {len(standing)} images that the suite left " \
+                                                              f"standing"
+
+
+def _too_weak(evidence: dict[str, Tensor]) -> Iterator[Finding]:
+    """Other attacks find one image in a hundred on honest models too: of 16 runs of the standard and the random suite
+    on 200 images of shipped nets, 12 had none, three had one, and one had two."""
+    n = len(evidence["right"])
+    total, said = found_beyond_the_suite(evidence)
+    if total >= 2 and total > _RARE * n:
+        message = (f"{said}: the suite is too weak here, and the robust accuracy too high by {100 * total / n:.1f} points "
+                   f"of these or more. Evaluate with more attacks, more steps or more restarts; where random search or "
+                   f"Square was ahead, look for what misleads the gradient.")
+        yield Finding("suite too weak", message, 0.0, total / n, total, n)
 
 
 def _no_gradient(evidence: dict[str, Tensor]) -> Finding:

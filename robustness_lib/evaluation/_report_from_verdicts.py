@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustness_lib.attacks.ensemble import AttackColumns, NamedAttack, Verdicts
 from robustness_lib.attacks.ensemble_warnings import ensemble_warnings
-from robustness_lib.diagnosis.masked_gradients import judge
+from robustness_lib.diagnosis.masked_gradients import found_beyond_the_suite, judge
 from robustness_lib.diagnosis.observations import join_observations
 from robustness_lib.evaluation._steps import DiagnosisStep, curve_attack, curve_step_name
 from robustness_lib.evaluation.suites import Suite, attack_settings
@@ -164,6 +164,10 @@ def _findings(ran: Ran, found: FoundVerdicts) -> tuple[tuple[Finding, ...] | Non
     if not findings and right < _TOO_FEW:
         return None, (f"diagnostics: {right} images that the model has right are too few to look for masked gradients; "
                       f"give at least {_TOO_FEW}.",)
+    total, said = found_beyond_the_suite(observed)
+    if total and not any(finding.kind == "suite too weak" for finding in findings):
+        return findings, (f"a note only: in the diagnostics {said}. They do not count, since only these images were "
+                          f"looked at; a few are usual on honest models.",)
     return findings, ()
 
 

@@ -12,10 +12,13 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from robustness_lib import notebook as notebook_module
+
 BOOK = Path(__file__).resolve().parents[2] / "book"
 CHAPTERS = sorted(path for path in BOOK.glob("*.ipynb"))
 COLUMNS = 72
 FEWEST_CHECKS = 5
+MOST_VISIBLE_ASSERTS = 1  # chapter 11's evaluator from scratch trusts no attack
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
@@ -109,12 +112,71 @@ def test_opens_with_its_title_and_what_you_need(chapter: NotebookNode) -> None:
         assert words in opening, f"the opening does not say: {words}"
 
 
+def checks(tree: ast.AST) -> list[ast.Call]:
+    """The calls of `robustness_lib.notebook.check`."""
+    return [node for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check"]
+
+
+def computed(conditions: list[ast.expr]) -> bool:
+    """Whether something with a name stands in them: `assert True` checks nothing."""
+    return any(isinstance(part, ast.Name) for condition in conditions for part in ast.walk(condition))
+
+
 def test_has_checks_that_raise(chapter: NotebookNode) -> None:
-    """At least five asserts, each on something computed: `assert True` is none."""
+    """At least five checks or asserts, and each on something computed."""
     trees = [ast.parse(python(cell)) for cell in code_cells(chapter)]
-    asserts = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Assert)]
-    real = [node for node in asserts if any(isinstance(part, ast.Name) for part in ast.walk(node.test))]
-    assert len(real) >= FEWEST_CHECKS
+    conditions = [call.args[1:] for tree in trees for call in checks(tree)]
+    conditions += [[node.test] for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    assert all(computed(each) for each in conditions)
+    assert len(conditions) >= FEWEST_CHECKS
+
+
+def test_checks_are_sentences_and_no_wall_of_asserts(chapter: NotebookNode) -> None:
+    """An assert says nothing to a reader: `check` does. Only inside a function may one stand, where it teaches."""
+    visible = 0
+    for cell in code_cells(chapter):
+        tree = ast.parse(python(cell))
+        inside = {part for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                  for part in ast.walk(node)}
+        asserts = [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+        bare = [ast.unparse(node) for node in asserts if node not in inside]
+        assert not bare, f"{cell.id}: make it a check: {bare[0]}"
+        visible += 0 if folded(cell) else len(asserts)
+    assert visible <= MOST_VISIBLE_ASSERTS
+
+
+def test_what_was_checked_is_shown(chapter: NotebookNode) -> None:
+    """Each cell that calls `check` at its top level says so in its output, in words and as a page."""
+    for cell in code_cells(chapter):
+        tree = ast.parse(python(cell))
+        called = [call for node in tree.body if isinstance(node, ast.Expr) for call in checks(node)]
+        said = [output.data for output in cell.outputs
+                if output.get("data", {}).get("text/plain", "").startswith("checked: ")]
+        assert len(said) >= len(called), cell.id
+        assert all("text/html" in data for data in said), cell.id
+
+
+def test_a_figure_shows_nothing_beside_itself(chapter: NotebookNode) -> None:
+    """A cell's caption goes under everything that the cell shows, also under a line of `check`."""
+    for cell in code_cells(chapter):
+        if cell.metadata.get("mystnb", {}).get("figure"):
+            shown = [output for output in cell.outputs
+                     if output.get("data") and "scrapbook" not in output.get("metadata", {})]
+            assert len(shown) <= 1, f"{cell.id} has a caption and shows {len(shown)} things: check in the next cell"
+
+
+def names_bound(tree: ast.AST) -> set[str]:
+    """What a cell defines or assigns, also inside functions."""
+    made = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return made | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def test_nothing_is_copied_from_chapter_to_chapter(chapter: NotebookNode) -> None:
+    """What `robustness_lib.notebook` exports is imported, and its names mean nothing else."""
+    for cell in code_cells(chapter):
+        again = names_bound(ast.parse(python(cell))) & set(notebook_module.__all__)
+        assert not again, f"{cell.id} defines {sorted(again)}: import it from robustness_lib.notebook"
 
 
 def test_imports_only_what_is_public(chapter: NotebookNode) -> None:

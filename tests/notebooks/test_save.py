@@ -35,6 +35,7 @@ RESTLESS = (
     "import matplotlib.pyplot as plt, torch\nplt.plot([1, 2, 1]); torch.arange(3)",
     "import ipywidgets\nipywidgets.VBox([ipywidgets.IntSlider()])",
     "from tqdm.auto import tqdm\nfor i in tqdm(range(20)): pass\nprint('done')",
+    "import tqdm\nfor i in tqdm.tqdm(range(20), leave=False): pass",
     "import sys, tqdm\nfor i in tqdm.tqdm(range(20)): pass\nprint('a warning', file=sys.stderr)",
 )
 
@@ -50,6 +51,7 @@ def test_a_second_run_changes_nothing(saver: ModuleType, tmp_path: Path) -> None
     saved = nbformat.read(path, as_version=4)
     assert [cell.id for cell in saved.cells] == ids
     assert "widgets" not in saved.metadata
+    assert not saved.cells[4].outputs  # the bar that went away left nothing
     text = first.decode()
     for never in ("widget-view", "model_id", "iopub", "it/s", "shell.execute_reply"):
         assert never not in text

@@ -1,0 +1,189 @@
+"""What chapters and exercises share: checks that the reader sees, accuracies in short form, values glued into the
+text, a progress bar, and the threat model and the linear classifier that many of them begin with."""
+
+from __future__ import annotations
+
+import html
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from robustness_lib.attacks import AttackResult
+from robustness_lib.statistics import Accuracy
+from robustness_lib.threat import ThreatModel
+
+__all__ = ["check", "glue_values", "linear_model", "linf", "not_broken", "of_file", "results_folder", "share", "short",
+           "watched"]
+
+Item = TypeVar("Item")
+
+# The theme of the built book brings one green for light and one for dark, and so does JupyterLab. The last one is for
+# places with neither: it is as readable on white as on black.
+_GREEN = "var(--pst-color-success, var(--jp-success-color0, #24863c))"
+
+
+def check(sentence: str, *conditions: object) -> None:
+    """Stop the notebook unless every condition is true; where all are, show the sentence in one green line.
+
+    `check("PGD gets across, FGSM does not", pgd.success.all(), ~fgsm.success.any())`
+
+    Args:
+        sentence: what was checked, in words for the reader. It stands on the page as "checked: …".
+        conditions: one or more truth values: bools, or arrays and tensors of one boolean element.
+
+    Raises:
+        AssertionError: if a condition is false. It names the sentence and which condition it was.
+        TypeError: if there is no condition, if one has several elements or is no truth value at all (a number, a
+            string, None, a method that was not called), or if the sentence is no string.
+    """
+    if not isinstance(sentence, str):
+        raise TypeError(f"check begins with a sentence that says what is checked; found {type(sentence).__name__}")
+    if not conditions:
+        raise TypeError(f"check needs a condition after the sentence; without one it cannot fail: {sentence!r}")
+    # All are looked at before any may fail, so that a later one without a truth value is never overlooked.
+    truths = [_truth(condition, place) for place, condition in enumerate(conditions, 1)]
+    for place, true in enumerate(truths, 1):
+        if not true:
+            which = "" if len(truths) == 1 else f" (condition {place} of {len(truths)} is false)"
+            raise AssertionError(f"it does not hold that: {sentence}{which}")
+    _from_book_extra("IPython.display").display(_Checked(sentence))
+
+
+def _truth(condition: object, place: int) -> bool:
+    """The truth value of check's condition number `place`; a TypeError where it has none."""
+    if isinstance(condition, bool):
+        return condition
+    if isinstance(condition, (Tensor, np.ndarray, np.generic)):
+        if condition.dtype not in (torch.bool, np.bool_):
+            raise TypeError(f"condition {place} of check holds {condition.dtype}, no truth value: compare it with "
+                            "something")
+        elements = condition.numel() if isinstance(condition, Tensor) else condition.size
+        if elements != 1:
+            raise TypeError(f"condition {place} of check has {elements} elements: use .all() or .any()")
+        return bool(condition.item())
+    raise TypeError(f"condition {place} of check is no truth value but {type(condition).__name__}: {condition!r}")
+
+
+class _Checked:
+    """A sentence that held: a green line on a page, plain text elsewhere."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+
+    def __repr__(self) -> str:
+        return f"checked: {self.sentence}"
+
+    def _repr_html_(self) -> str:
+        style = f"color: {_GREEN}; font-size: 0.875em"
+        return f'<div class="robustness-checked" style="{style}">{html.escape(repr(self), quote=False)}</div>'
+
+
+def glue_values(**values: object) -> None:
+    """Hand computed values to the page's text, where {glue:text}`a-name` shows them.
+
+    Args:
+        values: by name; in the text each underscore of a name is a hyphen. An Accuracy is glued in short form, and
+            anything else as `str` gives it.
+
+    Raises:
+        ImportError: if myst-nb is missing.
+    """
+    glue = _from_book_extra("myst_nb").glue
+    for name, value in values.items():
+        text = short(value) if isinstance(value, Accuracy) else str(value)
+        glue(name.replace("_", "-"), text, display=False)
+
+
+def _from_book_extra(module: str) -> ModuleType:
+    """A module that only notebooks need; an ImportError that says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is missing. It comes with what the book needs: pip install -e '.[book]' in the "
+                          f"repository's folder") from error
+
+
+def short(accuracy: Accuracy) -> str:
+    """12.3 % (9–17): the accuracy and its 95 % interval, with no line break before the % sign or at the dash."""
+    low, high = (f"{100 * end:.0f}" for end in accuracy.interval)
+    return f"{100 * accuracy.value:.1f}\u00a0% ({low}\u2060–\u2060{high})"
+
+
+def share(mask: Tensor) -> Accuracy:
+    """The share of examples for which a mask (N,) of booleans is true, as an Accuracy.
+
+    Raises:
+        TypeError: if the mask holds anything but booleans: a sum of labels or logits is no count.
+        ValueError: if it has another shape than (N,), or N is 0.
+    """
+    if not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
+        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"share needs a tensor of booleans, one for each example; found {found}")
+    if mask.dim() != 1 or not len(mask):
+        raise ValueError(f"share needs one boolean for each example, (N,) with N ≥ 1; found {tuple(mask.shape)}")
+    return Accuracy(int(mask.sum()), len(mask))
+
+
+def not_broken(result: AttackResult) -> Accuracy:
+    """The share of examples that an attack left standing: right before it, and right after it."""
+    return share(~result.success)
+
+
+def of_file(entry: Mapping[str, int]) -> Accuracy:
+    """An accuracy as the results of the benchmarks and the models' cards keep it.
+
+    Args:
+        entry: "n", and how many of them were right as "right" or "correct". Other keys do not matter.
+
+    Raises:
+        KeyError: if one of the two is missing.
+    """
+    return Accuracy(entry["right" if "right" in entry else "correct"], entry["n"])
+
+
+def results_folder() -> Path:
+    """The folder benchmarks/results of the repository in which the notebook lies.
+
+    Raises:
+        FileNotFoundError: if neither the current folder nor any folder above it holds one.
+    """
+    here = Path.cwd()
+    for place in (here, *here.parents):
+        if (place / "benchmarks" / "results").is_dir():
+            return place / "benchmarks" / "results"
+    raise FileNotFoundError("benchmarks/results lies in no folder above this one: run the notebook inside the "
+                            "repository")
+
+
+def watched(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, under a progress bar if they take over two seconds. It goes away at the end."""
+    yield from tqdm(items, delay=2, leave=False)
+
+
+def linf(levels: float) -> ThreatModel:
+    """The L∞ threat model with ε = levels / 255: every value of a pixel may move by that many grey levels of 255."""
+    return ThreatModel("linf", levels / 255)
+
+
+def linear_model(w: Tensor, b: float | Tensor) -> Callable[[Tensor], Tensor]:
+    """A linear classifier of two classes, whose attacks have a closed form.
+
+    Args:
+        w: the weights (D,), in the dtype of the images.
+        b: the bias, one number.
+
+    Returns:
+        A function from images (N, …) with D values each to logits (N, 2): 0 and the margin w·x + b.
+    """
+    def logits(x: Tensor) -> Tensor:
+        margin = x.flatten(1) @ w + b
+        return torch.stack([torch.zeros_like(margin), margin], 1)
+
+    return logits

@@ -1,7 +1,10 @@
-"""Build the book: `python book/build.py [--strict]`.
+"""Build the book: `python book/build.py [--strict] [--executed FOLDER]`.
 
 Jupyter Book keeps executed notebooks in a cache keyed on their code cells alone, so a change in the library, its
 data or its weights would leave old numbers on the page. Here the cache is dropped when the package's hash changes.
+
+With `--executed` no notebook is executed: the pages show what is in the folder, where a test run of the chapters
+leaves them (conftest.py).
 """
 
 from __future__ import annotations
@@ -14,6 +17,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import nbformat
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,14 +51,41 @@ def drop_stale_cache(build: Path, current: str) -> bool:
     return True
 
 
+def take_executed(folder: Path, chapters: list[Path], build: Path) -> list[str]:
+    """Let the cache hold what is in a folder of executed notebooks, and nothing else.
+
+    Returns the names of the chapters that the build would execute all the same: the folder lacks them, or holds them
+    with other code.
+    """
+    shutil.rmtree(build / ".jupyter_cache", ignore_errors=True)
+    cache = get_cache(build / ".jupyter_cache")
+    missing = []
+    for chapter in chapters:
+        if (folder / chapter.name).is_file():
+            executed = nbformat.read(folder / chapter.name, as_version=4)
+            cache.cache_notebook_bundle(CacheBundleIn(executed, str(chapter)), overwrite=True)
+        try:
+            cache.match_cache_notebook(nbformat.read(chapter, as_version=4))
+        except KeyError:
+            missing.append(chapter.name)
+    return missing
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--strict", action="store_true", help="every warning is an error, every page is read again")
-    strict = ["-W", "-n", "--keep-going", "--all"] if parser.parse_args().strict else []
+    parser.add_argument("--executed", type=Path, metavar="FOLDER", help="execute nothing, show these notebooks")
+    chosen = parser.parse_args()
+    strict = ["-W", "-n", "--keep-going", "--all"] if chosen.strict else []
 
     start = time.monotonic()
     if drop_stale_cache(ROOT / "_build", package_hash(ROOT / "robustness_lib")):
-        print("robustness_lib is new or has changed: the notebooks are executed again")
+        print("robustness_lib is new or has changed: nothing executed with another version is kept")
+    if chosen.executed:
+        missing = take_executed(chosen.executed, sorted((ROOT / "book").glob("*.ipynb")), ROOT / "_build")
+        if missing:
+            print(f"not in {chosen.executed}, or not as they are now: {', '.join(missing)}", file=sys.stderr)
+            return 1
     # One thread: with more, small networks run up to ten times slower when another process holds a core.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # This interpreter's own jupyter-book, whatever PATH says; the package has no __main__ for -m.

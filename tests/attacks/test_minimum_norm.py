@@ -1,6 +1,7 @@
 """What every minimum-norm attack promises, run for each attack × dtype × targeted.
 
-A new attack joins by one line in ATTACKS.
+A new attack joins by one line in ATTACKS. What an attack's own code keeps or breaks is tried on each of them; what
+`Attack.run` keeps for all (test_promises.py says which that is), on one for each way in which a model can be asked.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from shared_problems import (
 from torch import nn
 
 from robustness_lib import ThreatModel
+from robustness_lib.attacks import Attack
 from robustness_lib.attacks.carlini_wagner import CarliniWagnerL2
 from robustness_lib.attacks.fab import FAB
 
@@ -32,8 +34,18 @@ ATTACKS = {
 NORM = {name: "l2" if name in ("fab-l2", "cw") else "linf" for name in ATTACKS}
 
 each_attack = pytest.mark.parametrize("name", ATTACKS)
+# One of each of the two: neither has a way of asking that the other lacks.
+each_way_of_asking = pytest.mark.parametrize("name", ["fab-linf", "cw"])
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 each_goal = pytest.mark.parametrize("targeted", [False, True])
+
+
+@each_attack
+def test_no_attack_has_a_run_of_its_own(name):
+    """What `each_way_of_asking` rests on: one that has belongs into that list."""
+    own = type(ATTACKS[name]())
+    for shared in ("__call__", "run", "_begin", "_result"):
+        assert getattr(own, shared) is getattr(Attack, shared)
 
 
 def unbeatable(z):
@@ -127,14 +139,14 @@ def test_the_nearest_success_that_was_seen_is_returned(name):
         torch.testing.assert_close(result.distance, nearest)
 
 
-@each_attack
+@each_way_of_asking
 @pytest.mark.parametrize("mode", ["eval", "keep"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_as_it_was(name, mode, fails):
     check_the_model_is_as_it_was(ATTACKS[name](mode=mode), fails_at=5 if fails else None)
 
 
-@each_attack
+@each_way_of_asking
 def test_the_model_is_attacked_in_eval_mode_unless_told_otherwise(name):
     check_the_mode(ATTACKS[name](), ATTACKS[name](mode="keep"))
 
@@ -144,7 +156,7 @@ def test_no_draw_from_the_global_generator(name):
     check_no_global_draw(ATTACKS[name]())
 
 
-@each_attack
+@each_way_of_asking
 def test_it_works_with_autograd_switched_off_by_the_caller(name):
     check_it_works_with_autograd_off(ATTACKS[name]())
 
@@ -174,7 +186,7 @@ def test_neither_the_inputs_nor_what_an_observer_holds_are_written_to(name):
     assert all(torch.equal(a, b) for a, b in held)
 
 
-@each_attack
+@each_way_of_asking
 @pytest.mark.parametrize("case", bad_inputs())
 def test_wrong_input_is_refused_in_words(name, case):
     arguments, error, words = bad_inputs()[case]

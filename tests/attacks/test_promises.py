@@ -1,6 +1,7 @@
 """What every attack inside a threat model promises, run for each attack × norm × dtype × targeted.
 
-A new attack joins by one line in ATTACKS.
+A new attack joins by one line in ATTACKS. What an attack's own code keeps or breaks is tried on each of them; what
+`Attack.run` keeps for all, on one for each way in which a model can be asked.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from shared_problems import (
 from torch import nn
 
 from robustness_lib import ThreatModel
-from robustness_lib.attacks import FGSM, PGD, AutoPGD, SquareAttack, Transfer
+from robustness_lib.attacks import FGSM, PGD, Attack, AutoPGD, SquareAttack, Transfer
 
 
 def surrogate(z):
@@ -43,6 +44,10 @@ RANDOM = [name for name in ATTACKS if name not in ("fgsm", "transfer")]
 NO_GRADIENTS = ("square", "transfer")
 
 each_attack = pytest.mark.parametrize("name", ATTACKS)
+# Promises that no attack keeps by itself: `run` checks what it is given and cuts the batches, `held_still` switches
+# autograd on and puts the model back, `Victim` looks at every answer. It is enough to ask by gradients, by answers
+# alone, and by way of another attack's `run`.
+each_way_of_asking = pytest.mark.parametrize("name", ["pgd", "square", "transfer"])
 takes_gradients = pytest.mark.parametrize("name", [name for name in ATTACKS if name not in NO_GRADIENTS])
 each_norm = pytest.mark.parametrize("norm", ["linf", "l2"])
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -51,6 +56,14 @@ each_goal = pytest.mark.parametrize("targeted", [False, True])
 
 def threat_of(norm):
     return ThreatModel(norm, 0.06 if norm == "linf" else 0.35)
+
+
+@each_attack
+def test_no_attack_has_a_run_of_its_own(name):
+    """What `each_way_of_asking` rests on: one that has belongs into that list."""
+    own = type(ATTACKS[name](threat_of("linf")))
+    for shared in ("__call__", "run", "_begin", "_result"):
+        assert getattr(own, shared) is getattr(Attack, shared)
 
 
 @each_attack
@@ -133,14 +146,14 @@ def test_the_same_index_and_seed_give_the_same_numbers_and_others_give_others(na
     assert not torch.equal(starts[0], reseeded[0])
 
 
-@each_attack
+@each_way_of_asking
 @pytest.mark.parametrize("mode", ["eval", "keep"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_as_it_was(name, mode, fails):
     check_the_model_is_as_it_was(ATTACKS[name](threat_of("linf"), mode=mode), fails_at=2 if fails else None)
 
 
-@each_attack
+@each_way_of_asking
 def test_the_model_is_attacked_in_eval_mode_unless_told_otherwise(name):
     check_the_mode(ATTACKS[name](threat_of("linf")), ATTACKS[name](threat_of("linf"), mode="keep"))
 
@@ -150,7 +163,7 @@ def test_no_draw_from_the_global_generator(name):
     check_no_global_draw(ATTACKS[name](threat_of("l2")))
 
 
-@each_attack
+@each_way_of_asking
 def test_a_stochastic_models_own_draws_advance(name):
     model, x, y, _ = problem()
     torch.manual_seed(11)
@@ -159,12 +172,12 @@ def test_a_stochastic_models_own_draws_advance(name):
     assert not torch.equal(torch.get_rng_state(), before)
 
 
-@each_attack
+@each_way_of_asking
 def test_it_works_with_autograd_switched_off_by_the_caller(name):
     check_it_works_with_autograd_off(ATTACKS[name](threat_of("linf")))
 
 
-@each_attack
+@each_way_of_asking
 def test_an_empty_batch_returns_empty(name):
     model, x, y, _ = problem()
     result = ATTACKS[name](threat_of("linf")).run(model, x[:0], y[:0])
@@ -181,7 +194,7 @@ def test_the_inputs_are_not_written_to(name):
     assert torch.equal(y, y_before)
 
 
-@each_attack
+@each_way_of_asking
 @pytest.mark.parametrize("case", bad_inputs())
 @pytest.mark.parametrize("stop", ["success", "never"])
 def test_wrong_input_is_refused_in_words(name, case, stop):
@@ -208,7 +221,7 @@ def test_a_threat_model_is_needed():
         FGSM(8 / 255)
 
 
-@each_attack
+@each_way_of_asking
 def test_a_wrong_start_index_or_batch_size_is_refused(name):
     model, x, y, _ = problem()
     attack = ATTACKS[name](threat_of("linf"))
@@ -269,7 +282,7 @@ def test_gradients_that_share_their_memory_are_fine(name, norm):
     assert result.x_adv.shape == x.shape
 
 
-@each_attack
+@each_way_of_asking
 @pytest.mark.parametrize("stop", ["success", "never"])
 def test_a_model_that_changes_its_input_is_refused_and_leaves_the_callers_alone(name, stop):
     model, x, y, _ = problem()
@@ -279,7 +292,7 @@ def test_a_model_that_changes_its_input_is_refused_and_leaves_the_callers_alone(
     assert torch.equal(x, before)
 
 
-@each_attack
+@each_way_of_asking
 def test_results_carry_no_graph(name):
     model, x, y, _ = problem()
     result = ATTACKS[name](threat_of("linf")).run(model, x.clone().requires_grad_(), y)
@@ -287,7 +300,7 @@ def test_results_carry_no_graph(name):
     assert not result.distance.requires_grad
 
 
-@each_attack
+@each_way_of_asking
 @pytest.mark.parametrize("mode", ["eval", "keep"])
 def test_buffers_that_a_model_replaces_are_put_back(name, mode):
     class Counting(nn.Module):
@@ -316,7 +329,7 @@ def test_an_eps_beyond_the_box_is_no_weaker(name, norm):
     assert broken[0] == broken[1] == broken[2]
 
 
-@each_attack
+@each_way_of_asking
 def test_float64_images_on_a_float32_model_are_explained(name):
     model, x, y, _ = problem()
     with pytest.raises(TypeError, match=r"x\.float\(\), or model\.double\(\)"):
@@ -337,7 +350,7 @@ def test_parts_that_fit_the_cache_give_what_one_batch_gives():
     assert max(sizes) == 3600
 
 
-@each_attack
+@each_way_of_asking
 def test_labels_of_every_batch_are_checked_before_any_work(name):
     model, x, y, _ = problem()
     y[-1] = 7

@@ -105,18 +105,28 @@ def test_one_step_breaks_less_than_many(net, real_data):
     assert (one & ~many).sum() <= 1
 
 
-@pytest.mark.parametrize(("name", "n"), [("wk17a", 300), ("trades", 150)])
-def test_auto_attack_gives_the_verdicts_of_the_reference_implementation(reference_models, real_data, name, n):
-    """All but two, per image. To break more is no fault; to leave more standing is one."""
+@pytest.mark.parametrize(("name", "n", "standing"), [
+    ("wk17a", 300, 40), ("trades", 150, 15),
+    pytest.param("wk17a", 300, 300, marks=pytest.mark.slow), pytest.param("trades", 150, 150, marks=pytest.mark.slow),
+])
+def test_auto_attack_gives_the_verdicts_of_the_reference_implementation(
+        reference_models, real_data, name, n, standing):
+    """All but two, per image. To break more is no fault; to leave more standing is one.
+
+    So every image counts that the reference broke. One that it left standing can only make up for such a fault, and
+    costs the most, all four attacks to their end: of these there are so many at most.
+    """
     model, eps, _ = load(reference_models, name)
     x, y, _ = data.load("mnist", n=n)
     recorded = json.loads((reference_models / f"ref_aa_{name}_{n}.json").read_text())
     clean, robust = (torch.tensor(recorded[key][:n], dtype=torch.bool) for key in ("clean", "robust"))
     assert recorded["eps"] == eps
-    result = AutoAttack(ThreatModel("linf", eps)).run(model, x, y)
-    assert torch.equal(result.clean, clean)
-    assert (result.robust & ~robust).sum() <= 2
-    assert result.robust.sum() <= robust.sum()
+    assert torch.equal(model(x).argmax(1) == y, clean)
+    rows = (~robust | (robust.cumsum(0) <= standing)).nonzero()[:, 0]
+    result = AutoAttack(ThreatModel("linf", eps)).run(model, x[rows], y[rows], index=rows)
+    assert torch.equal(result.clean, clean[rows])
+    assert (result.robust & ~robust[rows]).sum() <= 2
+    assert result.robust.sum() <= robust[rows].sum()
     assert [w.kind for w in result.warnings] in ([], ["Square found more"])
 
 

@@ -1,4 +1,4 @@
-"""The execution cache is dropped when, and only when, the package changes."""
+"""The execution cache is dropped when, and only when, the package changes; what is given executed is not executed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from jupyter_cache import get_cache
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +59,40 @@ def test_what_was_executed_with_another_package_goes(build: Any, tmp_path: Path)
     assert all(file.is_file() for file in cached)
     assert build.drop_stale_cache(folder, "second")
     assert not any(file.exists() for file in cached)
+
+
+def notebook(path: Path, source: str, output: str | None = None) -> Path:
+    """A notebook with one cell; with an output, as it stands when executed."""
+    shown = [] if output is None else [new_output("stream", name="stdout", text=output)]
+    cell = new_code_cell(source, outputs=shown, execution_count=None if output is None else 1)
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=[cell]), path)
+    return path
+
+
+def test_the_build_finds_what_was_executed_before_and_no_older_output(build: Any, tmp_path: Path) -> None:
+    one, two = (notebook(tmp_path / "book" / f"{name}.ipynb", f"print('{name}')") for name in ("one", "two"))
+    for output in ("an older one", "one"):
+        notebook(tmp_path / "executed" / "one.ipynb", "print('one')", output)
+        notebook(tmp_path / "executed" / "two.ipynb", "print('two')", "two")
+        assert build.take_executed(tmp_path / "executed", [one, two], tmp_path) == []
+    _, shown = get_cache(tmp_path / ".jupyter_cache").merge_match_into_notebook(nbformat.read(one, as_version=4))
+    assert shown.cells[0].outputs[0].text == "one"
+
+    (tmp_path / "executed" / "one.ipynb").unlink()
+    assert build.take_executed(tmp_path / "executed", [one, two], tmp_path) == ["one.ipynb"]
+    notebook(one, "print('changed since')")
+    notebook(tmp_path / "executed" / "one.ipynb", "print('one')", "one")
+    assert build.take_executed(tmp_path / "executed", [one, two], tmp_path) == ["one.ipynb"]
+
+
+def test_a_chapter_that_was_not_executed_stops_the_build(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook(tmp_path / "book" / "one.ipynb", "1")
+    (tmp_path / "robustness_lib").mkdir()
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["build.py", "--executed", str(tmp_path / "none")])
+    monkeypatch.setattr(build.subprocess, "run", lambda *_, **__: pytest.fail("it was built all the same"))
+    assert build.main() == 1
+    assert "one.ipynb" in capsys.readouterr().err

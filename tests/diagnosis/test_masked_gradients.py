@@ -101,7 +101,8 @@ def test_a_detached_model_is_still_tried_without_gradients():
 HONEST = [("signs", "signs-tiny-standard"), ("signs", "signs-tiny-pgd"), ("moons", "moons-standard")]
 
 
-@pytest.mark.parametrize("seed", range(5))
+# Two of the five seeds; the others with `-m slow`.
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
 @pytest.mark.parametrize(("source", "name"), HONEST)
 def test_silent_on_honest_models(source, name, seed):
     x, y, _ = data.load(source, n=48)

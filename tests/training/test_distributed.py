@@ -198,9 +198,13 @@ def found(folder, task):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What two processes found in all tasks in which neither is killed."""
+    """What two processes found in all tasks; in one of these a process before them was killed."""
     path = tmp_path_factory.mktemp("two")
-    done = torchrun(__file__, path, *(task for task in TASKS if task != "killed"))
+    broken = torchrun(__file__, path, "killed")
+    assert broken.returncode != 0
+    assert (path / "begun" / "state.pt").exists()
+    assert not (path / "killed.0").exists()
+    done = torchrun(__file__, path, *TASKS)
     assert done.returncode == 0, done.stderr
     return path
 
@@ -264,14 +268,8 @@ def test_refusals_reach_all(folder):
             assert words in said[name]
 
 
-def test_killed_and_started_again_they_end_with_the_same_weights(folder, tmp_path):
-    broken = torchrun(__file__, tmp_path, "killed")
-    assert broken.returncode != 0
-    assert (tmp_path / "begun" / "state.pt").exists()
-    assert not (tmp_path / "killed.0").exists()
-    again = torchrun(__file__, tmp_path, "killed")
-    assert again.returncode == 0, again.stderr
-    for theirs, expected in zip(found(tmp_path, "killed"), found(folder, "unbroken"), strict=True):
+def test_killed_and_started_again_they_end_with_the_same_weights(folder):
+    for theirs, expected in zip(found(folder, "killed"), found(folder, "unbroken"), strict=True):
         for key, value in expected.items():
             assert torch.equal(theirs[key], value), key
 

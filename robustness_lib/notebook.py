@@ -8,10 +8,11 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -116,19 +117,19 @@ def short(accuracy: Accuracy) -> str:
     return f"{100 * accuracy.value:.1f}\u00a0% ({low}\u2060–\u2060{high})"
 
 
-def share(mask: Tensor) -> Accuracy:
-    """The share of examples for which a mask (N,) of booleans is true, as an Accuracy.
+def share(mask: Tensor | NDArray[Any]) -> Accuracy:
+    """The share of examples for which a mask (N,) of booleans is true, as an Accuracy. A tensor, or a report's column.
 
     Raises:
         TypeError: if the mask holds anything but booleans: a sum of labels or logits is no count.
         ValueError: if it has another shape than (N,), or N is 0.
     """
-    if not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
-        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+    if not (isinstance(mask, (Tensor, np.ndarray)) and mask.dtype in (torch.bool, np.bool_)):
+        found = getattr(mask, "dtype", type(mask).__name__)
         raise TypeError(f"share needs a tensor of booleans, one for each example; found {found}")
-    if mask.dim() != 1 or not len(mask):
+    if mask.ndim != 1 or not len(mask):
         raise ValueError(f"share needs one boolean for each example, (N,) with N ≥ 1; found {tuple(mask.shape)}")
-    return Accuracy(int(mask.sum()), len(mask))
+    return Accuracy.of(mask)
 
 
 def not_broken(result: AttackResult) -> Accuracy:

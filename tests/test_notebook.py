@@ -124,6 +124,10 @@ def test_the_short_form_of_an_accuracy_does_not_break() -> None:
 
 def test_share_counts_booleans_only() -> None:
     assert share(torch.tensor([True, False, True])) == Accuracy(2, 3)
+    assert share(np.array([True, False, True])) == Accuracy(2, 3)  # a column of a report
+    for wrong in (np.array([1, 0]), np.array(["a"])):
+        with pytest.raises(TypeError, match="booleans"):
+            share(wrong)
     for wrong in (torch.tensor([1, 0]), torch.tensor([0.5]), [True], None):
         with pytest.raises(TypeError, match="booleans"):
             share(wrong)  # type: ignore[arg-type]

@@ -165,9 +165,9 @@ def test_one_name_for_one_thing():
 
 
 def test_one_spelling():
-    """`defenses/` beside `Defence`: names of files and of code are spelled as the package is."""
+    """`defenses/` beside `Defense`: names of files and of code are spelled as the package is."""
     wrong = [str(path.relative_to(PACKAGE)) for path in FILES
-             if "defence" in path.name.lower() or "efence" in path.read_text(encoding="utf-8")]
+             if "defense" in path.name.lower() or "efence" in path.read_text(encoding="utf-8")]
     assert not wrong
 
 

@@ -157,9 +157,9 @@ def _too_weak(evidence: dict[str, Tensor]) -> Iterator[Finding]:
     n = len(evidence["right"])
     total, said = found_beyond_the_suite(evidence)
     if total >= 2 and total > _RARE * n:
-        message = (f"{said}: the suite is too weak here, and the robust accuracy too high by {100 * total / n:.1f} points "
-                   f"of these or more. Evaluate with more attacks, more steps or more restarts; where random search or "
-                   f"Square was ahead, look for what misleads the gradient.")
+        message = (f"{said}: the suite is too weak here, and the robust accuracy too high by {100 * total / n:.1f} "
+                   f"points of these or more. Evaluate with more attacks, more steps or more restarts; where random "
+                   f"search or Square was ahead, look for what misleads the gradient.")
         yield Finding("suite too weak", message, 0.0, total / n, total, n)
 
 

@@ -44,9 +44,9 @@ RANDOM = [name for name in ATTACKS if name not in ("fgsm", "transfer")]
 NO_GRADIENTS = ("square", "transfer")
 
 each_attack = pytest.mark.parametrize("name", ATTACKS)
-# Promises that no attack keeps by itself: `run` checks what it is given and cuts the batches, `held_still` switches
-# autograd on and puts the model back, `Victim` looks at every answer. It is enough to ask by gradients, by answers
-# alone, and by way of another attack's `run`.
+# Promises that no attack keeps by itself: `run` checks what it is given and cuts the batches, `frozen` switches
+# autograd on and puts the model back, `QueriedModel` looks at every answer. It is enough to ask by gradients, by
+# answers alone, and by way of another attack's `run`.
 each_way_of_asking = pytest.mark.parametrize("name", ["pgd", "square", "transfer"])
 takes_gradients = pytest.mark.parametrize("name", [name for name in ATTACKS if name not in NO_GRADIENTS])
 each_norm = pytest.mark.parametrize("norm", ["linf", "l2"])

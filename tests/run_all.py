@@ -147,7 +147,7 @@ def book(out: TextIO) -> Outcome:
 
 def browser(out: TextIO) -> Outcome:
     outcome = Outcome()
-    for folder in ("tests/book", "tests/evaluation"):  # each drives a browser of its own: one process, one Playwright
+    for folder in ("tests/book", "tests/reports"):  # each drives a browser of its own: one process, one Playwright
         outcome.add(pytest(out, folder, "-m", "browser and not slow"))
     return outcome
 

@@ -165,9 +165,10 @@ def test_one_name_for_one_thing():
 
 
 def test_one_spelling():
-    """`defenses/` beside `Defense`: names of files and of code are spelled as the package is."""
+    """Names and texts of the package are spelled as its room `defenses` is."""
+    other = "defen" "ce"
     wrong = [str(path.relative_to(PACKAGE)) for path in FILES
-             if "defense" in path.name.lower() or "efence" in path.read_text(encoding="utf-8")]
+             if other in path.name or other in path.read_text(encoding="utf-8").lower()]
     assert not wrong
 
 
@@ -190,6 +191,14 @@ assert gate(report, report, max_drop=1).outcome == "pass"
 assert len(advice(report)) > 2
 save_page(report, sys.argv[2] + "/report.html")
 track(report, sys.argv[2] + "/history.jsonl")
+
+from typer.testing import CliRunner
+from robustness_lib.cli import app
+for command, codes in ((["gate", sys.argv[1], "--min-robust", "10"], (0, 1, 3)),
+                       (["compare", sys.argv[1], sys.argv[1]], (0,)),
+                       (["track", sys.argv[1], "--history", sys.argv[2] + "/more.jsonl", "--no-mlflow"], (0,))):
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code in codes, (command, result.output, result.exception)
 assert "torch" not in sys.modules
 assert not [name for name in sys.modules if name.startswith(("robustness_lib.attacks", "robustness_lib.querying"))]
 """

@@ -14,8 +14,12 @@ MNIST is looked for as everywhere (ROBUSTNESS_DATA, or the cache); without it it
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import platform
+import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -93,8 +97,8 @@ def compare(before: Path, after: Path) -> int:
             for image, (was, now) in enumerate(zip(a[column], b[column], strict=True)):
                 if was != now and not (column == "distance" and was and now and abs(was - now) < 1e-4):
                     apart += 1
-                    print(f"{key}: image {image}: {column} was {was}, is {now} (broken by {a['broken by'][image]}, then "
-                          f"{b['broken by'][image]})")
+                    print(f"{key}: image {image}: {column} was {was}, is {now} (broken by {a['broken by'][image]}, "
+                          f"then {b['broken by'][image]})")
         for name in sorted(a["attacks"].keys() ^ b["attacks"].keys()):
             print(f"{key}: {name} stands in one report only")
         for name in (name for name in a["attacks"] if name in b["attacks"]):

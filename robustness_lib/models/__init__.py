@@ -7,5 +7,5 @@ from robustness_lib.models.find import find_model
 from robustness_lib.models.mlp import mlp
 from robustness_lib.models.zoo import card, list_pretrained, load_pretrained, save_pretrained
 
-__all__ = ["Normalize", "architecture", "as_classifier", "build", "card", "find_model", "list_pretrained", "load_pretrained",
-           "mlp", "save_pretrained", "small_cnn", "strided_cnn", "tiny_cnn"]
+__all__ = ["Normalize", "architecture", "as_classifier", "build", "card", "find_model", "list_pretrained",
+           "load_pretrained", "mlp", "save_pretrained", "small_cnn", "strided_cnn", "tiny_cnn"]

@@ -72,7 +72,7 @@ def test_every_builder_is_found_by_its_name_and_a_new_one_by_the_decorator(monke
     assert architecture(one_layer) is one_layer  # once more is no second one
     with pytest.raises(ValueError, match="two architectures are called 'one_layer'"):
         architecture(_twin())
-    with pytest.raises(ValueError, match="unknown architecture 'two_layers'; known: .*one_layer"):
+    with pytest.raises(ValueError, match=r"unknown architecture 'two_layers'; known: .*one_layer"):
         build({"builder": "two_layers", "arguments": {}})
 
 

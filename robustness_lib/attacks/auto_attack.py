@@ -11,17 +11,9 @@ from torch import Tensor
 
 from robustness_lib.attacks._attack import Attack
 from robustness_lib.attacks.auto_pgd import AutoPGD
-from robustness_lib.attacks.ensemble import (
-    AttackEnsemble,
-    AttackStep,
-    CleanStep,
-    EnsembleRun,
-    EnsembleStep,
-    ImagePart,
-    NamedAttack,
-    StepFailed,
-    Verdicts,
-)
+from robustness_lib.attacks.ensemble import AttackEnsemble, NamedAttack
+from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, ImagePart, StepFailed, Verdicts
+from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
 from robustness_lib.attacks.ensemble_warnings import ensemble_warnings
 from robustness_lib.attacks.fab import FAB
 from robustness_lib.attacks.square import SquareAttack

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from robustness_lib.attacks.ensemble import NamedAttack, Verdicts
+from robustness_lib.attacks.ensemble import NamedAttack
+from robustness_lib.attacks.ensemble_run import Verdicts
 from robustness_lib.attacks.square import SquareAttack
 from robustness_lib.querying.warnings import AttackWarning, attack_warning, square_ahead
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks._attack import AttackResult
-from robustness_lib.attacks.ensemble import Refused
+from robustness_lib.attacks.ensemble_run import Refused
 from robustness_lib.counter_random import uniform
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel

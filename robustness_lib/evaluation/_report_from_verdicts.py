@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustness_lib.attacks.ensemble import AttackColumns, NamedAttack, Verdicts
+from robustness_lib.attacks.ensemble import NamedAttack
+from robustness_lib.attacks.ensemble_run import AttackColumns, Verdicts
 from robustness_lib.attacks.ensemble_warnings import ensemble_warnings
 from robustness_lib.diagnosis.masked_gradients import found_beyond_the_suite, judge
 from robustness_lib.diagnosis.observations import join_observations

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks import PGD
-from robustness_lib.attacks.ensemble import AttackStep, CleanStep, EnsembleStep, ImagePart, NamedAttack, Verdicts
+from robustness_lib.attacks.ensemble import NamedAttack
+from robustness_lib.attacks.ensemble_run import EnsembleStep, ImagePart, Verdicts
+from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
 from robustness_lib.diagnosis.observations import observe
 from robustness_lib.evaluation._data_parts import DataPart
 from robustness_lib.evaluation.contradiction import Contradiction

@@ -16,7 +16,9 @@ from torch import Tensor
 
 import robustness_lib
 from robustness_lib.attacks.adaptive import EOT
-from robustness_lib.attacks.ensemble import AttackStep, EnsembleRun, EnsembleStep, NamedAttack, StepFailed, Verdicts
+from robustness_lib.attacks.ensemble import NamedAttack
+from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, StepFailed, Verdicts
+from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
 from robustness_lib.evaluation._data_parts import DataPart, data_parts

@@ -48,7 +48,9 @@ class ImagePart:
         return len(self.y)
 
     def at(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x, y and index of the images at these places (m,)."""
+        """x, y and index of the images at these places (m,), ascending."""
+        if len(rows) == len(self):  # all of them: no copy
+            return self.x, self.y, self.index
         return self.x[rows.to(self.x.device)], self.y[rows.to(self.y.device)], self.index[rows]
 
 

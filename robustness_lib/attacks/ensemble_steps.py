@@ -33,7 +33,7 @@ class CleanStep(EnsembleStep):
 
     def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
         x, y, _ = part.at(rows)
-        return self.columns(predict_logits(self.model, x, size=size, mode=self.mode, draws=self.draws, labels=y), y)
+        return self.columns(predict_logits(self.model, x, size=size, mode=self.mode, draws=self.draws), y)
 
     def columns(self, logits: Tensor, y: Tensor) -> Content:
         """What is kept of the answers (m, K)."""
@@ -46,7 +46,6 @@ class CleanStep(EnsembleStep):
                 before + column
             verdicts.clean[name] = joined
         verdicts.right[rows] = verdicts.standing[rows] = content["predicted"] == part.y.cpu()[rows]
-
 
 
 class AttackStep(EnsembleStep):

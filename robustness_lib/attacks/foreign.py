@@ -42,7 +42,8 @@ class ForeignAttack:
         return re.sub(r" at 0x[0-9a-f]+", "", repr(self.function))  # without addresses, so that two runs agree
 
     def run(self, model: Classifier, x: Tensor, y: Tensor, *, index: Tensor, batch_size: int) -> AttackResult:
-        """Every image counts as a success until it is asked about; passes are not counted.
+        """Attack the images x (N, ...) with labels y (N,) and numbers index (N,), batch_size at a time. Every image
+        counts as a success until it is asked about; passes are not counted.
 
         Raises Refused for anything but images of x's shape, inside the threat model and the pixel box.
         """

@@ -90,7 +90,9 @@ def compare(before: Path, after: Path) -> int:
     """How many images are judged otherwise, each named; what the suites ran and what was found beside it is said."""
     first, second = (json.loads(path.read_text(encoding="utf-8")) for path in (before, after))
     keys = [key for key in first if key in second and key != "made with"]
-    apart = 0
+    apart = len(first.keys() ^ second.keys()) + (not keys)
+    for key in sorted(first.keys() ^ second.keys()):
+        print(f"{key}: stands in one file only")
     for key in keys:
         a, b = first[key], second[key]
         for column in ("clean", "robust", "broken by", "mistaken for", "distance"):

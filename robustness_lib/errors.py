@@ -16,7 +16,6 @@ _LIBRARIES = tuple({str(path) for path in _PATHS} | {str(path.resolve()) for pat
 _OURS = str(Path(__file__).resolve().parent)
 
 
-
 @contextmanager
 def blame(what: str) -> Iterator[None]:
     """Any exception inside, sys.exit too, becomes a ValueError "`what`: its kind and message (file, line)", which has

@@ -106,7 +106,8 @@ def lint(out: TextIO) -> Outcome:
 
 
 def unit(out: TextIO) -> Outcome:
-    # A worker goes through whole files, so that what a file prepares is prepared once; in the end it helps the other.
+    # A worker goes through files as a whole, mostly, so that what a file prepares is prepared once; in the end it helps
+    # the other.
     return pytest(
         out, "tests", "-n", str(WORKERS), "--dist", "worksteal", "-m", "not slow and not cuda and not browser"
     )

@@ -62,7 +62,7 @@ def threat_of(norm):
 def test_no_attack_has_a_run_of_its_own(name):
     """What `each_way_of_asking` rests on: one that has belongs into that list."""
     own = type(ATTACKS[name](threat_of("linf")))
-    for shared in ("__call__", "run", "_begin", "_result"):
+    for shared in ("__call__", "run", "_begin", "_default_batch_size"):
         assert getattr(own, shared) is getattr(Attack, shared)
 
 

@@ -8,13 +8,13 @@ from quick_auto_attack import problem
 from torch import nn
 
 from robustness_lib import ThreatModel
-from robustness_lib.querying import first_look
+from robustness_lib.querying import ShrinkingBatchSize, first_look
 
 LINF = ThreatModel("linf", 0.05)
 
 
 def look(model, x, y, **more):
-    return first_look(model, x, y, torch.arange(len(x)), LINF, size=50, **more)
+    return first_look(model, x, y, torch.arange(len(x)), LINF, size=ShrinkingBatchSize(50), **more)
 
 
 def test_an_ordinary_model() -> None:
@@ -81,6 +81,22 @@ def test_images_that_the_model_cannot_take_are_left_out_and_a_model_that_takes_n
 
     assert look(picky, x, y).answers.shape == (31, 6)
 
+    def lost(images):
+        z = model(images)
+        z[(images == x[3]).flatten(1).all(1)] = torch.nan
+        return z
+
+    assert look(lost, x, y).answers.shape == (31, 6)  # NaN is no answer
+    calls = []
+
+    def hiccup(images):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise RuntimeError("once")
+        return model(images)
+
+    assert look(hiccup, x, y).answers.shape == (32, 6)
+
     def never(images):
         raise RuntimeError("no kernel")
 
@@ -88,3 +104,19 @@ def test_images_that_the_model_cannot_take_are_left_out_and_a_model_that_takes_n
         look(never, x, y)
     with pytest.raises(ValueError, match="labels must lie in"):
         look(model, x, y + 9)
+
+
+def test_too_little_memory_halves_the_batches() -> None:
+    model, x, y = problem()
+
+    def small(images):
+        if len(images) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return model(images)
+
+    size = ShrinkingBatchSize(50)
+    assert torch.equal(first_look(small, x, y, torch.arange(len(x)), LINF, size=size).answers[:16], model(x[:16]))
+    assert size.now == 6
+    with pytest.raises(torch.OutOfMemoryError):
+        first_look(lambda images: small(images.repeat(99, 1, 1, 1)), x, y, torch.arange(len(x)), LINF,
+                   size=ShrinkingBatchSize(4))

@@ -6,6 +6,7 @@ A new attack joins by one line in ATTACKS. What an attack's own code keeps or br
 
 import dataclasses
 import math
+import weakref
 
 import pytest
 import torch
@@ -185,6 +186,22 @@ def test_an_empty_batch_returns_empty(name):
     assert len(result.success) == len(result.distance) == len(result.queries) == result.calls == 0
 
 
+@each_way_of_asking
+def test_a_batch_is_let_go_before_the_next_travels(name):
+    """Of images that travel to a device, its memory holds one batch at a time."""
+    model, x, y, _ = problem()
+    parts, travelled, alive = torch.split(x, 8), [], []
+
+    def watch(z):
+        if any(torch.equal(z, part) for part in parts):  # the first answer on a batch is that on its clean images
+            alive.append(sum(ref() is not None for ref in travelled))
+            travelled.append(weakref.ref(z))
+        return model(z)
+
+    ATTACKS[name](threat_of("linf")).run(watch, x, y, batch_size=8)
+    assert alive == [0, 0, 0]
+
+
 @each_attack
 def test_the_inputs_are_not_written_to(name):
     model, x, y, _ = problem()
@@ -270,6 +287,20 @@ def test_nan_gradients_are_reported(name):
     result = ATTACKS[name](threat_of("linf")).run(lambda z: model(z) + 0 * (0 * z).sum((1, 2, 3)).sqrt()[:, None], x, y)
     assert "not a number" in [w.kind for w in result.warnings]
     assert not result.x_adv.isnan().any()
+
+
+@takes_gradients
+@each_norm
+def test_a_pixel_whose_slope_is_no_number_does_not_hold_up_the_others(name, norm):
+    threat = threat_of(norm)
+
+    def model(z):
+        nothing = (z[:, 0] - z[:, 0]).abs().sqrt()  # 0, with NaN for its slope
+        score = 0.5 + 0.9 * threat.eps - z[:, 1] + nothing  # hardly any start is that far out
+        return torch.cat([torch.stack([score, -score], 1), torch.tensor([-1.0, -2, -3]).expand(len(z), 3)], 1)
+
+    result = ATTACKS[name](threat).run(model, torch.full((4, 3), 0.5), torch.zeros(4, dtype=torch.int64))
+    assert result.success.all()
 
 
 @takes_gradients

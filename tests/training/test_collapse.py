@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from robustness_lib import ThreatModel, data, models
-from robustness_lib.attacks import FGSM, PGD, frozen
+from robustness_lib.attacks import FGSM, PGD
+from robustness_lib.querying import frozen
 from robustness_lib.training import FastFGSM, Piecewise, bare, fit
 
 LARGE = ThreatModel("linf", 0.3)

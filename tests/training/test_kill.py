@@ -27,7 +27,7 @@ from robustness_lib.training import (
     PGDTraining,
     Shift,
     Standard,
-    _state,
+    _folder,
     fit,
     history,
 )
@@ -91,17 +91,17 @@ def die():
 def train_until(folder, result, moment):
     kind, _, number = moment.partition(" ")
     if kind == "epoch":
-        _state.TrainingFolder.write = killed_after_epoch(int(number))
+        _folder.TrainingFolder.write = killed_after_epoch(int(number))
     elif kind == "step":
         nn.Sequential.__call__ = killed_after_passes(int(number))
     elif kind == "file":
-        _state.write_whole = history.write_whole = killed_half_way(int(number))
+        _folder.write_whole = history.write_whole = killed_half_way(int(number))
     model, record = train(folder)
     torch.save(model.state_dict(), f"{result}.pt")
     record.save(f"{result}.json")
 
 
-def killed_after_epoch(number, write=_state.TrainingFolder.write):
+def killed_after_epoch(number, write=_folder.TrainingFolder.write):
     def write_and_die(self, state):
         write(self, state)
         if state["position"]["epoch"] == number:
@@ -123,7 +123,7 @@ def killed_after_passes(number, call=nn.Sequential.__call__):
     return wrapped
 
 
-def killed_half_way(number, write_whole=_state.write_whole):
+def killed_half_way(number, write_whole=_folder.write_whole):
     written = []
 
     def write(path, content):
@@ -205,7 +205,7 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(unbroken, whole,
 @pytest.mark.parametrize("file", range(1, 18))
 def test_no_moment_leaves_a_file_that_is_never_mended(whole, tmp_path, monkeypatch, file):
     """Stopped before each file that is written in turn."""
-    count, write = [], _state.write_whole
+    count, write = [], _folder.write_whole
 
     def stopped(path, content):
         count.append(path)
@@ -213,7 +213,7 @@ def test_no_moment_leaves_a_file_that_is_never_mended(whole, tmp_path, monkeypat
             raise KeyboardInterrupt
         write(path, content)
 
-    for module in (_state, history):
+    for module in (_folder, history):
         monkeypatch.setattr(module, "write_whole", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, save_seconds=1000)
@@ -280,7 +280,7 @@ def test_interrupted_at_any_step_it_goes_on_from_there(tmp_path, at, kind):
 
 def test_a_state_is_written_only_every_so_many_seconds(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(_state.TrainingFolder, "write", lambda self, state: saved.append(state["position"]["step"]))
+    monkeypatch.setattr(_folder.TrainingFolder, "write", lambda self, state: saved.append(state["position"]["step"]))
     train(tmp_path / "often", Standard())
     assert saved == [1, 2, 3, 0] * EPOCHS
     saved.clear()

@@ -63,7 +63,7 @@ def threat_of(norm):
 def test_no_attack_has_a_run_of_its_own(name):
     """What `each_way_of_asking` rests on: one that has belongs into that list."""
     own = type(ATTACKS[name](threat_of("linf")))
-    for shared in ("__call__", "run", "_begin", "_result"):
+    for shared in ("__call__", "run", "_begin", "_default_batch_size"):
         assert getattr(own, shared) is getattr(Attack, shared)
 
 
@@ -379,6 +379,18 @@ def test_parts_that_fit_the_cache_give_what_one_batch_gives():
     sizes.clear()
     attack.run(model, x, y, on_step=lambda step: None)
     assert max(sizes) == 3600
+
+
+@each_way_of_asking
+def test_in_train_mode_all_images_travel_together(name):
+    """There the images of a batch depend on each other, so that where it is cut matters."""
+    model, x, y, _ = problem()
+    sizes = set()
+    model.train().register_forward_pre_hook(lambda module, inputs: sizes.add(len(inputs[0])))
+    attack = ATTACKS[name](threat_of("linf"), mode="keep", stop="never")
+    fewer = {"steps": 1} if name == "pgd" else {"queries": 2} if name == "square" else {}
+    dataclasses.replace(attack, **fewer).run(model, x.repeat(150, 1, 1, 1), y.repeat(150))
+    assert sizes == {3600}
 
 
 @each_way_of_asking

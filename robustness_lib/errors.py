@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 __all__ = ["blame", "one_line", "place", "said_to_be_at"]
@@ -14,8 +14,6 @@ __all__ = ["blame", "one_line", "place", "said_to_be_at"]
 _PATHS = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
 _LIBRARIES = tuple({str(path) for path in _PATHS} | {str(path.resolve()) for path in _PATHS})
 _OURS = str(Path(__file__).resolve().parent)
-_FOUND = find_spec("torch")  # found and not imported: commands that only read reports need no torch
-_TORCH = str(Path(_FOUND.origin).parent) if _FOUND is not None and _FOUND.origin else _OURS
 
 
 @contextmanager
@@ -44,7 +42,10 @@ def place(error: BaseException) -> str:
     PyTorch and this package; "" where there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<", _OURS, _TORCH))]
+    # Where torch failed it is loaded; to import it for this would cost a command that only reads reports its torch.
+    torch = getattr(sys.modules.get("torch"), "__file__", None)
+    besides = ("<", _OURS, str(Path(torch).parent) if torch else _OURS)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(besides)]
     theirs = [f for f in frames if not f.filename.startswith(_LIBRARIES)] or frames
     return f"{theirs[-1].filename}, line {theirs[-1].lineno}" if theirs else ""
 

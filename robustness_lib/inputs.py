@@ -111,7 +111,7 @@ def check_logits(logits: object, x: Tensor, labels: tuple[Tensor, ...]) -> None:
     if classes < 2:
         raise ValueError(f'the loss needs at least 2 classes; found {classes}. {help_} (output="binary")')
     if torch.isnan(logits).any():
-        raise NotANumber("the model returns NaN on the first images it is shown: no verdict on it means anything")
+        raise NotANumber("the model returns NaN on images that it is shown: no verdict on these means anything")
     for label in labels:
         low, high = (int(v) for v in label.aminmax())
         if low < 0 or high >= classes:

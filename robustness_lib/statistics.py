@@ -34,7 +34,7 @@ def clopper_pearson_lower(correct: int, n: int, alpha: float) -> float:
 
 
 def clopper_pearson_upper(correct: int, n: int, alpha: float) -> float:
-    """The same from above: below the truth at most `alpha` of the time. 1 where all are correct."""
+    """The same from above: below the truth at most `alpha` of the time. 1 where all are correct. Raises the same."""
     _check_counts(correct, n, alpha)
     return float(betaincinv(correct + 1, n - correct, 1 - alpha)) if correct < n else 1.0
 

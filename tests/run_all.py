@@ -4,7 +4,7 @@ A part that fails does not stop the next one. At the end come the minutes of eac
 for which a test was skipped, each failure by name, and one line that sums up: `N passed, N failed, N skipped`. Exit
 code 1 if any failed.
 
-Parts that keep one processor busy each run side by side; what they print is kept, and shown whole as each ends.
+The unit tests and the browser's run side by side; what each of them prints is kept, and shown whole when it ends.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def lint(out: TextIO) -> Outcome:
 
 
 def unit(out: TextIO) -> Outcome:
-    # A worker goes through whole files, so that what a file prepares is prepared once; in the end it helps the other.
+    # A worker goes through files as a whole, mostly, so that what a file prepares is prepared once; in the end it helps
+    # the other.
     return pytest(
         out, "tests", "-n", str(WORKERS), "--dist", "worksteal", "-m", "not slow and not cuda and not browser"
     )
@@ -147,7 +148,7 @@ def book(out: TextIO) -> Outcome:
 
 def browser(out: TextIO) -> Outcome:
     outcome = Outcome()
-    for folder in ("tests/book", "tests/evaluation"):  # each drives a browser of its own: one process, one Playwright
+    for folder in ("tests/book", "tests/reports"):  # each drives a browser of its own: one process, one Playwright
         outcome.add(pytest(out, folder, "-m", "browser and not slow"))
     return outcome
 
@@ -157,7 +158,7 @@ PARTS: dict[str, Part] = {
     "lint": lint, "notebooks": notebooks, "book": book, "unit": unit, "browser": browser, "cuda": cuda,
 }  # fmt: skip
 # One after the other, those in a pair side by side. The book shows what the notebooks gave, the browser looks at it.
-# The browser mostly waits, so that it and the two workers of the unit tests get on.
+# The browser's tests run one at a time and take about one processor; the unit tests take whatever it leaves of two.
 STAGES = (("lint",), ("notebooks",), ("book",), ("unit", "browser"), ("cuda",))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
+import runpy
 import shutil
 import subprocess
 import sysconfig
@@ -16,8 +17,10 @@ import venv
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from robustness_lib import doctor
+from robustness_lib.cli import app
 
 PACKAGE = Path(doctor.__file__).parent
 INSTALLED = Path(sysconfig.get_path("purelib"))
@@ -168,3 +171,26 @@ def test_an_old_python_is_told_so(
 @pytest.mark.parametrize("name", ["doctor.py", "__init__.py"])
 def test_an_old_python_can_read_it(name: str) -> None:
     ast.parse((PACKAGE / name).read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+def test_the_old_name_still_works_and_says_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", (doctor.python,))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("robustness_lib.check", run_name="__main__")
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    assert "Everything needed is there" in said.out
+    assert "robustness doctor" in said.err
+
+
+def test_the_command_says_the_same_and_ends_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", (doctor.python,))
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0, result.output
+    assert "Everything needed is there" in result.output
+    monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 4, "final", 0))
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "FAULT" in result.output

@@ -30,11 +30,6 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 PUBLIC = sorted({".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") for path in FILES
                  if not path.stem.startswith("_") or path.stem == "__init__"})
-# One thing, one name: these are several things on purpose, each known by its room.
-TWINS = {
-    "main",  # of commands
-    "Check",  # of the gate
-}
 
 
 def room_of(path):
@@ -44,6 +39,7 @@ def room_of(path):
 def modules_imported(source):
     """Full names of this package's modules and names that some source imports, also inside functions."""
     for node in ast.walk(ast.parse(source)):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), "imports are written out, from robustness_lib"
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "robustness_lib":
             for alias in node.names:
                 yield f"{node.module}.{alias.name}"
@@ -151,7 +147,7 @@ def test_what_is_public_exists(package):
 
 
 def test_one_name_for_one_thing():
-    """No two classes of the package share a name, and no two modules export different things under one."""
+    """No two classes of the package share a name, nor two aliases of types."""
     homes = defaultdict(set)
     for path in FILES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -160,14 +156,15 @@ def test_one_name_for_one_thing():
             elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and (
                     node.targets[0].id[0].isupper() and not node.targets[0].id.isupper()):
                 homes[node.targets[0].id].add(str(path.relative_to(PACKAGE)))
-    twins = {name: sorted(paths) for name, paths in homes.items() if len(paths) > 1 and name not in TWINS}
+    twins = {name: sorted(paths) for name, paths in homes.items() if len(paths) > 1}
     assert not twins
 
 
 def test_one_spelling():
-    """`defenses/` beside `Defense`: names of files and of code are spelled as the package is."""
+    """Names and texts of the package are spelled as its room `defenses` is."""
+    other = "defen" "ce"
     wrong = [str(path.relative_to(PACKAGE)) for path in FILES
-             if "defense" in path.name.lower() or "efence" in path.read_text(encoding="utf-8")]
+             if other in path.name or other in path.read_text(encoding="utf-8").lower()]
     assert not wrong
 
 
@@ -190,6 +187,18 @@ assert gate(report, report, max_drop=1).outcome == "pass"
 assert len(advice(report)) > 2
 save_page(report, sys.argv[2] + "/report.html")
 track(report, sys.argv[2] + "/history.jsonl")
+
+from typer.testing import CliRunner
+from robustness_lib.cli import app
+for command, codes in ((["gate", sys.argv[1], "--min-robust", "10"], (0, 1, 3)),
+                       (["compare", sys.argv[1], sys.argv[1]], (0,)),
+                       (["track", sys.argv[1], "--history", sys.argv[2] + "/more.jsonl", "--no-mlflow"], (0,))):
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code in codes, (command, result.output, result.exception)
+listed = CliRunner().invoke(app, ["--help"])
+assert listed.exit_code == 0 and "robustness doctor" in listed.output, listed.output
+refused = CliRunner().invoke(app, ["evaluate", "--model", "zoo:signs-pgd"])
+assert refused.exit_code == 2 and "robustness doctor" in refused.output, refused.output
 assert "torch" not in sys.modules
 assert not [name for name in sys.modules if name.startswith(("robustness_lib.attacks", "robustness_lib.querying"))]
 """

@@ -47,8 +47,8 @@ class BPDA(nn.Module):
 
     defense: a module with a `transform` of images (N, ...) and a `model` that gets what it returns, such as those of
     `robustness_lib.defenses`. substitute: a function of images, differentiable, near to the transform and of the same
-    output shape; a module, or a method of one, becomes a part of this module: it moves with it and is held still with
-    it. Where only a part of a stack of defenses has no gradient, wrap that part.
+    output shape; a module, or a method of one, becomes a part of this module: it moves with it and is frozen with it.
+    Where only a part of a stack of defenses has no gradient, wrap that part.
 
     Raises TypeError for a defense without these two or a substitute that is no function, ValueError for a substitute
     that draws at random; on use ValueError where the substitute returns another shape than the transform, or leaves no

@@ -11,17 +11,9 @@ from torch import Tensor
 
 from robustness_lib.attacks._attack import Attack
 from robustness_lib.attacks.auto_pgd import AutoPGD
-from robustness_lib.attacks.ensemble import (
-    AttackEnsemble,
-    AttackStep,
-    CleanStep,
-    EnsembleRun,
-    EnsembleStep,
-    ImagePart,
-    NamedAttack,
-    StepFailed,
-    Verdicts,
-)
+from robustness_lib.attacks.ensemble import AttackEnsemble, NamedAttack
+from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, ImagePart, StepFailed, Verdicts
+from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
 from robustness_lib.attacks.ensemble_warnings import ensemble_warnings
 from robustness_lib.attacks.fab import FAB
 from robustness_lib.attacks.square import SquareAttack
@@ -150,7 +142,8 @@ class AutoAttack(AttackEnsemble):
         """Attack the images x (N, ...) in [0, 1], float32 or float64, with labels y (N,) int64.
 
         index: (N,) int64, each image's number in its data set (default 0 ... N − 1). batch_size: images that travel
-        to the model's device together; survivors are packed anew for each attack.
+        to the model's device together, halved (and said) where its memory runs out; survivors are packed anew for each
+        attack.
         state: a folder. What is finished is kept there; after a kill the same call goes on from there and ends with
         the same verdicts.
 
@@ -165,23 +158,24 @@ class AutoAttack(AttackEnsemble):
         if len(x) == 0:
             nobody = torch.zeros(0, dtype=torch.bool)
             return AutoAttackResult(x.clone(), nobody, nobody, (), torch.zeros(0, dtype=torch.float64), ())
-        size = batch_size or default_batch_size(x, QueriedModel(model).device(x))
+        piece = batch_size or default_batch_size(x, QueriedModel(model).device(x))
+        size = ShrinkingBatchSize(piece)
         look = first_look(model, part.x, part.y, part.index, self.threat, size=size, mode=self.mode, draws=self.draws)
         named = self.named_attacks(look) if self.threat.eps > 0 else []
         header = {} if state is None else {
             "format": "2", "model": model_fingerprint(model), "data": fingerprint(part.x, part.y, part.index),
             "threat": repr(self.threat), "settings": f"{self!r} {[one.attack for one in named]!r}",
-            "batch size": str(size),
+            "batch size": str(piece),
         }
         chunks = Chunks(None if state is None else Path(state), header,
                         None if self.draws > 1 or look.varies else look.answers)
         steps: list[EnsembleStep] = [CleanStep(model, self.mode, self.draws)]
         steps += [AttackStep(one, model, self.threat, self.mode, keep=_keep_images) for one in named]
         try:
-            verdicts = EnsembleRun(steps, chunks, ShrinkingBatchSize(size), size)(part)
+            verdicts = EnsembleRun(steps, chunks, size, piece)(part)
         except StepFailed as failed:  # here nobody goes on without the images at hand
             raise failed.cause from None
-        return _result(self, part, named, look, verdicts)
+        return _result(self, part, named, look, verdicts, size)
 
 
 def _keep_images(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor, content: Content) -> Content:
@@ -189,7 +183,7 @@ def _keep_images(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor,
 
 
 def _result(attack: AutoAttack, part: ImagePart, named: list[NamedAttack], look: FirstLook,
-            verdicts: Verdicts) -> AutoAttackResult:
+            verdicts: Verdicts, size: ShrinkingBatchSize) -> AutoAttackResult:
     x_adv, device = part.x.clone(), part.x.device
     broken_by: list[str | None] = [None] * len(part)
     stages = []
@@ -205,6 +199,6 @@ def _result(attack: AutoAttack, part: ImagePart, named: list[NamedAttack], look:
     return AutoAttackResult(
         x_adv=x_adv, clean=verdicts.right.to(device), robust=verdicts.standing.to(device), broken_by=tuple(broken_by),
         distance=attack.threat.distance(x_adv, part.x), stages=tuple(stages),
-        warnings=(*look.warnings, *attack.warnings(look), *(
+        warnings=(*look.warnings, *attack.warnings(look), *size.warnings, *(
             warning for warning in ensemble_warnings([(0, verdicts)], named)
             if warning.kind not in {said.kind for said in look.warnings})))

@@ -5,58 +5,67 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from robustness_lib.attacks.ensemble import NamedAttack, Verdicts
+from robustness_lib.attacks.ensemble import NamedAttack
+from robustness_lib.attacks.ensemble_run import Verdicts
 from robustness_lib.attacks.square import SquareAttack
 from robustness_lib.querying.warnings import AttackWarning, attack_warning, square_ahead
 
 __all__ = ["ensemble_warnings"]
 
-_OF_THE_MODEL = {"changed mode", "no gradient"}  # not of one attack, nor of an image
+_ABOUT_THE_MODEL = {"changed mode"}  # not about one attack, nor an image
+_BLIND, _DETACHED = "zero gradient", "no gradient"
 
 
 def ensemble_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[NamedAttack]) -> Iterator[AttackWarning]:
     """found: each part's verdicts, with the number of its first image, which the warnings' rows count on from.
 
     Only images that still stand count: a success needs no excuse. A gradient of zero is a fault where no attack that
-    follows gradients had one; where another had, it is a note.
+    follows gradients had one; where another had, it is a note. A model without any gradient is said to be one where no
+    attack but Square could run; where one attack alone, or some images, had none, these are named.
     """
     n = sum(len(verdicts.right) for _, verdicts in found)
     standing = {first + row for first, verdicts in found for row in verdicts.standing.nonzero()[:, 0].tolist()}
-    rows: dict[tuple[str, str], set[int]] = defaultdict(set)
+    tried = {named.name: _rows(found, named.name, "tried") for named in attacks}
+    seen: dict[tuple[str, str], set[int]] = defaultdict(set)
     for first, verdicts in found:
         for named in attacks:
             for kind, at in verdicts.attacks[named.name].warnings.items():
-                rows[named.name, kind] |= {first + row for row in at}
-    kinds = {kind for _, kind in rows}
-    for kind in sorted(kinds & _OF_THE_MODEL):
+                seen[named.name, kind] |= {first + row for row in at}
+    for kind in sorted({kind for _, kind in seen} & _ABOUT_THE_MODEL):
         yield attack_warning(kind)
-    for (name, kind), images in rows.items():
+    climbing = [named.name for named in attacks if not isinstance(named.attack, SquareAttack) and tried[named.name]
+                and ((named.name, _DETACHED) in seen or (named.name, _BLIND) in seen or _gradients(found, named.name))]
+    whole = bool(climbing) and all(seen[name, _DETACHED] >= tried[name] for name in climbing)
+    if whole:
+        yield attack_warning(_DETACHED)
+    for (name, kind), images in seen.items():
         left = sorted(images & standing)
-        if left and kind not in _OF_THE_MODEL | {"zero gradient"}:
-            yield attack_warning(kind, left, _tried(found, name), during=name)
-    yield from _zero_gradients(found, attacks, rows, standing, n)
-    if "no gradient" not in kinds:
-        late = [named.name for named in attacks if isinstance(named.attack, SquareAttack) and named.on == "survivors"]
-        for name in late:
-            broken = [first + row for first, verdicts in found
-                      for row in verdicts.attacks[name].broke.nonzero()[:, 0].tolist()]
-            yield from square_ahead(broken, n)
+        if left and kind not in _ABOUT_THE_MODEL | {_BLIND} and not (whole and kind == _DETACHED):
+            yield attack_warning(kind, left, len(tried[name]), during=name)
+    yield from _zero_gradients(climbing, seen, tried, standing, n)
+    followed = set().union(*(tried[name] - seen[name, _DETACHED] for name in climbing)) if climbing else set()
+    for named in attacks:
+        if isinstance(named.attack, SquareAttack) and named.on == "survivors":
+            # Against attacks that could run it says something; not against those that had no gradient.
+            yield from square_ahead(sorted(_rows(found, named.name, "broke") & followed), n)
 
 
-def _zero_gradients(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[NamedAttack],
-                    rows: dict[tuple[str, str], set[int]], standing: set[int], n: int) -> Iterator[AttackWarning]:
-    kind = "zero gradient"
-    blind = {named.name: rows.get((named.name, kind), set()) & standing for named in attacks
-             if (named.name, kind) in rows
-             or any(verdicts.attacks[named.name].spent["gradients"] for _, verdicts in found)}
+def _zero_gradients(climbing: Sequence[str], seen: dict[tuple[str, str], set[int]], tried: dict[str, set[int]],
+                    standing: set[int], n: int) -> Iterator[AttackWarning]:
+    blind = {name: seen[name, _BLIND] & standing for name in climbing}
     everywhere = set.intersection(*blind.values()) if blind else set()
     if everywhere:
-        alone = next(iter(blind)) if len(blind) == 1 else ""
-        yield attack_warning(kind, sorted(everywhere), _tried(found, alone) if alone else n, during=alone)
+        alone = climbing[0] if len(climbing) == 1 else ""
+        yield attack_warning(_BLIND, sorted(everywhere), len(tried[alone]) if alone else n, during=alone)
     for name, images in blind.items():
         if only_here := sorted(images - everywhere):
             yield attack_warning("one loss blind", only_here, n, during=name)
 
 
-def _tried(found: Sequence[tuple[int, Verdicts]], name: str) -> int:
-    return sum(int(verdicts.attacks[name].tried.sum()) for _, verdicts in found)
+def _rows(found: Sequence[tuple[int, Verdicts]], name: str, column: str) -> set[int]:
+    return {first + row for first, verdicts in found
+            for row in getattr(verdicts.attacks[name], column).nonzero()[:, 0].tolist()}
+
+
+def _gradients(found: Sequence[tuple[int, Verdicts]], name: str) -> int:
+    return sum(verdicts.attacks[name].spent["gradients"] for _, verdicts in found)

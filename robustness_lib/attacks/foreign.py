@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks._attack import AttackResult
-from robustness_lib.attacks.ensemble import Refused
+from robustness_lib.attacks.ensemble_run import Refused
 from robustness_lib.counter_random import uniform
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
@@ -42,7 +42,8 @@ class ForeignAttack:
         return re.sub(r" at 0x[0-9a-f]+", "", repr(self.function))  # without addresses, so that two runs agree
 
     def run(self, model: Classifier, x: Tensor, y: Tensor, *, index: Tensor, batch_size: int) -> AttackResult:
-        """Every image counts as a success until it is asked about; passes are not counted.
+        """Attack the images x (N, ...) with labels y (N,) and numbers index (N,), batch_size at a time. Every image
+        counts as a success until it is asked about; passes are not counted.
 
         Raises Refused for anything but images of x's shape, inside the threat model and the pixel box.
         """

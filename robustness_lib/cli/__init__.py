@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -24,6 +25,20 @@ _COMMANDS = {
 }
 
 
+_ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+_BROKEN = "(Cannot be run here: `robustness doctor` says why.)"
+
+
+def _broken(error: ImportError) -> Callable[[], None]:
+    """What stands in for a command that cannot be imported, in the list of them too."""
+    def refuse() -> None:
+        typer.echo(f"this command cannot be run here ({error}); `robustness doctor` says what to do", err=True)
+        raise typer.Exit(2)
+
+    refuse.__doc__ = _BROKEN
+    return refuse
+
+
 class _ImportedWhenCalled(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
@@ -32,10 +47,13 @@ class _ImportedWhenCalled(TyperGroup):
         if cmd_name not in _COMMANDS:
             return None
         module, attribute = _COMMANDS[cmd_name]
-        found = getattr(importlib.import_module(f"robustness_lib.cli.{module}"), attribute)
+        try:
+            found = getattr(importlib.import_module(f"robustness_lib.cli.{module}"), attribute)
+        except ImportError as error:
+            found = _broken(error)
         if not isinstance(found, typer.Typer):
             alone = typer.Typer()
-            alone.command(cmd_name)(found)
+            alone.command(cmd_name, context_settings=_ANYTHING if found.__doc__ == _BROKEN else None)(found)
             found = alone
         command = typer.main.get_command(found)
         command.name = cmd_name

@@ -101,14 +101,14 @@ def diagnose(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, *, in
     fraction of it. Raises TypeError and ValueError as attacks do.
     """
     return judge(observe(model, x, y, threat, index=index, seed=seed, mode=mode, batch_size=batch_size,
-                                  surrogate=surrogate))
+                         surrogate=surrogate))
 
 
 def judge(evidence: dict[str, Tensor]) -> tuple[Finding, ...]:
     """The findings that the columns of `observe`, or several of them joined, bear out. Gravest first.
 
     Where there is a column "standing" besides, (n,) bool, what a suite of attacks left standing, then it is a finding
-    too where more than one image in a hundred of these was broken here: a fact about the images, and no test.
+    too where more than one in a hundred of the images looked at broke here and stood there: a fact, and no test.
     """
     if not len(evidence.get("right", ())):
         return ()
@@ -147,8 +147,8 @@ def found_beyond_the_suite(evidence: dict[str, Tensor]) -> tuple[int, str]:
     broke = {words: evidence[name] & left for name, words in _SEARCHES.items() if name in evidence}
     counts = {words: int(column.sum()) for words, column in broke.items()}
     said = ", ".join(f"{words} broke {count}" for words, count in counts.items() if count)
-    return int(torch.stack([*broke.values()]).any(0).sum()), f"{said} of {len(standing)} images that the suite left " \
-                                                              f"standing"
+    return int(torch.stack([*broke.values()]).any(0).sum()), (
+        f"{said} of the {int(standing.sum())} that the suite left standing, of {len(standing)} images looked at")
 
 
 def _too_weak(evidence: dict[str, Tensor]) -> Iterator[Finding]:
@@ -158,8 +158,8 @@ def _too_weak(evidence: dict[str, Tensor]) -> Iterator[Finding]:
     total, said = found_beyond_the_suite(evidence)
     if total >= 2 and total > _RARE * n:
         message = (f"{said}: the suite is too weak here, and the robust accuracy too high by {100 * total / n:.1f} "
-                   f"points of these or more. Evaluate with more attacks, more steps or more restarts; where random "
-                   f"search or Square was ahead, look for what misleads the gradient.")
+                   f"points on these images or more. Evaluate with more attacks, more steps or more restarts; where "
+                   f"random search or Square was ahead, look for what misleads the gradient.")
         yield Finding("suite too weak", message, 0.0, total / n, total, n)
 
 

@@ -32,8 +32,8 @@ _ROUNDING = 1e-4  # relative; a GPU that adds in another order changes a logit b
 
 
 def observe(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, *, index: Tensor | None = None,
-           seed: int = 0, mode: Mode = "eval", batch_size: int | None = None,
-           surrogate: Classifier | None = None) -> dict[str, Tensor]:
+            seed: int = 0, mode: Mode = "eval", batch_size: int | None = None,
+            surrogate: Classifier | None = None) -> dict[str, Tensor]:
     """Columns of length n on the CPU, for `join_observations` and `judge`. They follow from the images, their index and
     the seed (and, of a model that answers at random, its draws), not from how the data are cut into calls or batches.
 

@@ -1,6 +1,6 @@
 """Evaluation: one call, one report, one gate."""
 
-from robustness_lib.attacks.ensemble import Refused
+from robustness_lib.attacks.ensemble_run import Refused
 from robustness_lib.diagnosis.masked_gradients import diagnose
 from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.evaluation.evaluate import evaluate

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustness_lib.attacks.ensemble import ImagePart
+from robustness_lib.attacks.ensemble_run import ImagePart
 from robustness_lib.inputs import check_images, check_labels
 
 __all__ = ["DataPart", "data_parts"]

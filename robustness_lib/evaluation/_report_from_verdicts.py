@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustness_lib.attacks.ensemble import AttackColumns, NamedAttack, Verdicts
+from robustness_lib.attacks.ensemble import NamedAttack
+from robustness_lib.attacks.ensemble_run import AttackColumns, Verdicts
 from robustness_lib.attacks.ensemble_warnings import ensemble_warnings
 from robustness_lib.diagnosis.masked_gradients import found_beyond_the_suite, judge
 from robustness_lib.diagnosis.observations import join_observations
@@ -110,10 +111,9 @@ def _joined(found: FoundVerdicts, name: str) -> AttackColumns:
 def _records(ran: Ran, columns: Mapping[str, AttackColumns]) -> list[AttackRecord]:
     records = [_record(named.name, attack_settings(named.attack), named.on, columns[named.name].tried,
                        columns[named.name].broke, columns[named.name].spent) for named in ran.attacks]
-    if ran.epsilons:
-        others = [columns[name] for name in map(curve_step_name, ran.epsilons) if name in columns]
-        tried = torch.stack([one.tried for one in others]).any(0) if others else \
-            torch.zeros_like(next(iter(columns.values())).tried)
+    others = [columns[name] for name in map(curve_step_name, ran.epsilons) if name in columns]
+    if others:
+        tried = torch.stack([one.tried for one in others]).any(0)
         broke = torch.stack([columns[name].broke for name in ran.within]).any(0) if ran.within else \
             torch.zeros_like(tried)
         spent: Counter[str] = sum((one.spent for one in others), Counter())
@@ -148,7 +148,10 @@ def _curve(ran: Ran, columns: Mapping[str, AttackColumns], right: Column) -> Cur
     suite = right & ~np.any([columns[named.name].broke.numpy() for named in ran.attacks], axis=0)
     stood = [suite if eps == ran.threat.eps else right & ~columns[curve_step_name(eps)].broke.numpy()
              for eps in ran.epsilons]
-    return Curve(f"{ran.curve_settings} at each ε", ran.epsilons, np.stack(stood))
+    settings = f"{ran.curve_settings} at each ε"
+    if ran.threat.eps in ran.epsilons:
+        settings += " but the threat model's own, where the suite's attacks decide"
+    return Curve(settings, ran.epsilons, np.stack(stood))
 
 
 def _findings(ran: Ran, found: FoundVerdicts) -> tuple[tuple[Finding, ...] | None, tuple[str, ...]]:
@@ -160,15 +163,16 @@ def _findings(ran: Ran, found: FoundVerdicts) -> tuple[tuple[Finding, ...] | Non
     findings = judge(observed)
     if ran.suite.name == "random":  # a model that answers at random is what this suite is for
         findings = tuple(finding for finding in findings if finding.kind != "outputs vary")
+    total, said = found_beyond_the_suite(observed)
+    beyond = (f"a note only: in the diagnostics {said}. They do not count, since only these images were looked at; a "
+              f"few are usual on honest models.",) if total else ()
+    if any(finding.kind == "suite too weak" for finding in findings):
+        beyond = ()
     right = int(observed["right"].sum())
     if not findings and right < _TOO_FEW:
         return None, (f"diagnostics: {right} images that the model has right are too few to look for masked gradients; "
-                      f"give at least {_TOO_FEW}.",)
-    total, said = found_beyond_the_suite(observed)
-    if total and not any(finding.kind == "suite too weak" for finding in findings):
-        return findings, (f"a note only: in the diagnostics {said}. They do not count, since only these images were "
-                          f"looked at; a few are usual on honest models.",)
-    return findings, ()
+                      f"give at least {_TOO_FEW}.", *beyond)
+    return findings, beyond
 
 
 def _pictures(found: FoundVerdicts) -> tuple[Picture, ...]:

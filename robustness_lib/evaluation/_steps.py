@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks import PGD
-from robustness_lib.attacks.ensemble import AttackStep, CleanStep, EnsembleStep, ImagePart, NamedAttack, Verdicts
+from robustness_lib.attacks.ensemble import NamedAttack
+from robustness_lib.attacks.ensemble_run import EnsembleStep, ImagePart, Verdicts
+from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
 from robustness_lib.diagnosis.observations import observe
 from robustness_lib.evaluation._data_parts import DataPart
 from robustness_lib.evaluation.contradiction import Contradiction
+from robustness_lib.inputs import check_logits
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.reports.pictures import picture
 from robustness_lib.state import Content
@@ -36,6 +39,7 @@ class CleanAnswers(CleanStep):
         return super().work(part, rows, size) | {"digest": [part.digests[row] for row in rows.tolist()]}
 
     def columns(self, logits: Tensor, y: Tensor) -> Content:
+        check_logits(logits, y, (y,))  # all of them: an image that is answered NaN has no verdict
         top = logits.topk(min(5, logits.shape[1]), dim=1).indices
         return super().columns(logits, y) | {"label": y.cpu(), "top5": (top == y.cpu()[:, None]).any(1)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from robustness_lib.attacks.ensemble import Refused
+from robustness_lib.attacks.ensemble_run import Refused
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["Contradiction"]

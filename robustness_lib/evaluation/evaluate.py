@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import robustness_lib
 from robustness_lib.attacks.adaptive import EOT
-from robustness_lib.attacks.ensemble import AttackStep, EnsembleRun, EnsembleStep, NamedAttack, StepFailed, Verdicts
+from robustness_lib.attacks.ensemble import NamedAttack
+from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, StepFailed, Verdicts
+from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
@@ -38,9 +41,10 @@ Progress = Callable[[int, str], None]  # images done, counting a part by its ste
 
 
 def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatModel | None = None,
-             suite: SuiteLike = "standard", *, classes: Sequence[str] | None = None, certified: Tensor | None = None,
-             curve: Sequence[float] | None = None, seed: int = 0, mode: Mode = "eval", batch_size: int | None = None,
-             state: str | Path | None = None, progress: Progress | None = None) -> Report:
+             suite: SuiteLike = "standard", *, classes: Sequence[str] | None = None,
+             certified: Tensor | NDArray[Any] | None = None, curve: Sequence[float] | None = None, seed: int = 0,
+             mode: Mode = "eval", batch_size: int | None = None, state: str | Path | None = None,
+             progress: Progress | None = None) -> Report:
     """Attack the model with every attack of a suite and report the worst case per example.
 
     model: images in [0, 1] to logits (N, K); see `robustness_lib.models.as_classifier`. Attacked in eval mode (mode
@@ -50,9 +54,10 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     threat: the norm and ε in pixel units of [0, 1].
     suite: "quick", "standard", "random" (see `SUITES`); or attacks: one, a list, or a mapping by name. Besides this
     library's, any function (model, x, y) -> x_adv will do; what it returns is verified.
-    classes: names. certified: (N,) bool, images whose prediction is *proved* constant within the threat model: the
-    report then has a lower bound too. curve: the ε of the curve (default: a quarter, half, once and twice ε, and the ε
-    at which every image can become the same grey). seed: of everything drawn.
+    classes: names. certified: (N,) bool, of torch or numpy, images whose prediction is *proved* constant within the
+    threat model: the report then has a lower bound too. curve: the ε of the curve (default: a quarter, half, once and
+    twice ε, and the ε at which every image can become the same grey): PGD on every image that is right, whose finds at
+    a smaller ε count; at ε itself the suite's verdicts stand. seed: of everything drawn.
     batch_size: images that travel to the device together; halved when its memory runs out. None: 250, or on a CPU as
     many as its caches hold. The work is cut into parts of this size.
     state: a folder. A killed run that is started again with it goes on where it was, and ends with the same report.
@@ -60,6 +65,10 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
 
     Where several processes run this under one process group (see `robustness_lib.distributed`), give each of them all
     the data, in one order: they share the parts, and each returns the whole report.
+
+    The first images are looked at for signs of masked gradients too, in the suites that say so. What is broken there
+    is a finding or a note and changes no verdict. Where all attacks average their answers over draws (suite "random"),
+    an image is right where the mean answer is.
 
     Images on which the model raises are named in `failures`, and so is a part on which an attack does; the rest goes
     on. A model that fails on each of its first images raises. Raises ValueError or TypeError for data, models and
@@ -73,6 +82,11 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     check_count("seed", seed, least=0)
     if curve is not None and not (len(curve) and all(math.isfinite(eps) and eps >= 0 for eps in curve)):
         raise ValueError(f"curve needs at least one ε, each finite and at least 0; found {list(curve)}")
+    if certified is not None:
+        certified = torch.as_tensor(certified)
+        if certified.dtype != torch.bool or certified.ndim != 1:
+            raise TypeError(f"certified must be a column of booleans (N,), one for each image; found {certified.dtype} "
+                            f"of shape {tuple(certified.shape)}")
     evaluation = _Evaluation(
         model, threat, find_suite(suite, threat, seed=seed, mode=mode), classes=classes, certified=certified,
         curve=curve, seed=seed, mode=mode, state=None if state is None else Path(state),
@@ -123,7 +137,7 @@ class _Evaluation:
                 raise ValueError(f"certified must have one entry per image; found {len(self.proofs.certified)} for "
                                  f"{total} images")
             if total:
-                self.notes += size.note
+                self.notes += tuple(map(str, size.warnings))
         return self._of_all_processes(found)
 
     def _tell(self, part: DataPart, step: str, share: float) -> None:
@@ -153,26 +167,22 @@ class _Evaluation:
 
     def _begin(self, part: DataPart, size: ShrinkingBatchSize) -> EnsembleRun:
         """The model is looked at, once; then the steps are known, and the state can be opened."""
-        averaging = [entry.for_random_answers for entry in self.suite.entries]
-        look = self._look(part, size)
+        # Where all attacks average answers over draws, the clean ones are means too: these say what an image is.
+        draws = min(entry.draws for entry in self.suite.entries)
+        look = first_look(self.model, part.x, part.y, part.index, self.threat, size=size, mode=self.mode, draws=draws)
         class_names(self.classes, look.classes)  # refused now and not after all the work
         attacks = [named for entry in self.suite.entries for named in entry.named_attacks(look)]
-        odd = [warning for warning in look.warnings if warning.kind != "random answers" or not all(averaging)]
+        names = [named.name for named in attacks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two attacks have one name: {', '.join(names)}")
+        odd = list(look.warnings)
         odd += [warning for entry in self.suite.entries for warning in entry.warnings(look)]
         self.notes = tuple(dict.fromkeys(map(str, odd)))
         epsilons = self._epsilons(part.x[0].numel())
         self.ran = Ran(self.model, self.threat, self.suite, attacks, epsilons, look, self.proofs.certified, self.seed,
                        self.mode)
-        return EnsembleRun(self._steps(attacks, epsilons), self._open(look, len(part)), size, len(part))
-
-    def _look(self, part: DataPart, size: ShrinkingBatchSize) -> FirstLook:
-        while True:
-            try:
-                return first_look(self.model, part.x, part.y, part.index, self.threat, size=size.now, mode=self.mode)
-            except (RuntimeError, MemoryError) as error:
-                if not size.can_shrink(error):
-                    raise
-            size.shrink()
+        steps = self._steps(attacks, epsilons, draws)
+        return EnsembleRun(steps, self._open(look, steps, len(part), draws), size, len(part))
 
     def _epsilons(self, pixels: int) -> tuple[float, ...]:
         """The ε of the curve, ascending, for images of so many values; none where there is no curve."""
@@ -183,8 +193,8 @@ class _Evaluation:
         grey, eps = grey_eps(self.threat.norm, pixels), self.threat.eps
         return tuple(sorted({eps / 4, eps / 2, eps, min(2 * eps, grey), grey}))
 
-    def _steps(self, attacks: list[NamedAttack], epsilons: tuple[float, ...]) -> list[EnsembleStep]:
-        steps: list[EnsembleStep] = [CleanAnswers(self.model, self.mode)]
+    def _steps(self, attacks: list[NamedAttack], epsilons: tuple[float, ...], draws: int) -> list[EnsembleStep]:
+        steps: list[EnsembleStep] = [CleanAnswers(self.model, self.mode, draws)]
         steps += [AttackStep(named, self.model, self.threat, self.mode, keep=keep_pictures(self.proofs))
                   for named in attacks]
         steps += curve_steps(self.model, self.threat, epsilons, self.seed, self.mode, self.proofs)
@@ -192,7 +202,7 @@ class _Evaluation:
             steps.append(DiagnosisStep(self.model, self.threat, self.seed, self.mode, self.proofs))
         return steps
 
-    def _open(self, look: FirstLook, size: int) -> Chunks:
+    def _open(self, look: FirstLook, steps: list[EnsembleStep], size: int, draws: int) -> Chunks:
         """The state. What the model answers on a few images says whether it is the same."""
         certified, attacks = self.proofs.certified, [entry.fingerprint for entry in self.suite.entries]
         header = {} if self.state is None else {
@@ -200,9 +210,10 @@ class _Evaluation:
             "versions": f"robustness_lib {robustness_lib.__version__}, torch {torch.__version__}",
             "model": model_fingerprint(self.model), "threat": repr(self.threat), "suite": str(self.suite),
             "seed": str(self.seed), "mode": self.mode, "images in a part": str(size), "curve": str(self.curve),
+            "steps": "; ".join(step.name for step in steps),
             "certified": "none" if certified is None else fingerprint(certified),
         }
-        answers = None if look.varies else look.answers
+        answers = None if look.varies or draws > 1 else look.answers
         # The first process makes the folder; opening clears what a kill left behind, so nobody works before all have.
         for turn in (self.team.rank == 0, self.team.rank > 0):
             with self.team.together():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from robustness_lib.attacks import FGSM, PGD, Attack, AutoAttack
 from robustness_lib.attacks.ensemble import AttackEnsemble, NamedAttack, RunnableAttack
@@ -38,17 +38,16 @@ class SuiteEntry:
     prefix: str = ""
 
     @property
-    def for_random_answers(self) -> bool:
-        """Made for models that answer at random."""
-        return isinstance(self.attack, AttackEnsemble) and self.attack.draws > 1
+    def draws(self) -> int:
+        """Answers averaged at each point: more than one in what is made for models that answer at random."""
+        return self.attack.draws if isinstance(self.attack, AttackEnsemble) else 1
 
     def named_attacks(self, look: FirstLook) -> list[NamedAttack]:
         """What the loop runs on the model looked at. An ensemble meets what the others left standing; everything else
         meets every image that was right."""
         if isinstance(self.attack, AttackEnsemble):
             return self.attack.named_attacks(look, self.prefix)
-        assert isinstance(self.attack, (Attack, ForeignAttack)), "find_suite has wrapped it"
-        return [NamedAttack(self.name, self.attack, on="correct")]
+        return [NamedAttack(self.name, cast(RunnableAttack, self.attack), on="correct")]  # `find_suite` has wrapped it
 
     @property
     def fingerprint(self) -> str:
@@ -145,7 +144,7 @@ def attack_settings(attack: object) -> str:
 
 def _check(entry: SuiteEntry, threat: ThreatModel) -> None:
     attack = entry.attack
-    if not callable(attack) and not isinstance(attack, ForeignAttack):
+    if not callable(attack) and not isinstance(attack, (AttackEnsemble, ForeignAttack)):
         raise TypeError(f"attack {entry.name!r} cannot be called: give one of this library's attacks, or a function "
                         f"(model, x, y) -> x_adv; found {type(attack).__name__}")
     if not isinstance(attack, (Attack, AttackEnsemble)):
@@ -157,7 +156,8 @@ def _check(entry: SuiteEntry, threat: ThreatModel) -> None:
 
 
 def _runnable(entry: SuiteEntry, threat: ThreatModel, seed: int, mode: Mode) -> SuiteEntry:
-    if isinstance(entry.attack, (Attack, AttackEnsemble, ForeignAttack)):
+    """A function is bound to this threat model, also one that was bound to another before."""
+    attack = entry.attack.function if isinstance(entry.attack, ForeignAttack) else entry.attack
+    if isinstance(attack, (Attack, AttackEnsemble)):
         return entry
-    assert callable(entry.attack)
-    return replace(entry, attack=ForeignAttack(entry.name, entry.attack, threat, seed, mode))
+    return replace(entry, attack=ForeignAttack(entry.name, cast(ForeignFunction, attack), threat, seed, mode))

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from robustness_lib.models.architectures import architecture
+
 __all__ = ["small_cnn", "strided_cnn", "tiny_cnn"]
 
 
+@architecture
 def small_cnn(channels: Sequence[int] = (12, 24, 48), *, in_shape: tuple[int, int, int] = (3, 32, 32),
               classes: int = 10, hidden: int = 512, batch_norm: bool = False, dropout: float = 0.0) -> nn.Sequential:
     """3×3 convolutions, each followed by ReLU and 2×2 max-pooling, then two linear layers: logits (N, classes).
@@ -33,6 +36,7 @@ def small_cnn(channels: Sequence[int] = (12, 24, 48), *, in_shape: tuple[int, in
     return nn.Sequential(*layers, nn.Linear(hidden, classes))
 
 
+@architecture
 def strided_cnn(channels: Sequence[int] = (16, 32), *, in_shape: tuple[int, int, int] = (1, 28, 28),
                 classes: int = 10, hidden: int = 100) -> nn.Sequential:
     """4×4 convolutions that halve the image, each followed by ReLU, then two linear layers: logits (N, classes).
@@ -54,6 +58,7 @@ def strided_cnn(channels: Sequence[int] = (16, 32), *, in_shape: tuple[int, int,
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
 
+@architecture
 def tiny_cnn(channels: Sequence[int] = (12, 24, 32), *, in_shape: tuple[int, int, int] = (3, 32, 32),
              classes: int = 10) -> nn.Sequential:
     """Strided convolutions and one linear layer, 20,000 parameters by default: small enough to be attacked live,

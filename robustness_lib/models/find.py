@@ -19,7 +19,8 @@ from robustness_lib.errors import blame
 from robustness_lib.inputs import Say
 from robustness_lib.models._state_dict_files import load_into, outputs_held, read_state_dict
 from robustness_lib.models.adapt import as_classifier
-from robustness_lib.models.zoo import build, list_pretrained, load_pretrained
+from robustness_lib.models.architectures import build
+from robustness_lib.models.zoo import list_pretrained, load_pretrained
 
 __all__ = ["find_model"]
 

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from robustness_lib.models.architectures import architecture
+
 __all__ = ["mlp"]
 
 
+@architecture
 def mlp(widths: Sequence[int] = (2, 64, 64, 2)) -> nn.Sequential:
     """Linear layers of these widths with ReLU in between: points (N, widths[0]) to logits (N, widths[-1]).
 

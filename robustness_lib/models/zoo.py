@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,11 @@ import torch
 from torch import nn
 
 from robustness_lib.files import write_whole
-from robustness_lib.models.cnn import small_cnn, strided_cnn, tiny_cnn
-from robustness_lib.models.mlp import mlp
+from robustness_lib.models.architectures import build
 
-__all__ = ["build", "card", "list_pretrained", "load_pretrained", "save_pretrained"]
+__all__ = ["card", "list_pretrained", "load_pretrained", "save_pretrained"]
 
 _FOLDER = Path(__file__).parent / "weights"
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "strided_cnn": strided_cnn,
-                                                  "tiny_cnn": tiny_cnn, "mlp": mlp}
-
-
-def build(architecture: dict[str, Any]) -> nn.Module:
-    """A net of this package with new weights: {"builder": "small_cnn", "arguments": {...}}. Raises ValueError for an
-    unknown builder and for arguments that it does not take."""
-    builder = _BUILDERS.get(architecture["builder"])
-    if builder is None:
-        raise ValueError(f"unknown architecture {architecture['builder']!r}; known: {', '.join(_BUILDERS)}")
-    try:
-        return builder(**architecture["arguments"])
-    except TypeError as error:
-        raise ValueError(f"the arguments do not fit {architecture['builder']}: {error}") from error
 
 
 def list_pretrained() -> list[str]:

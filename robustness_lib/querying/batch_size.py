@@ -7,6 +7,8 @@ import gc
 import torch
 from torch import Tensor
 
+from robustness_lib.querying.warnings import AttackWarning
+
 __all__ = ["ShrinkingBatchSize", "default_batch_size"]
 
 # Pixel values in a batch on the CPU: activations of much more fall out of the caches. On `signs-pgd`, 400 images of
@@ -40,10 +42,11 @@ class ShrinkingBatchSize:
             torch.cuda.empty_cache()
 
     @property
-    def note(self) -> tuple[str, ...]:
-        """Said once, in the report."""
+    def warnings(self) -> tuple[AttackWarning, ...]:
+        """Said once, at the end."""
         if self.now == self.asked:
             return ()
-        return (f"memory: the device had too little for batches of {self.asked} images, so they were halved to "
-                f"{self.now}. This library's attacks find the same in batches of any size; next time, "
-                f"batch_size={self.now} saves the detour.",)
+        return (AttackWarning("memory", (
+            f"the device had too little for batches of {self.asked} images, so they were halved to {self.now}. This "
+            f"library's attacks find the same in batches of any size; next time, batch_size={self.now} saves the "
+            f"detour.")),)

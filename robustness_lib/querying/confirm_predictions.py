@@ -14,7 +14,7 @@ __all__ = ["confirm_predictions", "predict_logits", "predict_logits_per_draw"]
 
 
 def predict_logits(model: Classifier, x: Tensor, *, size: int, mode: Mode = "eval", draws: int = 1,
-        labels: Tensor | None = None) -> Tensor:
+                   labels: Tensor | None = None) -> Tensor:
     """Logits (N, K) on the CPU, in batches of `size`; means over `draws` passes. labels: to hold against K.
 
     x (N, ...) with N ≥ 1 stays where it is. Raises TypeError or ValueError for a model without (N, K) logits.
@@ -36,7 +36,7 @@ def predict_logits_per_draw(model: Classifier, x: Tensor, *, size: int, mode: Mo
 
 
 def confirm_predictions(model: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, threat: ThreatModel, *, size: int,
-            mode: Mode = "eval", draws: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+                        mode: Mode = "eval", draws: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Points that an attack calls adversarial, asked about again: put strictly inside the threat model (an attack's
     rounding is not the attacker's due), their logits (N, K), and whether they are wrong (N,) bool, NaN never is.
     Logits and verdicts on the CPU."""

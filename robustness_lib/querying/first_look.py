@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustness_lib.querying.batch_size import ShrinkingBatchSize
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.querying.queried_model import QueriedModel
@@ -43,38 +44,45 @@ class FirstLook:
         return any(warning.kind == "random answers" for warning in self.warnings)
 
 
-def first_look(model: Classifier, x: Tensor, y: Tensor, index: Tensor, threat: ThreatModel, *, size: int,
-               mode: Mode = "eval", draws: int = 1) -> FirstLook:
+def first_look(model: Classifier, x: Tensor, y: Tensor, index: Tensor, threat: ThreatModel, *,
+               size: ShrinkingBatchSize, mode: Mode = "eval", draws: int = 1) -> FirstLook:
     """Ask the model about a few of the images x (N, ...), N ≥ 1, and about points near them, twice (once where its
-    answers are means over several draws, which differ). y (N,): all labels, held against the number of classes.
+    answers are means over several draws, which differ). y, index (N,): labels, held against the number of classes, and
+    numbers in the data set. size: of the batches, halved where the device has too little memory.
 
     Images that the model cannot take are left out; where it takes none, or answers no logits (N, K), what it or the
     check of its answer raises comes through.
     """
     few = x[:_IMAGES]
     points = torch.cat((few, threat.random_point(few, seed=0, index=index[:_IMAGES])))
-
-    def ask(images: Tensor) -> Tensor:
-        return predict_logits(model, images, size=size, mode=mode, draws=draws, labels=y)
-
-    found: list[AttackWarning] = []
     with modes_seen(model) as training:
         try:
-            answers = ask(points)
+            answers, again = _asked(model, points, y, size, mode, draws)
         except Exception:  # on some of these images only?
             points = torch.cat([point for point in torch.split(points, 1) if _works(model, point, mode)] or [points])
-            answers = ask(points)
-    if training and mode == "eval":
-        found.append(attack_warning("changed mode"))
-    found += looks_like_probabilities(answers)
-    if draws == 1:
-        found += varies(answers, ask(points))
+            answers, again = _asked(model, points, y, size, mode, draws)
+    found = [attack_warning("changed mode")] if training and mode == "eval" else []
+    found += [*looks_like_probabilities(answers), *varies(answers, again)]
     return FirstLook(answers, QueriedModel(model).random, tuple(found))
 
 
+def _asked(model: Classifier, points: Tensor, y: Tensor, size: ShrinkingBatchSize, mode: Mode,
+           draws: int) -> tuple[Tensor, Tensor]:
+    """The answers, and those to a second asking; of means over draws, the same ones."""
+    while True:
+        try:
+            first = predict_logits(model, points, size=size.now, mode=mode, draws=draws, labels=y)
+            return first, predict_logits(model, points, size=size.now, mode=mode) if draws == 1 else first
+        except (RuntimeError, MemoryError) as error:
+            if not size.can_shrink(error):
+                raise
+        size.shrink()
+
+
 def _works(model: Classifier, image: Tensor, mode: Mode) -> bool:
+    """Does it answer this one with numbers?"""
     try:
-        predict_logits(model, image, size=1, mode=mode)
+        predict_logits(model, image, size=1, mode=mode, labels=torch.zeros(1, dtype=torch.int64))
     except Exception:  # whatever a model may raise
         return False
     return True

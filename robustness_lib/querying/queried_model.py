@@ -1,4 +1,4 @@
-"""The model under attack: held still, asked for logits and input gradients, and its calls counted."""
+"""The model under attack: asked for logits and input gradients, and its calls counted."""
 
 from __future__ import annotations
 

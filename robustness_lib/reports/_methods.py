@@ -40,7 +40,9 @@ def methods(report: Report) -> list[str]:
         "1934), at 95\N{NO-BREAK SPACE}%, and cover the draw of the images.",
     ]
     if report.curve is not None:
-        at = ", ".join(eps_text(eps, report.threat.norm) for eps in report.curve.eps)
+        elsewhere = "the suite's attacks decide" in report.curve.settings  # where earlier versions attacked too
+        at = ", ".join(eps_text(eps, report.threat.norm) for eps in report.curve.eps
+                       if not (elsewhere and eps == report.threat.eps))
         paragraphs.append(f"The curve over ε: {report.curve.settings}, started afresh at ε = {at}.")
     if report.certified is not None:
         paragraphs.append("Certified accuracy counts images that are right and proved not to change within ε.")

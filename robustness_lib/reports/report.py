@@ -34,7 +34,7 @@ class Examples:
     index: (n,) int64, number in the data given. digest: of pixels and label, so that the images of two reports can be
     paired. label, predicted: (n,) int64. top5: (n,) bool, the label is among the five largest logits (of all, where
     there are fewer). broken_by: the first attack that broke it, or None (also where it was wrong without any attack).
-    mistaken_for: (n,) int64, the class that its adversarial image gets, −1 where none was kept. distance:
+    mistaken_for: (n,) int64, the class that its adversarial image gets, −1 where there is none. distance:
     (n,) float64 of that image in the threat model's norm, NaN without one.
     """
 
@@ -71,8 +71,8 @@ class AttackRecord:
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy at other ε. eps: ascending. stood: (len(eps), n) bool, right and not broken by this attack, started
-    afresh at each ε."""
+    """Accuracy over ε. eps: ascending. stood: (len(eps), n) bool, right and not broken by this attack, started afresh
+    at each ε; at the threat model's own ε, right and not broken by any attack of the suite."""
 
     settings: str
     eps: tuple[float, ...]
@@ -264,7 +264,8 @@ class Report:
 
     @property
     def curve_alone(self) -> tuple[Accuracy, ...]:
-        """Accuracy at each ε of the curve, by the attack at that ε alone."""
+        """Accuracy at each ε of the curve, by what attacked at that ε alone: the suite at the threat model's own, else
+        the curve's attack."""
         return () if self.curve is None else tuple(Accuracy.of(stood) for stood in self.curve.stood)
 
     @property

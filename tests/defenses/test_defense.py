@@ -221,7 +221,7 @@ def test_kernels_are_buffers(make, buffers):
 
 
 @pytest.mark.parametrize("outer", MAKE)
-def test_defences_stack(outer):
+def test_defenses_stack(outer):
     x = images(3, 3, 13, 10)
     for inner in MAKE.values():
         within = inner(net())

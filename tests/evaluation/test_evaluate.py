@@ -375,8 +375,8 @@ def test_what_the_diagnostics_find_does_not_count_and_is_a_finding() -> None:
     weak, = [finding for finding in found.findings if finding.kind == "suite too weak"]
     assert weak.images > 5
     assert weak.of == 60
-    assert re.search(r"one step \(FGSM\) broke \d+, PGD broke \d+ of 60 images that the suite left standing: the suite "
-                     r"is too weak", weak.message)
+    assert re.search(r"one step \(FGSM\) broke \d+, PGD broke \d+ of the \d+ that the suite left standing, of 60 "
+                     r"images looked at: the suite is too weak", weak.message)
     assert "do not trust it" in found.sentence
     least = evaluate(model, x, y, THREAT, "quick").robust_accuracy.correct
     assert found.robust_accuracy.correct - weak.images <= least + 1
@@ -655,3 +655,124 @@ def test_memory_is_that_of_a_batch() -> None:
     found = evaluate(net, batches(), threat=ThreatModel("linf", 0.001), suite="quick", batch_size=4)
     assert found.n == found.robust_accuracy.correct == 48
     assert most[0] <= 2
+
+
+# What a second reading found.
+
+
+def test_nan_beyond_the_first_batch_is_no_answer() -> None:
+    """Also where memory has run short, and the answers come in smaller batches."""
+    model, x, y = problem()
+
+    def lost(images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        z = model(images).clone()
+        z[(images == x[25]).flatten(1).all(1)] = torch.nan
+        return z
+
+    found = evaluate(lost, x, y, THREAT, FGSM(THREAT), batch_size=32)
+    assert [(f.first, f.last, f.step) for f in found.failures] == [(25, 25, "clean")]
+    assert found.n == 59
+
+
+@pytest.mark.parametrize("place", [0, 20])
+def test_an_image_without_an_answer_is_named_wherever_it_stands(place: int) -> None:
+    model, x, y = problem()
+
+    def lost(images: torch.Tensor) -> torch.Tensor:
+        z = model(images).clone()
+        z[(images == x[place]).flatten(1).all(1)] = torch.nan
+        return z
+
+    found = evaluate(lost, x, y, THREAT, FGSM(THREAT), batch_size=32)
+    assert [(f.first, f.last, f.step) for f in found.failures] == [(place, place, "clean")]
+
+
+def test_proofs_may_come_as_numpy_and_must_be_yes_or_no(report: Report) -> None:
+    model, x, y = problem()
+    proved = report.robust & False
+    assert evaluate(model, x, y, THREAT, "quick", certified=proved).certified_accuracy.correct == 0
+    for wrong in (proved.astype(float), proved[:, None]):
+        with pytest.raises(TypeError, match="column of booleans"):
+            evaluate(model, x, y, THREAT, "quick", certified=wrong)
+
+
+def test_a_suite_is_bound_to_the_threat_model_that_it_is_run_under() -> None:
+    """Also when `find_suite` had bound its functions to another."""
+    from robustness_lib.evaluation.suites import find_suite
+
+    model, x, y = problem()
+
+    def mine(net, images, labels):
+        return (images + 0.08).clamp(0, 1)
+
+    bound = find_suite([mine], ThreatModel("linf", 0.08))
+    evaluate(model, x, y, ThreatModel("linf", 0.08), bound)
+    with pytest.raises(Refused, match=r"left the threat model L∞ 0\.04"):
+        evaluate(model, x, y, ThreatModel("linf", 0.04), bound)
+
+
+def test_names_that_collide_are_refused_before_any_work() -> None:
+    model, x, y = problem()
+    asked: list[int] = []
+
+    def square(net, images, labels):
+        asked.append(len(images))
+        return images
+
+    with pytest.raises(ValueError, match="two attacks have one name"):
+        evaluate(model, x, y, THREAT, type(SUITE)(
+            "twins", (SuiteEntry("autoattack", Quick(THREAT)), SuiteEntry("square", square)), False, False))
+    assert not asked
+
+
+def test_an_ensemble_of_ones_own_is_run() -> None:
+    from robustness_lib.attacks.ensemble import AttackEnsemble
+
+    class Two(AttackEnsemble):
+        threat, draws, least_classes = THREAT, 1, 2
+
+        def attacks(self, classes):
+            return {"one step": FGSM(THREAT), "five": PGD(THREAT, steps=5)}
+
+    model, x, y = problem()
+    found = evaluate(model, x, y, THREAT, [Two()])
+    assert [(record.name, record.on) for record in found.attacks] == [("two/one step", "survivors"),
+                                                                      ("two/five", "survivors")]
+
+
+def test_a_state_of_other_steps_is_refused(tmp_path: Path) -> None:
+    model, x, y = problem()
+    with_curve, without = (type(SUITE)("same", SUITE.entries, curve, False) for curve in (True, False))
+    evaluate(model, x[:16], y[:16], THREAT, without, state=tmp_path)
+    with pytest.raises(ValueError, match="not the same steps"):
+        evaluate(model, x[:16], y[:16], THREAT, with_curve, state=tmp_path)
+
+
+def test_square_ahead_is_said_of_images_that_had_a_gradient_though_others_had_none() -> None:
+    """Half of the data meet a detached model; on the other half gradients are masked, and Square is ahead."""
+    model, x, y = problem()
+    half = len(x) // 2
+
+    def odd(images: torch.Tensor) -> torch.Tensor:
+        z = model(torch.round(images * 30) / 30 + 0 * images)
+        near = torch.cdist(images.detach().flatten(1), x[:half].flatten(1), p=torch.inf).amin(1) <= 1.1 * THREAT.eps
+        return z.detach() if bool(near.all()) else z
+
+    found = evaluate(odd, x, y, THREAT, AutoAttack(THREAT), batch_size=half)
+    kinds = [note.partition(":")[0] for note in found.notes]
+    assert "no gradient" in kinds
+    assert any("apgd-ce" in note for note in found.notes if note.startswith("no gradient"))
+    assert found.attack("square").broke[half:].sum() > 7
+    alarm, = [note for note in found.notes if note.startswith("Square ahead")]
+    assert f"broke {found.attack('square').broke[half:].sum()} of 60 images" in alarm
+    assert "Square ahead" in kinds
+
+
+def test_where_no_step_of_the_curve_ran_there_is_no_record_of_it() -> None:
+    model, x, y = problem()
+    found = evaluate(model, x, y, THREAT, FGSM(THREAT), curve=(THREAT.eps,))
+    assert [record.name for record in found.attacks] == ["fgsm"]
+    assert np.array_equal(found.curve.stood[0], found.robust)
+    assert "where the suite's attacks decide" in found.curve.settings

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustness_lib.models import mlp, small_cnn, strided_cnn, tiny_cnn
+from robustness_lib.models import architectures, mlp, small_cnn, strided_cnn, tiny_cnn
+from robustness_lib.models.architectures import architecture, build
 
 
 def parameters(model):
@@ -57,3 +58,26 @@ def test_strided_cnn_takes_other_shapes_and_refuses_odd_ones():
     assert strided_cnn((4, 8, 8), in_shape=(3, 32, 24), classes=7, hidden=5)(torch.rand(2, 3, 32, 24)).shape == (2, 7)
     with pytest.raises(ValueError, match=r"multiples of 8; found \(1, 28, 28\)"):
         strided_cnn((4, 8, 8))
+
+
+def test_every_builder_is_found_by_its_name_and_a_new_one_by_the_decorator(monkeypatch):
+    assert {"small_cnn", "strided_cnn", "tiny_cnn", "mlp"} <= set(architectures.ARCHITECTURES)
+    monkeypatch.setattr(architectures, "ARCHITECTURES", dict(architectures.ARCHITECTURES))
+
+    @architecture
+    def one_layer(width=2):
+        return nn.Linear(width, 3)
+
+    assert build({"builder": "one_layer", "arguments": {"width": 5}})(torch.rand(1, 5)).shape == (1, 3)
+    assert architecture(one_layer) is one_layer  # once more is no second one
+    with pytest.raises(ValueError, match="two architectures are called 'one_layer'"):
+        architecture(_twin())
+    with pytest.raises(ValueError, match=r"unknown architecture 'two_layers'; known: .*one_layer"):
+        build({"builder": "two_layers", "arguments": {}})
+
+
+def _twin():
+    def one_layer():
+        return nn.Identity()
+
+    return one_layer

@@ -78,7 +78,7 @@ def test_batches_are_halved_until_it_works() -> None:
     assert run(size, work) == 2
     assert tried == [20, 10, 5, 2]
     assert run(size, work) == 2  # what has been learned is kept
-    assert len(size.note) == 1
+    assert [warning.kind for warning in size.warnings] == ["memory"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error: out of memory"), MemoryError(),
@@ -86,7 +86,7 @@ def test_batches_are_halved_until_it_works() -> None:
 def test_memory_runs_out_in_several_words(error: Exception) -> None:
     size = ShrinkingBatchSize(4)
     assert size.can_shrink(error)
-    assert not size.note
+    assert not size.warnings
     size.shrink()
     size.shrink()
     assert size.now == 1

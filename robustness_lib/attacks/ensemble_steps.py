@@ -1,0 +1,119 @@
+"""The steps of every run over attacks: the model's clean answers, and an attack whose finds are confirmed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robustness_lib.attacks.ensemble import NamedAttack
+from robustness_lib.attacks.ensemble_run import AttackColumns, EnsembleStep, ImagePart, Verdicts
+from robustness_lib.precision import full_precision
+from robustness_lib.querying.confirm_predictions import confirm_predictions, predict_logits
+from robustness_lib.querying.frozen import Classifier, Mode
+from robustness_lib.querying.queried_model import NoGradient
+from robustness_lib.state import Content
+from robustness_lib.threat import ThreatModel
+
+__all__ = ["AttackStep", "CleanStep"]
+
+
+class CleanStep(EnsembleStep):
+    """What the model answers without an attack. draws: answers averaged for it."""
+
+    name = "clean"
+
+    def __init__(self, model: Classifier, mode: Mode, draws: int = 1) -> None:
+        self.model, self.mode, self.draws = model, mode, draws
+
+    def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
+        return torch.arange(len(part))
+
+    def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
+        x, y, _ = part.at(rows)
+        return self.columns(predict_logits(self.model, x, size=size, mode=self.mode, draws=self.draws), y)
+
+    def columns(self, logits: Tensor, y: Tensor) -> Content:
+        """What is kept of the answers (m, K)."""
+        return {"predicted": logits.argmax(1)}
+
+    def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
+        for name, column in content.items():
+            before = verdicts.clean.get(name)
+            joined = column if before is None else torch.cat([before, column]) if isinstance(column, Tensor) else \
+                before + column
+            verdicts.clean[name] = joined
+        verdicts.right[rows] = verdicts.standing[rows] = content["predicted"] == part.y.cpu()[rows]
+
+
+class AttackStep(EnsembleStep):
+    """An attack, and a fresh answer to each point that it calls a success: outside the attack, in full float32. A point
+    that is answered rightly then, or lies outside the threat model, does not count.
+
+    counts: whether what it breaks no longer stands (at a larger ε than the run's it still does). keep: what to keep of
+    the images found; called with the part, the places of the broken images, their adversarial images and the columns.
+    """
+
+    def __init__(self, named: NamedAttack, model: Classifier, threat: ThreatModel, mode: Mode, *, counts: bool = True,
+                 keep: Callable[[AttackStep, ImagePart, Tensor, Tensor, Content], Content] | None = None) -> None:
+        self.named, self.model, self.threat, self.mode = named, model, threat, mode
+        self.name, self.counts, self.keep = named.name, counts, keep
+
+    def begin(self, verdicts: Verdicts) -> None:
+        verdicts.attacks[self.name] = AttackColumns.empty(len(verdicts.right))
+
+    def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
+        return (verdicts.standing if self.named.on == "survivors" else verdicts.right).nonzero()[:, 0]
+
+    def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
+        x, y, index = part.at(rows)
+        m, began = len(rows), time.perf_counter()
+        content: Content = {
+            "broke": torch.zeros(m, dtype=torch.bool), "mistaken_for": torch.full((m,), -1),
+            "distance": torch.full((m,), torch.nan, dtype=torch.float64), "spent": {}, "warnings": {}}
+        if self.threat.eps == 0:
+            return content
+        try:
+            with full_precision():
+                result = self.named.attack.run(self.model, x, y, index=index, batch_size=size)
+        except NoGradient:
+            return content | {"warnings": {"no gradient": list(range(m))},
+                              "spent": {"seconds": time.perf_counter() - began}}
+        content["warnings"] = {warning.kind: list(warning.rows) for warning in result.warnings}
+        claimed = (result.success.cpu() & self.threat.allows(result.distance).cpu()).nonzero()[:, 0]
+        x_adv, broken = self._confirm(content, result.x_adv, x, y, claimed, size)
+        if self.named.attack.knows_success and (lost := sorted(set(claimed.tolist()) - set(broken.tolist()))):
+            content["warnings"]["not confirmed"] = lost
+        content["spent"] = {"calls": result.calls, "queries": int(result.queries.sum()),
+                            "gradients": int(result.gradients.sum()), "seconds": time.perf_counter() - began}
+        return content if self.keep is None else content | self.keep(self, part, rows[broken], x_adv, content)
+
+    def _confirm(self, content: Content, x_adv: Tensor, x: Tensor, y: Tensor, claimed: Tensor,
+                 size: int) -> tuple[Tensor, Tensor]:
+        """Ask again about the points at the places claimed; into the columns goes what is confirmed. Returns those
+        points and their places."""
+        if len(claimed) == 0:
+            return x_adv[:0], claimed
+        there = claimed.to(x.device)
+        points, logits, wrong = confirm_predictions(self.model, x_adv[there], x[there], y[claimed.to(y.device)],
+                                                    self.threat, size=size, mode=self.mode, draws=self.named.draws)
+        broken, points = claimed[wrong], points[wrong.to(x.device)]
+        content["broke"][broken] = True
+        content["mistaken_for"][broken] = logits[wrong].argmax(1)
+        content["distance"][broken] = self.threat.distance(points, x[broken.to(x.device)]).cpu()
+        return points, broken
+
+    def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
+        columns, broken = verdicts.attacks[self.name], rows[content.pop("broke")]
+        columns.tried[rows] = True
+        columns.broke[broken] = True
+        for name in ("mistaken_for", "distance"):
+            getattr(columns, name)[rows] = content.pop(name)
+        columns.spent.update(content.pop("spent"))
+        for kind, at in content.pop("warnings").items():
+            columns.warnings.setdefault(kind, []).extend(rows[at].tolist())
+        columns.kept.append((broken, content))
+        if self.counts:
+            verdicts.standing[broken] = False

@@ -40,7 +40,7 @@ def test_answers_that_vary_off_the_clean_images_alone_are_seen() -> None:
     model, x, y = problem()
 
     def varies_nearby(images):
-        clean = torch.cdist(images.flatten(1), x.flatten(1)).amin(1) < 1e-6
+        clean = (images[:, None] == x).flatten(2).all(2).any(1)
         return model(images) + torch.where(clean[:, None], 0, torch.randn(len(images), 6))
 
     assert look(varies_nearby, x, y).varies

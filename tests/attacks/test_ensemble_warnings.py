@@ -6,7 +6,8 @@ import torch
 
 from robustness_lib import ThreatModel
 from robustness_lib.attacks import PGD
-from robustness_lib.attacks.ensemble import AttackColumns, NamedAttack, Verdicts
+from robustness_lib.attacks.ensemble import NamedAttack
+from robustness_lib.attacks.ensemble_run import AttackColumns, Verdicts
 from robustness_lib.attacks.ensemble_warnings import ensemble_warnings
 
 

@@ -32,8 +32,11 @@ def test_images_are_enlarged_without_smoothing(axes):
 
 def test_a_change_is_drawn_on_a_fixed_scale_of_eps(axes):
     eps = 8 / 255
-    plotting.perturbation(axes, torch.tensor([-eps, 0.0, eps / 2, eps]).view(1, 2, 2), eps)
-    torch.testing.assert_close(pixels(axes).float(), torch.tensor([[0.0, 0.5], [0.75, 1.0]]))
+    for share in (1, 0.5):  # a change that fills the scale, and one that fills half of it
+        axes.clear()
+        plotting.perturbation(axes, share * torch.tensor([-eps, 0.0, eps / 2, eps]).view(1, 2, 2), eps)
+        expected = 0.5 + share * torch.tensor([[-0.5, 0.0], [0.25, 0.5]])
+        torch.testing.assert_close(pixels(axes).float(), expected)
     assert axes.get_title() == "change, ×16"
 
 

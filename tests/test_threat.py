@@ -158,6 +158,11 @@ def test_distance_is_computed_in_float64():
     assert ThreatModel("linf", 1).distance(x_adv, x).dtype == torch.float64
     length = ThreatModel("l2", 1).distance(x_adv, x)
     torch.testing.assert_close(length, torch.tensor([0.3], dtype=torch.float64), atol=1e-7, rtol=0)
+    x, x_adv = torch.tensor([[1 / 255]]), torch.tensor([[0.9]])
+    exact = x_adv.double() - x.double()
+    assert (x_adv - x).double() != exact  # the difference, too, is rounded in float32
+    for norm in NORMS:
+        assert torch.equal(ThreatModel(norm, 1).distance(x_adv, x), exact[:, 0])
 
 
 @pytest.mark.parametrize(("arguments", "error", "words"), [

@@ -385,9 +385,10 @@ def test_draws_are_not_one_draw_again_and_again():
     assert model.turn == 0
 
 
-def test_answers_that_are_no_number_do_not_save_an_image():
+@pytest.mark.parametrize("place", [0, 1])  # of the class that it errs to, and of the label
+def test_answers_that_are_no_number_do_not_save_an_image(place):
     class Sometimes(nn.Module):
-        """Wrong in two answers of five; in the others no number, where the label would stand."""
+        """Wrong in two answers of five; in the others no number stands for one of the classes."""
 
         def __init__(self):
             super().__init__()
@@ -395,7 +396,9 @@ def test_answers_that_are_no_number_do_not_save_an_image():
 
         def forward(self, x):
             self.turn += 1
-            z = torch.tensor([1.0, torch.nan if self.turn % 5 < 3 else 0.0])
+            z = torch.tensor([1.0, 0.0])
+            if self.turn % 5 < 3:
+                z[place] = torch.nan
             return z + 0 * x.flatten(1)[:, :1]
 
     for decision in ("logits", "majority"):

@@ -44,7 +44,7 @@ each_goal = pytest.mark.parametrize("targeted", [False, True])
 def test_no_attack_has_a_run_of_its_own(name):
     """What `each_way_of_asking` rests on: one that has belongs into that list."""
     own = type(ATTACKS[name]())
-    for shared in ("__call__", "run", "_begin", "_result"):
+    for shared in ("__call__", "run", "_begin", "_default_batch_size"):
         assert getattr(own, shared) is getattr(Attack, shared)
 
 

@@ -221,7 +221,8 @@ def test_who_was_broken_in_the_end_is_not_called_unattacked():
     result = PGD(ThreatModel("linf", 0.2), steps=10, restarts=8).run(flat_left_of_the_middle, x, y)
     resisting = int((~result.success).sum())
     assert resisting < 20
-    assert all(f"{resisting} of 50" in w.message for w in result.warnings)
+    assert all(f"for {resisting} of 50" in w.message for w in result.warnings)
+    assert result.warnings
 
 
 def test_a_large_eps_does_not_jump_over_an_island():

@@ -6,6 +6,7 @@ A new attack joins by one line in ATTACKS. What an attack's own code keeps or br
 
 import dataclasses
 import math
+import weakref
 
 import pytest
 import torch
@@ -185,6 +186,22 @@ def test_an_empty_batch_returns_empty(name):
     assert len(result.success) == len(result.distance) == len(result.queries) == result.calls == 0
 
 
+@each_way_of_asking
+def test_a_batch_is_let_go_before_the_next_travels(name):
+    """Of images that travel to a device, its memory holds one batch at a time."""
+    model, x, y, _ = problem()
+    parts, travelled, alive = torch.split(x, 8), [], []
+
+    def watch(z):
+        if any(torch.equal(z, part) for part in parts):  # the first answer on a batch is that on its clean images
+            alive.append(sum(ref() is not None for ref in travelled))
+            travelled.append(weakref.ref(z))
+        return model(z)
+
+    ATTACKS[name](threat_of("linf")).run(watch, x, y, batch_size=8)
+    assert alive == [0, 0, 0]
+
+
 @each_attack
 def test_the_inputs_are_not_written_to(name):
     model, x, y, _ = problem()
@@ -274,6 +291,20 @@ def test_nan_gradients_are_reported(name):
 
 @takes_gradients
 @each_norm
+def test_a_pixel_whose_slope_is_no_number_does_not_hold_up_the_others(name, norm):
+    threat = threat_of(norm)
+
+    def model(z):
+        nothing = (z[:, 0] - z[:, 0]).abs().sqrt()  # 0, with NaN for its slope
+        score = 0.5 + 0.9 * threat.eps - z[:, 1] + nothing  # hardly any start is that far out
+        return torch.cat([torch.stack([score, -score], 1), torch.tensor([-1.0, -2, -3]).expand(len(z), 3)], 1)
+
+    result = ATTACKS[name](threat).run(model, torch.full((4, 3), 0.5), torch.zeros(4, dtype=torch.int64))
+    assert result.success.all()
+
+
+@takes_gradients
+@each_norm
 def test_gradients_that_share_their_memory_are_fine(name, norm):
     """The gradient of a sum is one number, spread over the image without being copied."""
     x, y = torch.rand(4, 3, 5, 5), torch.tensor([0, 1, 0, 1])
@@ -348,6 +379,18 @@ def test_parts_that_fit_the_cache_give_what_one_batch_gives():
     sizes.clear()
     attack.run(model, x, y, on_step=lambda step: None)
     assert max(sizes) == 3600
+
+
+@each_way_of_asking
+def test_in_train_mode_all_images_travel_together(name):
+    """There the images of a batch depend on each other, so that where it is cut matters."""
+    model, x, y, _ = problem()
+    sizes = set()
+    model.train().register_forward_pre_hook(lambda module, inputs: sizes.add(len(inputs[0])))
+    attack = ATTACKS[name](threat_of("linf"), mode="keep", stop="never")
+    fewer = {"steps": 1} if name == "pgd" else {"queries": 2} if name == "square" else {}
+    dataclasses.replace(attack, **fewer).run(model, x.repeat(150, 1, 1, 1), y.repeat(150))
+    assert sizes == {3600}
 
 
 @each_way_of_asking

@@ -9,6 +9,7 @@ from test_reference_models import load
 from torch import nn
 
 from robustness_lib import ThreatModel, data
+from robustness_lib.attacks import PGD, SquareAttack
 from robustness_lib.diagnosis.masked_gradients import diagnose, judge
 from robustness_lib.diagnosis.observations import (
     POINTS,
@@ -288,6 +289,30 @@ def test_other_numbers_other_luck():
     assert torch.equal(columns[0], columns[1])
     assert not torch.equal(columns[0], columns[2])
     assert not torch.equal(columns[0], columns[3])
+
+
+def test_an_answer_that_is_no_number_breaks_nothing():
+    model, x, y = signs(n=8)
+
+    def broken(z):
+        moved = (z[:, None] - x).flatten(2).abs().amax(2).amin(1) > 0
+        return torch.where(moved[:, None], torch.nan, model(z))
+
+    evidence = observe(broken, x, y, LINF)
+    assert evidence["right"].any()
+    assert not any(evidence[name].any() for name in ("fgsm", "pgd", "again", "square", "random"))
+
+
+def test_two_seeds_share_no_numbers(monkeypatch):
+    model, x, y = signs(n=8)
+    used = {0: set(), 1: set()}
+    for kind in (PGD, SquareAttack):
+        monkeypatch.setattr(kind, "run", lambda self, *args, of=kind.run, **options: (
+            used[seed].add((type(self).__name__, self.seed)), of(self, *args, **options))[1])
+    for seed in used:
+        observe(model, x, y, LINF, seed=seed)
+    assert len(used[0]) == len(used[1]) == 4
+    assert len({number for _, number in used[0] | used[1]}) == 8
 
 
 def test_what_is_tried_on_whom():

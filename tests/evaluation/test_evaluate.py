@@ -212,15 +212,22 @@ def test_foreign_attacks(report: Report) -> None:
 
 def test_a_foreign_attack_that_draws_at_random_is_repeated_and_leaves_the_generator_alone() -> None:
     model, x, y = problem()
+    made = []
 
     def noise(net, images, labels):
-        return (images + THREAT.eps * torch.randn_like(images).sign()).clamp(0, 1)
+        made.append((images + THREAT.eps * torch.randn_like(images).sign()).clamp(0, 1))
+        return made[-1]
 
-    before = torch.random.get_rng_state()
-    first, again = (evaluate(model, x, y, THREAT, noise, batch_size=16) for _ in range(2))
-    assert torch.random.get_rng_state().equal(before)
-    assert verdicts(first) == verdicts(again)
-    assert verdicts(evaluate(model, x, y, THREAT, noise, batch_size=16, seed=1)) != verdicts(first)
+    found = []
+    for seed in (0, 0, 1):
+        torch.rand(1)  # somebody else draws in between
+        before = torch.random.get_rng_state()
+        found.append(evaluate(model, x, y, THREAT, noise, batch_size=16, seed=seed))
+        assert torch.random.get_rng_state().equal(before)
+    first, again, other = torch.cat(made).chunk(3)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert verdicts(found[0]) == verdicts(found[1])
 
 
 @pytest.mark.parametrize(("attack", "words"), [
@@ -278,6 +285,7 @@ def test_minimum_norm_attacks_count_within_eps() -> None:
     within = result.success & (result.distance <= THREAT.eps) & (result.distance > 0)
     assert np.array_equal(found.attack("fab").broke, within)
     assert 0 < within.sum() < result.success.sum()
+    assert not any(note.startswith("not confirmed") for note in found.notes)  # nobody claims those farther away
 
 
 @pytest.mark.parametrize(("suite", "error", "words"), [
@@ -372,6 +380,8 @@ def test_what_the_diagnostics_find_does_not_count_and_is_a_finding() -> None:
     assert "do not trust it" in found.sentence
     least = evaluate(model, x, y, THREAT, "quick").robust_accuracy.correct
     assert found.robust_accuracy.correct - weak.images <= least + 1
+    # At a larger ε, the curve breaks these images before the diagnosis looks at them: they stand all the same.
+    assert evaluate(model, x, y, THREAT, suite, batch_size=16, curve=(2 * THREAT.eps,)).findings == found.findings
     with pytest.raises(Contradiction, match="diagnostics") as error:
         evaluate(model, x, y, THREAT, suite, batch_size=16, certified=torch.from_numpy(found.clean))
     assert error.value.x_adv is None
@@ -397,8 +407,9 @@ def test_certified_gives_a_lower_bound(report: Report) -> None:
     proved = torch.from_numpy(report.robust.copy())
     proved[report.robust.nonzero()[0][0]] = False
     proved[0] = True  # constant and wrong: image 0 has a false label. It must not count as certified accuracy
-    found = evaluate(model, x, y, THREAT, "quick", certified=proved)
+    found = evaluate(model, x, y, THREAT, "quick", certified=proved, curve=(THREAT.eps / 2, 2 * THREAT.eps))
     assert found.certified_accuracy.correct == report.robust_accuracy.correct - 1
+    assert found.curve_alone[1].correct < found.certified_accuracy.correct  # broken at 2ε, proved at ε
     assert "are proved to" in found.sentence
     assert found.certified_accuracy.correct <= found.robust_accuracy.correct
     for wrong in (proved[:-1], torch.cat((proved, proved))):
@@ -492,10 +503,11 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     other[20] = (other[20] + 1) % 6
     with pytest.raises(ValueError, match="the state holds other images at 16 to 31"):
         evaluate(model, x, other, THREAT, **settings)
-    with torch.no_grad():
-        model[3].bias[0] += 1
-    with pytest.raises(ValueError, match="model"):
-        evaluate(model, x, y, THREAT, **settings)
+    for more in (1e-6, 1):  # so little that no answer shows it, and enough for that
+        with torch.no_grad():
+            model[3].bias[0] += more
+        with pytest.raises(ValueError, match="not the same model"):
+            evaluate(model, x, y, THREAT, **settings)
 
 
 def test_a_state_of_other_code_is_refused(tmp_path: Path) -> None:
@@ -569,6 +581,20 @@ def test_a_model_that_throws_on_one_batch_is_named_and_nothing_is_lost(report: R
     proved = torch.from_numpy(report.robust.copy())
     again = evaluate(failing, x, y, THREAT, SUITE, batch_size=16, certified=proved)
     assert np.array_equal(again.certified, proved[keep])
+
+
+def test_an_attack_that_throws_leaves_its_whole_part_without_a_verdict() -> None:
+    """To keep only the images that an earlier attack broke would bend the accuracy."""
+    model, x, y = problem()
+
+    def throws(net, images, labels):
+        if (images == x[37]).flatten(1).all(1).any():
+            raise RuntimeError("no way")
+        return images
+
+    found = evaluate(model, x, y, THREAT, [FGSM(THREAT), throws], batch_size=16)
+    assert [(f.first, f.last, f.step, f.error) for f in found.failures] == [(32, 47, "throws", "RuntimeError: no way")]
+    assert np.array_equal(found.examples.index, np.delete(np.arange(60), np.arange(32, 48)))
 
 
 def test_a_model_that_throws_at_once_raises() -> None:

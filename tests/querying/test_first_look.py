@@ -36,6 +36,23 @@ def test_what_is_odd_is_said(change, kind: str) -> None:
     assert found.varies == (kind == "random answers")
 
 
+def test_answers_that_vary_off_the_clean_images_alone_are_seen() -> None:
+    model, x, y = problem()
+
+    def varies_nearby(images):
+        clean = (images[:, None] == x).flatten(2).all(2).any(1)
+        return model(images) + torch.where(clean[:, None], 0, torch.randn(len(images), 6))
+
+    assert look(varies_nearby, x, y).varies
+
+
+@pytest.mark.parametrize(("size", "seen"), [(1e-6, False), (1e-3, True)])
+def test_answers_that_vary_by_more_than_rounding_are_seen(size: float, seen: bool) -> None:
+    model, x, y = problem()
+    torch.manual_seed(0)
+    assert look(lambda images: model(images) * (1 + size * torch.rand(len(images), 1)), x, y).varies == seen
+
+
 def test_means_over_draws_are_asked_once() -> None:
     model, x, y = problem()
     calls = []

@@ -18,7 +18,11 @@ DEEPEST = 13  # frames from `evaluate` to the model, both counted; 14 are allowe
 
 def frames_from(function: str) -> list[str]:
     """The functions on the stack from the outermost of this name to whoever called this, that included."""
-    names = [frame.function for frame in inspect.stack()[1:]][::-1]
+    names, frame = [], inspect.currentframe().f_back
+    while frame is not None:  # `inspect.stack` would read the source of each
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    names.reverse()
     return names[names.index(function):]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,9 @@ class AttackResult:
     x_adv: (N, ...) like x. success: (N,) bool. distance: (N,) float64 from x in the attack's norm; ∞ where a
     minimum-norm attack found nothing (x_adv is x there).
     queries: (N,) int64 forward passes spent on the example while it stood; gradients: (N,) backward passes.
-    calls: batches sent through the model. warnings: reasons for doubt.
+    calls: batches sent through the model. followed: (N,) bool, a gradient led somewhere from this example (neither
+    zero throughout, nor NaN on the way); of an example that stands and was not followed, the attack knows nothing.
+    warnings: reasons for doubt.
     """
 
     x_adv: Tensor
@@ -37,6 +39,7 @@ class AttackResult:
     calls: int
     queries: Tensor
     gradients: Tensor
+    followed: Tensor
     warnings: tuple[AttackWarning, ...] = ()
 
 
@@ -49,6 +52,8 @@ class Attack(ABC):
     """
 
     mode: Mode = field(default="eval", kw_only=True)
+
+    follows_gradients: ClassVar[bool] = True  # of the model under attack
 
     def __post_init__(self) -> None:
         if self.mode not in ("eval", "keep"):
@@ -122,9 +127,9 @@ class Attack(ABC):
                 batches.append(_Batch.of(search, x.device))
                 del search  # with its images on the model's device, before the next batch gets there
             warnings = _warnings(batches, len(x)) + changed_mode(model, self.mode)
-        success, queries, gradients, *_ = _Batch.joined(batches, x.device)
+        success, queries, gradients, followed, *_ = _Batch.joined(batches, x.device)
         return AttackResult(x_adv, success, self._distance(x_adv, x, success), queried.calls, queries, gradients,
-                            warnings)
+                            followed, warnings)
 
     def _default_batch_size(self, x: Tensor, queried: QueriedModel, on_step: StepObserver | None) -> int:
         # In train mode examples can depend on each other, and an observer expects a step to show everybody.
@@ -153,6 +158,7 @@ class _Batch(NamedTuple):
     success: Tensor
     queries: Tensor
     gradients: Tensor
+    followed: Tensor
     blind: Tensor
     not_a_number: Tensor
     notes: tuple[AttackWarning, ...]
@@ -160,21 +166,22 @@ class _Batch(NamedTuple):
     @classmethod
     def of(cls, search: Search, device: torch.device) -> _Batch:
         return cls(search.success.to(device), search.queries.to(device), search.gradients.to(device),
-                   search.blind.to(device), search.not_a_number.to(device), tuple(search.notes))
+                   (search.followed & ~search.not_a_number).to(device), search.blind.to(device),
+                   search.not_a_number.to(device), tuple(search.notes))
 
     @staticmethod
     def joined(batches: list[_Batch], device: torch.device) -> list[Tensor]:
         """Each column over all batches."""
         if not batches:
             return [torch.empty(0, dtype=dtype, device=device)
-                    for dtype in (torch.bool, torch.int64, torch.int64, torch.bool, torch.bool)]
-        return [torch.cat(columns) for columns in list(zip(*batches, strict=True))[:5]]
+                    for dtype in (torch.bool, torch.int64, torch.int64, torch.bool, torch.bool, torch.bool)]
+        return [torch.cat(columns) for columns in list(zip(*batches, strict=True))[:-1]]
 
 
 def _warnings(batches: list[_Batch], n: int) -> tuple[AttackWarning, ...]:
     """Only images that were not broken count: a success needs no excuse."""
     warnings = {str(note): note for batch in batches for note in batch.notes}
-    success, _, _, *seen = _Batch.joined(batches, torch.device("cpu"))
+    success, _, _, _, *seen = _Batch.joined(batches, torch.device("cpu"))
     for kind, marks in zip(("zero gradient", "not a number"), seen, strict=True):
         if images := (marks & ~success).nonzero()[:, 0].tolist():
             warnings[kind] = attack_warning(kind, images, n)

@@ -98,6 +98,7 @@ class Search:
         self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.gradients = torch.zeros_like(self.queries)
         self.blind = torch.zeros_like(self.success)  # gradient exactly zero at a start
+        self.followed = torch.zeros_like(self.success)  # a gradient led somewhere, once at least
         self.not_a_number = torch.zeros_like(self.success)  # NaN in an answer or a gradient
         self.notes: list[AttackWarning] = []  # reasons for doubt that the attack itself has met
         self._clean: Tensor | None = None
@@ -139,7 +140,7 @@ class Run:
     `hit` says who succeeded at the points offered last.
     """
 
-    _STATE = ("best", "best_rank", "success", "finished", "queries", "gradients", "blind", "not_a_number")
+    _STATE = ("best", "best_rank", "success", "finished", "queries", "gradients", "blind", "followed", "not_a_number")
     best: Tensor
     best_rank: Tensor
     success: Tensor
@@ -147,6 +148,7 @@ class Run:
     queries: Tensor
     gradients: Tensor
     blind: Tensor
+    followed: Tensor
     not_a_number: Tensor
     hit: Tensor  # (M,) bool
 
@@ -171,8 +173,10 @@ class Run:
         logits, loss, gradient = self.search.queried.gradient(x_adv, self.goal.value)
         standing = ~self.finished
         self.gradients += standing * self.search.queried.samples
-        # A sum is NaN where an entry is; infinities of both signs make one too, and are as suspect.
-        self.not_a_number |= rows(gradient, gradient).sum(1).isnan() & standing
+        steepest = torch.linalg.vector_norm(rows(gradient, gradient), ord=torch.inf, dim=1)  # NaN where an entry is
+        self.not_a_number |= ~steepest.isfinite() & standing
+        # A gradient that has underflowed has lost its direction, too.
+        self.followed |= steepest.isfinite() & (steepest > torch.finfo(steepest.dtype).tiny) & standing
         return logits, loss, torch.nan_to_num(gradient)
 
     def note_blind(self, gradient: Tensor) -> None:
@@ -253,7 +257,7 @@ class Run:
     def commit(self) -> None:
         """Write what was found back to the search."""
         search, rows = self.search, self.rows
-        for name in ("queries", "gradients", "blind", "not_a_number"):
+        for name in ("queries", "gradients", "blind", "followed", "not_a_number"):
             getattr(search, name)[rows] = getattr(self, name)
         better = self.best_rank > search.best_rank[rows]
         search.best[rows] = torch.where(per_example(better, self.best), self.best, search.best[rows])

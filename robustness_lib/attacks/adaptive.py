@@ -127,6 +127,7 @@ class EOT(nn.Module):
     """
 
     stochastic: ClassVar[bool] = True
+    averages: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module, samples: int = 20, *, decision: Decision = "logits") -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from robustness_lib.attacks.auto_pgd import AutoPGD
 from robustness_lib.attacks.ensemble import AttackEnsemble, NamedAttack
 from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, ImagePart, StepFailed, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
-from robustness_lib.attacks.ensemble_warnings import ensemble_warnings
+from robustness_lib.attacks.ensemble_warnings import ensemble_warnings, voiding_warnings
 from robustness_lib.attacks.fab import FAB
 from robustness_lib.attacks.square import SquareAttack
 from robustness_lib.inputs import check_count, check_images, check_index, check_labels
@@ -56,7 +56,8 @@ class AutoAttackResult:
 
     clean: (N,) bool, right before any attack. robust: (N,) bool, right and not broken by any attack.
     broken_by: per example the attack that broke it, or None. x_adv: (N, ...): the adversarial image where there is
-    one, else x. distance: (N,) float64 from x. stages: what each attack did and spent. warnings: reasons for doubt.
+    one, else x. distance: (N,) float64 from x. stages: what each attack did and spent. warnings: reasons for doubt;
+    where one of them `voids` the verdict, no accuracy may be told of it (`valid` is false).
     """
 
     x_adv: Tensor
@@ -68,12 +69,17 @@ class AutoAttackResult:
     warnings: tuple[AttackWarning, ...] = ()
 
     @property
+    def valid(self) -> bool:
+        """Nothing that was seen voids the verdict: see `ensemble_warnings.voiding_warnings`."""
+        return not any(warning.voids for warning in self.warnings)
+
+    @property
     def clean_accuracy(self) -> Accuracy:
         return Accuracy(int(self.clean.sum()), len(self.clean))
 
     @property
     def robust_accuracy(self) -> Accuracy:
-        """An upper bound on the true one, with its interval."""
+        """An upper bound on the true one, with its interval; says nothing where the verdict is not `valid`."""
         return Accuracy(int(self.robust.sum()), len(self.robust))
 
 
@@ -199,6 +205,11 @@ def _result(attack: AutoAttack, part: ImagePart, named: list[NamedAttack], look:
     return AutoAttackResult(
         x_adv=x_adv, clean=verdicts.right.to(device), robust=verdicts.standing.to(device), broken_by=tuple(broken_by),
         distance=attack.threat.distance(x_adv, part.x), stages=tuple(stages),
-        warnings=(*look.warnings, *attack.warnings(look), *size.warnings, *(
-            warning for warning in ensemble_warnings([(0, verdicts)], named)
-            if warning.kind not in {said.kind for said in look.warnings})))
+        warnings=_once(*voiding_warnings([(0, verdicts)], named, look), *look.warnings, *attack.warnings(look),
+                       *size.warnings, *ensemble_warnings([(0, verdicts)], named)))
+
+
+def _once(*warnings: AttackWarning) -> tuple[AttackWarning, ...]:
+    """What is said of the model is said once."""
+    of_the_model = {warning.kind: warning for warning in reversed(warnings) if not warning.rows}
+    return tuple(warning for warning in warnings if warning.rows or of_the_model[warning.kind] is warning)

@@ -25,13 +25,18 @@ class RunnableAttack(Protocol):
     def knows_success(self) -> bool:
         """Whether it looks at the model's answer itself: a success of its own that is not confirmed is then said."""
 
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether it climbs along gradients of the model under attack, and knows where it found none."""
+
     def run(self, model: Classifier, x: Tensor, y: Tensor, *, index: Tensor, batch_size: int) -> AttackResult: ...
 
 
 @dataclass(frozen=True)
 class NamedAttack:
     """An attack in the loop. on: "correct", it meets every image that the model has right; "survivors", only those that
-    all before it left standing. draws: answers averaged when its successes are confirmed."""
+    all before it left standing; "not followed", only those of them on which none before it could follow a gradient.
+    draws: answers averaged when its successes are confirmed."""
 
     name: str
     attack: RunnableAttack

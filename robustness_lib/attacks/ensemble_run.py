@@ -80,11 +80,13 @@ class AttackColumns:
 @dataclass
 class Verdicts:
     """What is known of a part so far. clean: (n,) what the model answers without an attack, column by column. right,
-    standing: (n,) bool, right without an attack, and not broken so far. attacks: by the name of their step. other: what
-    other steps found. seconds: of all of them."""
+    standing: (n,) bool, right without an attack, and not broken so far. followed: (n,) bool, an attack so far has had a
+    gradient to follow (`AttackResult` says when). attacks: by the name of their step. other: what other steps found.
+    seconds: of all of them."""
 
     right: Tensor
     standing: Tensor
+    followed: Tensor
     clean: dict[str, Any] = field(default_factory=dict)
     attacks: dict[str, AttackColumns] = field(default_factory=dict)
     other: dict[str, Content] = field(default_factory=dict)
@@ -130,13 +132,14 @@ class EnsembleRun:
     def __call__(self, part: ImagePart, tell: Callable[[str, float], None] = lambda name, share: None) -> Verdicts:
         """Raises StepFailed, and what a step refuses (`Refused`); ValueError where the state holds something else."""
         nobody = torch.zeros(len(part), dtype=torch.bool)
-        verdicts = Verdicts(nobody, nobody.clone())
+        verdicts = Verdicts(nobody, nobody.clone(), nobody.clone())
         for number, step in enumerate(self.steps):
-            tell(step.label, number / len(self.steps))
             step.begin(verdicts)
-            for place, rows in enumerate(torch.split(step.rows(part, verdicts), self.piece)):
-                if len(rows) == 0:
-                    continue
+            todo = step.rows(part, verdicts)
+            if len(todo) == 0:
+                continue
+            tell(step.label, number / len(self.steps))
+            for place, rows in enumerate(torch.split(todo, self.piece)):
                 key = f"{part.first:07d}+{len(part)}-{number:02d}-{place:05d}"
                 content = self.chunks.read(key)
                 if content is None:

@@ -65,13 +65,16 @@ class AttackStep(EnsembleStep):
         verdicts.attacks[self.name] = AttackColumns.empty(len(verdicts.right))
 
     def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
-        return (verdicts.standing if self.named.on == "survivors" else verdicts.right).nonzero()[:, 0]
+        met = {"correct": verdicts.right, "survivors": verdicts.standing,
+               "not followed": verdicts.standing & ~verdicts.followed}[self.named.on]
+        return met.nonzero()[:, 0]
 
     def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
         x, y, index = part.at(rows)
         m, began = len(rows), time.perf_counter()
         content: Content = {
-            "broke": torch.zeros(m, dtype=torch.bool), "mistaken_for": torch.full((m,), -1),
+            "broke": torch.zeros(m, dtype=torch.bool), "followed": torch.full((m,), self.threat.eps == 0),
+            "mistaken_for": torch.full((m,), -1),
             "distance": torch.full((m,), torch.nan, dtype=torch.float64), "spent": {}, "warnings": {}}
         if self.threat.eps == 0:
             return content
@@ -82,6 +85,7 @@ class AttackStep(EnsembleStep):
             return content | {"warnings": {"no gradient": list(range(m))},
                               "spent": {"seconds": time.perf_counter() - began}}
         content["warnings"] = {warning.kind: list(warning.rows) for warning in result.warnings}
+        content["followed"] = result.followed.cpu()
         claimed = (result.success.cpu() & self.threat.allows(result.distance).cpu()).nonzero()[:, 0]
         x_adv, broken = self._confirm(content, result.x_adv, x, y, claimed, size)
         if self.named.attack.knows_success and (lost := sorted(set(claimed.tolist()) - set(broken.tolist()))):
@@ -109,6 +113,7 @@ class AttackStep(EnsembleStep):
         columns, broken = verdicts.attacks[self.name], rows[content.pop("broke")]
         columns.tried[rows] = True
         columns.broke[broken] = True
+        verdicts.followed[rows] |= content.pop("followed")
         for name in ("mistaken_for", "distance"):
             getattr(columns, name)[rows] = content.pop(name)
         columns.spent.update(content.pop("spent"))

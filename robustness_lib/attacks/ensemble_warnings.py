@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import Verdicts
 from robustness_lib.attacks.square import SquareAttack
+from robustness_lib.querying.first_look import FirstLook
 from robustness_lib.querying.warnings import AttackWarning, attack_warning, square_ahead
 
-__all__ = ["ensemble_warnings"]
+__all__ = ["VOID_SHARE", "ensemble_warnings", "voiding_warnings"]
+
+VOID_SHARE = 0.02  # of the images: where more of them stand unattacked, no accuracy is told
 
 _ABOUT_THE_MODEL = {"changed mode"}  # not about one attack, nor an image
 _BLIND, _DETACHED = "zero gradient", "no gradient"
+_UNFOLLOWED = {
+    _DETACHED: "Autograd sees no way from the answer back to the image (the model detaches, leaves PyTorch, is "
+               "quantized, or runs under no_grad).",
+    _BLIND: "The gradient is exactly zero (rounding, a threshold, or logits so large that they saturate the softmax: "
+            'then loss="margin" sees further).',
+    "not a number": "Answers or gradients are NaN or infinite (a square root, a logarithm or a division at zero).",
+}
 
 
 def ensemble_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[NamedAttack]) -> Iterator[AttackWarning]:
@@ -48,6 +59,39 @@ def ensemble_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[N
         if isinstance(named.attack, SquareAttack) and named.on == "survivors":
             # Against attacks that could run it says something; not against those that had no gradient.
             yield from square_ahead(sorted(_rows(found, named.name, "broke") & followed), n)
+
+
+def voiding_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[NamedAttack],
+                     look: FirstLook) -> Iterator[AttackWarning]:
+    """Why what was found is no verdict, gravest first; none where it is one.
+
+    The model answers otherwise the second time (and says of itself no more than that it answers at random), or in other
+    company; or more than VOID_SHARE of the images stand on which no attack could follow a gradient, or whose answers
+    look like probabilities. With no attack at all there is no verdict to void.
+    """
+    n = sum(len(verdicts.right) for _, verdicts in found)
+    standing = sum(int(verdicts.standing.sum()) for _, verdicts in found)
+    for warning in look.warnings if attacks else ():
+        if warning.kind == "depends on the batch" or (warning.kind == "random answers" and not look.averages) or (
+                warning.kind == "probabilities" and standing > VOID_SHARE * n):
+            yield replace(warning, voids=True)
+    left = [first + row for first, verdicts in found
+            for row in (verdicts.standing & ~verdicts.followed).nonzero()[:, 0].tolist()]
+    if attacks and not (look.varies and not look.averages) and len(left) > VOID_SHARE * n:
+        warning = attack_warning("not followed", left, n)
+        yield replace(warning, message=f"{warning.message} {_why_and_what(found, attacks, set(left))}", voids=True)
+
+
+def _why_and_what(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[NamedAttack], left: set[int]) -> str:
+    """Why nothing could be followed, and which attack would decide."""
+    seen = {kind for first, verdicts in found for columns in verdicts.attacks.values()
+            for kind, at in columns.warnings.items() if left & {first + row for row in at}}
+    why = [words for kind, words in _UNFOLLOWED.items() if kind in seen] or [
+        "Cross-entropy has no gradient there."]
+    square = any(isinstance(named.attack, SquareAttack) and named.on != "not followed" for named in attacks)
+    without = "" if square else (", or an attack that needs no gradient, SquareAttack(threat), which has a part in the "
+                                 "standard suite")
+    return f"{' '.join(why)} What would decide: BPDA, a differentiable stand-in for the step that has none{without}."
 
 
 def _zero_gradients(climbing: Sequence[str], seen: dict[tuple[str, str], set[int]], tried: dict[str, set[int]],

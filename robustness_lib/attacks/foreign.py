@@ -36,6 +36,7 @@ class ForeignAttack:
     seed: int = 0
     mode: Mode = "eval"
 
+    follows_gradients: ClassVar[bool] = False  # as far as one can tell
     knows_success: ClassVar[bool] = False  # it returns images for all; whether they are wrong is found out afterwards
 
     def __repr__(self) -> str:
@@ -57,7 +58,7 @@ class ForeignAttack:
                 made.append(_checked(self.name, answer, images, index[part], self.threat))
         x_adv, nothing = torch.cat(made), torch.zeros(len(x), dtype=torch.int64)
         return AttackResult(x_adv, torch.ones(len(x), dtype=torch.bool), self.threat.distance(x_adv, x), 0, nothing,
-                            nothing)
+                            nothing, torch.zeros(len(x), dtype=torch.bool))
 
 
 def _checked(name: str, x_adv: Any, x: Tensor, index: Tensor, threat: ThreatModel) -> Tensor:

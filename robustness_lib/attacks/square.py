@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -42,6 +43,8 @@ class SquareAttack(BoundedAttack):
     p_init: float = 0.8
     seed: int = 0
     loss: Loss | str = field(default="margin", kw_only=True)
+
+    follows_gradients: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -74,8 +74,12 @@ def evaluate_command(
 ) -> None:
     """Attack a model and write a report. Several devices or machines: start it with torchrun --no-python.
 
-    Exit codes: 0 done, whatever the verdict (`robustness gate` judges it); 2 wrong usage or input; 3 done, but some
-    images have no verdict because the model failed on them; 130 interrupted.
+    Where what was asked cannot bear a number (no attack could follow a gradient on more than 2 % of the images, the
+    answers differ from call to call or with the rest of the batch, or look like probabilities) the report says "not
+    evaluated", why, and which attack would decide.
+
+    Exit codes: 0 done, whatever the verdict (`robustness gate` judges it); 2 wrong usage or input; 3 done, but there is
+    no verdict, or some images have none because the model failed on them; 130 interrupted.
     """
     with input_errors(), prints_to_stderr(), team_from_environment() as team:
         against = ThreatModel.parse(threat)
@@ -104,7 +108,7 @@ def evaluate_command(
                 _plan_file(state_folder).unlink(missing_ok=True)
     if team.rank == 0:
         _print(report, out, as_json)
-    raise typer.Exit(3 if report.failures else 0)
+    raise typer.Exit(0 if report.valid and not report.failures else 3)
 
 
 def _names(subject: Subject) -> tuple[str, ...] | None:
@@ -159,10 +163,12 @@ def _bar(n: int, team: Team) -> Iterator[Tell]:
 
 def _print(report: Report, out: Path, as_json: bool) -> None:
     if as_json:
-        low, high = report.robust_accuracy.interval
+        robust = report.robust_accuracy if report.valid else None
         typer.echo(json.dumps({
             "sentence": report.sentence, "threat": str(report.threat), "suite": report.suite, "n": report.n,
-            "clean": report.clean_accuracy.value, "robust": report.robust_accuracy.value, "interval": [low, high],
+            "valid": report.valid, "doubts": [{"kind": d.kind, "message": d.message} for d in report.doubts],
+            "clean": report.clean_accuracy.value, "robust": None if robust is None else robust.value,
+            "interval": None if robust is None else list(robust.interval),
             "strongest": report.strongest, "findings": [f.kind for f in report.findings or ()],
             "failures": len(report.failures), "report": str(out / "report.json"), "page": str(out / "report.html"),
         }, ensure_ascii=False))

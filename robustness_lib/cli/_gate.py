@@ -37,7 +37,8 @@ def gate(
     """Judge a report by limits, in percent points.
 
     Exit codes: 0 pass; 1 fail; 2 wrong usage, an unreadable report or two that cannot be compared; 3 undecided: below
-    a limit, but by no more than chance could do. Exactly at a limit is within it.
+    a limit, but by no more than chance could do; or a report without a verdict ("not evaluated": it says why, and which
+    attack would decide). Exactly at a limit is within it.
     """
     now, before = read_report(report), None if baseline is None else read_report(baseline)
     try:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustness_lib.errors import one_line, place
 from robustness_lib.models import as_classifier
-from robustness_lib.querying.warnings import looks_like_probabilities
+from robustness_lib.querying.warnings import looks_like_probabilities, sum_to_one
 
 __all__ = ["RecognizedOutput", "Remark", "recognize_output"]
 
@@ -48,6 +48,9 @@ def recognize_output(model: Callable[[Tensor], Any], x: Tensor) -> RecognizedOut
         asked = _wrapped(model, "auto")
         answer = _ask(asked, x)  # says where it looked if it finds none
         remarks = (Remark("output", f"the model returns a {kind}; as_classifier(model) takes them out"),)
+    if answer.ndim in (1, 2) and len(answer) == len(x) and answer.is_floating_point() and \
+            looks_like_probabilities(answer):
+        return _probabilities(model, asked, answer, remarks)
     if answer.ndim == 1 or (answer.ndim == 2 and answer.shape[1] == 1):
         return RecognizedOutput(_wrapped(model, "binary"), "one number per image", (Remark(
             "output", f"the model returns one number per image, {tuple(answer.shape)}; --output binary, or "
@@ -56,14 +59,24 @@ def recognize_output(model: Callable[[Tensor], Any], x: Tensor) -> RecognizedOut
         raise ValueError(f"the model must return logits (N, K); for {len(x)} images it returned {tuple(answer.shape)}")
     if not answer.is_floating_point():
         raise ValueError(f"the model must return logits; it returned {answer.dtype} numbers, which have no gradient")
-    if looks_like_probabilities(answer):
-        return RecognizedOutput(asked, "probabilities", (*remarks, Remark(
-            "probabilities", "the model returns probabilities, on which the gradients of the losses fade where it is "
-            "certain, and that hides errors. Return what goes into the softmax")))
-    if looks_like_probabilities(answer.exp()):
+    if looks_like_probabilities(answer.exp()) and sum_to_one(answer.exp()):
         return RecognizedOutput(asked, "log-probabilities", (*remarks, Remark(
             "log-probabilities", "the model returns log-probabilities, which serve as logits", serious=False)))
     return RecognizedOutput(asked, kind, remarks)
+
+
+def _probabilities(model: Callable[[Tensor], Any], asked: Callable[[Tensor], Tensor], answer: Tensor,
+                   remarks: tuple[Remark, ...]) -> RecognizedOutput:
+    """All answers between 0 and 1: nothing else can be said of the model before it returns logits."""
+    single = answer.ndim == 1 or answer.shape[1] == 1
+    inside = "sigmoid" if single or not sum_to_one(answer) else "softmax"
+    said = f"one number between 0 and 1 for each image, {tuple(answer.shape)}" if single else \
+        "numbers between 0 and 1 and no others"
+    then = '. Then wrap it: --output binary, or as_classifier(model, output="binary")' if single else ""
+    return RecognizedOutput(_wrapped(model, "binary") if single else asked, "probabilities", (*remarks, Remark(
+        "probabilities", f"the model returns {said}, which looks like a probability; return the logit, what goes into "
+        f"the {inside}{then}. On probabilities the gradients of the losses fade where the model is certain, and that "
+        f"hides errors")))
 
 
 def _ask(model: Callable[[Tensor], Any], x: Tensor) -> Any:

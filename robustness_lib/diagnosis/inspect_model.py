@@ -133,7 +133,8 @@ class _Examination:
         self._numbers(logits)
         predicted = logits.argmax(1)
         accuracy = Accuracy(int((predicted == self.y).sum()), len(self.y))
-        alternatives = self._alternatives(predicted)
+        # Of answers read wrongly no other reading of the pixels or labels can be judged.
+        alternatives = () if self.output == "probabilities" else self._alternatives(predicted)
         self._guessing(accuracy)
         repeats, independent = self._steadiness()
         self._modes(training)

@@ -12,16 +12,15 @@ from torch import Tensor
 
 from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import AttackColumns, Verdicts
-from robustness_lib.attacks.ensemble_warnings import ensemble_warnings
+from robustness_lib.attacks.ensemble_warnings import ensemble_warnings, voiding_warnings
 from robustness_lib.diagnosis.masked_gradients import found_beyond_the_suite, judge
 from robustness_lib.diagnosis.observations import join_observations
 from robustness_lib.evaluation._steps import DiagnosisStep, curve_attack, curve_step_name
 from robustness_lib.evaluation.suites import Suite, attack_settings
 from robustness_lib.querying.first_look import FirstLook
 from robustness_lib.querying.frozen import Classifier, Mode
-from robustness_lib.querying.warnings import attack_warning
 from robustness_lib.reports.findings import Finding
-from robustness_lib.reports.report import AttackRecord, Column, Curve, Examples, Failure, Picture, Report
+from robustness_lib.reports.report import AttackRecord, Column, Curve, Doubt, Examples, Failure, Picture, Report
 from robustness_lib.state import fingerprint, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
@@ -75,10 +74,13 @@ def report_from_verdicts(found: FoundVerdicts, ran: Ran, *, classes: Sequence[st
     columns = {name: _joined(found, name) for name in found[0][1].attacks}
     broken_by, mistaken_for, distance = _first_broken(ran, columns, len(label))
     findings, too_few = _findings(ran, found)
+    doubts = list(voiding_warnings(found, ran.attacks, ran.look))
     kinds = {kind for finding in findings or () for kind in _SAID_BY.get(finding.kind, ())}
+    kinds |= {doubt.kind for doubt in doubts}
     warned = [str(warning) for warning in ensemble_warnings(found, ran.attacks) if warning.kind not in kinds]
-    if "random answers" in kinds:  # said before anything was attacked
-        notes = tuple(note for note in notes if note != str(attack_warning("random answers")))
+    # What the first look said, before anything was attacked, may be said by then in other words.
+    said = {str(warning) for warning in ran.look.warnings if warning.kind in kinds}
+    notes = tuple(note for note in notes if note not in said)
     return Report(
         threat=ran.threat, suite=ran.suite.name, classes=class_names(classes, ran.look.classes),
         examples=Examples(index.numpy(), digest, label.numpy(), predicted.numpy(), top5.numpy(), broken_by,
@@ -86,7 +88,7 @@ def report_from_verdicts(found: FoundVerdicts, ran: Ran, *, classes: Sequence[st
         attacks=tuple(_records(ran, columns)), curve=_curve(ran, columns, (label == predicted).numpy()),
         findings=findings, notes=tuple(dict.fromkeys((*notes, *too_few, *warned))),
         certified=None if ran.certified is None else ran.certified.cpu()[index].numpy(), failures=failures,
-        pictures=_pictures(found),
+        pictures=_pictures(found), doubts=tuple(Doubt(doubt.kind, doubt.message) for doubt in doubts),
         fingerprints={"model": model_fingerprint(ran.model), "data": fingerprint("".join(digest))},
         environment=environment, seconds=round(sum(verdicts.seconds for _, verdicts in found), 3),
     )
@@ -110,7 +112,8 @@ def _joined(found: FoundVerdicts, name: str) -> AttackColumns:
 
 def _records(ran: Ran, columns: Mapping[str, AttackColumns]) -> list[AttackRecord]:
     records = [_record(named.name, attack_settings(named.attack), named.on, columns[named.name].tried,
-                       columns[named.name].broke, columns[named.name].spent) for named in ran.attacks]
+                       columns[named.name].broke, columns[named.name].spent) for named in ran.attacks
+               if named.on != "not followed" or columns[named.name].tried.any()]
     others = [columns[name] for name in map(curve_step_name, ran.epsilons) if name in columns]
     if others:
         tried = torch.stack([one.tried for one in others]).any(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,13 +18,16 @@ from robustness_lib.diagnosis.observations import observe
 from robustness_lib.evaluation._data_parts import DataPart
 from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.inputs import check_logits
-from robustness_lib.querying.frozen import Classifier, Mode
+from robustness_lib.losses import cross_entropy
+from robustness_lib.precision import full_precision
+from robustness_lib.querying.frozen import Classifier, Mode, frozen
+from robustness_lib.querying.queried_model import NoGradient, QueriedModel
 from robustness_lib.reports.pictures import picture
 from robustness_lib.state import Content
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["DIAGNOSED", "CleanAnswers", "DiagnosisStep", "Proofs", "curve_attack", "curve_step_name", "curve_steps",
-           "keep_pictures"]
+__all__ = ["DIAGNOSED", "CleanAnswers", "DiagnosisStep", "GradientProbe", "Proofs", "curve_attack",
+           "curve_step_name", "curve_steps", "keep_pictures"]
 
 DIAGNOSED = 200  # images on which masked gradients are looked for: effects of 2 points need no more to show
 _SHOWN_PARTS, _SHOWN = 4, 2  # pictures are taken from the first parts, so many for each attack
@@ -113,6 +117,37 @@ def curve_steps(model: Classifier, threat: ThreatModel, epsilons: Sequence[float
             steps.append(_CurveStep(named, model, threat.with_eps(eps), mode, counts=counts,
                                      keep=proofs.hold if counts else None))
     return steps
+
+
+class GradientProbe(EnsembleStep):
+    """For suites of which no attack is known to follow gradients (black boxes, functions of somebody else's): is there
+    any gradient of cross-entropy to follow at the images that stand? Where there is none, what stands was hardly
+    attacked, whatever the attacks say."""
+
+    name = "gradients"
+
+    def __init__(self, model: Classifier, mode: Mode) -> None:
+        self.model, self.mode = model, mode
+
+    def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
+        return (verdicts.standing & ~verdicts.followed).nonzero()[:, 0]
+
+    def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
+        x, y, _ = part.at(rows)
+        queried = QueriedModel(self.model)
+        device, followed = queried.device(x), []
+        with frozen(self.model, self.mode), full_precision():
+            for images, labels in zip(torch.split(x, size), torch.split(y.to(device), size), strict=True):
+                try:
+                    gradient = queried.gradient(images.to(device, copy=True), partial(cross_entropy, y=labels))[2]
+                except NoGradient:
+                    return {"followed": torch.zeros(len(rows), dtype=torch.bool)}
+                steepest = gradient.flatten(1).abs().amax(1)
+                followed.append(steepest.isfinite() & (steepest > torch.finfo(steepest.dtype).tiny))
+        return {"followed": torch.cat(followed).cpu()}
+
+    def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
+        verdicts.followed[rows] = content["followed"]
 
 
 class DiagnosisStep(EnsembleStep):

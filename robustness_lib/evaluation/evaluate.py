@@ -24,7 +24,14 @@ from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
-from robustness_lib.evaluation._steps import CleanAnswers, DiagnosisStep, Proofs, curve_steps, keep_pictures
+from robustness_lib.evaluation._steps import (
+    CleanAnswers,
+    DiagnosisStep,
+    GradientProbe,
+    Proofs,
+    curve_steps,
+    keep_pictures,
+)
 from robustness_lib.evaluation.suites import Suite, SuiteLike, find_suite
 from robustness_lib.inputs import check_count
 from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch_size
@@ -69,6 +76,11 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     The first images are looked at for signs of masked gradients too, in the suites that say so. What is broken there
     is a finding or a note and changes no verdict. Where all attacks average their answers over draws (suite "random"),
     an image is right where the mean answer is.
+
+    A report is not `valid`, and names no robust accuracy, where what was asked cannot bear one: where more than two in
+    a hundred of the images stand on which no attack could follow a gradient; where the model answers otherwise the
+    second time (unless it averages, as `EOT` does), or otherwise in other company; where its answers look like
+    probabilities. `doubts` says why, and which attack would decide.
 
     Images on which the model raises are named in `failures`, and so is a part on which an attack does; the rest goes
     on. A model that fails on each of its first images raises. Raises ValueError or TypeError for data, models and
@@ -197,6 +209,8 @@ class _Evaluation:
         steps: list[EnsembleStep] = [CleanAnswers(self.model, self.mode, draws)]
         steps += [AttackStep(named, self.model, self.threat, self.mode, keep=keep_pictures(self.proofs))
                   for named in attacks]
+        if not any(named.attack.follows_gradients for named in attacks):
+            steps.append(GradientProbe(self.model, self.mode))
         steps += curve_steps(self.model, self.threat, epsilons, self.seed, self.mode, self.proofs)
         if self.suite.diagnostics:
             steps.append(DiagnosisStep(self.model, self.threat, self.seed, self.mode, self.proofs))
@@ -206,7 +220,7 @@ class _Evaluation:
         """The state. What the model answers on a few images says whether it is the same."""
         certified, attacks = self.proofs.certified, [entry.fingerprint for entry in self.suite.entries]
         header = {} if self.state is None else {
-            "format": "evaluation 2", "attacks": fingerprint(*attacks),
+            "format": "evaluation 3", "attacks": fingerprint(*attacks),
             "versions": f"robustness_lib {robustness_lib.__version__}, torch {torch.__version__}",
             "model": model_fingerprint(self.model), "threat": repr(self.threat), "suite": str(self.suite),
             "seed": str(self.seed), "mode": self.mode, "images in a part": str(size), "curve": str(self.curve),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from robustness_lib.attacks import FGSM, PGD, Attack, AutoAttack
+from robustness_lib.attacks import FGSM, PGD, Attack, AutoAttack, SquareAttack
 from robustness_lib.attacks.ensemble import AttackEnsemble, NamedAttack, RunnableAttack
 from robustness_lib.attacks.foreign import ForeignAttack, ForeignFunction
 from robustness_lib.querying.first_look import FirstLook
@@ -18,10 +18,12 @@ from robustness_lib.threat import ThreatModel
 
 __all__ = ["SUITES", "Suite", "SuiteEntry", "SuiteLike", "attack_settings", "find_suite"]
 
-_RESERVED = {"clean", "curve", "diagnostics"}  # steps that every evaluation may have
+_RESERVED = {"clean", "gradients", "curve", "diagnostics"}  # steps that every evaluation may have
+_SHORT = 500  # queries of Square for a first look
 
 SUITES = {
-    "quick": "clean, FGSM, PGD-20. A first look, in seconds; not a verdict.",
+    "quick": "clean, FGSM, PGD-20; a short Square where no gradient could be followed. A first look, in seconds; not a "
+             "verdict.",
     "standard": "clean, FGSM, PGD-20 with 5 restarts, AutoAttack, the curve over ε, diagnostics. The verdict.",
     "random": "for models that answer at random: clean, AutoAttack's version for them (gradients and answers averaged "
               "over 20 draws), diagnostics.",
@@ -31,11 +33,13 @@ SUITES = {
 @dataclass(frozen=True)
 class SuiteEntry:
     """An attack of a suite, or an ensemble of several. attack: also a function (model, x, y) -> x_adv, before
-    `find_suite` wraps it. prefix: stands before the names of an ensemble's attacks."""
+    `find_suite` wraps it. prefix: stands before the names of an ensemble's attacks. on: the images that a single attack
+    meets, see `NamedAttack`."""
 
     name: str
     attack: RunnableAttack | AttackEnsemble | ForeignFunction
     prefix: str = ""
+    on: str = "correct"
 
     @property
     def draws(self) -> int:
@@ -44,10 +48,10 @@ class SuiteEntry:
 
     def named_attacks(self, look: FirstLook) -> list[NamedAttack]:
         """What the loop runs on the model looked at. An ensemble meets what the others left standing; everything else
-        meets every image that was right."""
+        meets, as a rule, every image that was right."""
         if isinstance(self.attack, AttackEnsemble):
             return self.attack.named_attacks(look, self.prefix)
-        return [NamedAttack(self.name, cast(RunnableAttack, self.attack), on="correct")]  # `find_suite` has wrapped it
+        return [NamedAttack(self.name, cast(RunnableAttack, self.attack), self.on)]  # `find_suite` has wrapped it
 
     @property
     def fingerprint(self) -> str:
@@ -110,7 +114,9 @@ def _named(name: str, threat: ThreatModel, seed: int, mode: Mode) -> Suite:
     auto_attack = AutoAttack(threat, seed=seed, mode=mode)
     fgsm = SuiteEntry("fgsm", FGSM(threat, mode=mode))
     if name == "quick":
-        return Suite(name, (fgsm, SuiteEntry("pgd-20", PGD(threat, steps=20, seed=own, mode=mode))), False, False)
+        pgd = SuiteEntry("pgd-20", PGD(threat, steps=20, seed=own, mode=mode))
+        square = SquareAttack(threat, queries=_SHORT, seed=own, mode=mode)
+        return Suite(name, (fgsm, pgd, SuiteEntry("square", square, on="not followed")), False, False)
     if name == "standard":
         pgd = SuiteEntry("pgd-20", PGD(threat, steps=20, restarts=5, seed=own, mode=mode))
         return Suite(name, (fgsm, pgd, SuiteEntry("autoattack", auto_attack)), True, True)

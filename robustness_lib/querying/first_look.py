@@ -14,6 +14,7 @@ from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.querying.warnings import (
     AttackWarning,
     attack_warning,
+    depends_on_batch,
     looks_like_probabilities,
     modes_seen,
     varies,
@@ -28,10 +29,11 @@ _IMAGES = 16  # that are asked twice, each with a random point near it
 @dataclass(frozen=True)
 class FirstLook:
     """answers: (m, K) logits of the images and points looked at. stochastic: the model says that it answers at random.
-    warnings: what is odd."""
+    averages: it says that its answer is a mean over draws (as `EOT`'s is). warnings: what is odd."""
 
     answers: Tensor
     stochastic: bool
+    averages: bool
     warnings: tuple[AttackWarning, ...]
 
     @property
@@ -47,8 +49,9 @@ class FirstLook:
 def first_look(model: Classifier, x: Tensor, y: Tensor, index: Tensor, threat: ThreatModel, *,
                size: ShrinkingBatchSize, mode: Mode = "eval", draws: int = 1) -> FirstLook:
     """Ask the model about a few of the images x (N, ...), N ≥ 1, and about points near them, twice (once where its
-    answers are means over several draws, which differ). y, index (N,): labels, held against the number of classes, and
-    numbers in the data set. size: of the batches, halved where the device has too little memory.
+    answers are means over several draws, which differ); then about half of them in other company. y, index (N,):
+    labels, held against the number of classes, and numbers in the data set. size: of the batches, halved where the
+    device has too little memory.
 
     Images that the model cannot take are left out; where it takes none, or answers no logits (N, K), what it or the
     check of its answer raises comes through.
@@ -63,7 +66,9 @@ def first_look(model: Classifier, x: Tensor, y: Tensor, index: Tensor, threat: T
             answers, again = _asked(model, points, y, size, mode, draws)
     found = [attack_warning("changed mode")] if training and mode == "eval" else []
     found += [*looks_like_probabilities(answers), *varies(answers, again)]
-    return FirstLook(answers, QueriedModel(model).random, tuple(found))
+    if draws == 1 and not varies(answers, again):
+        found += _in_other_company(model, points, answers, size, mode)
+    return FirstLook(answers, QueriedModel(model).random, getattr(model, "averages", False) is True, tuple(found))
 
 
 def _asked(model: Classifier, points: Tensor, y: Tensor, size: ShrinkingBatchSize, mode: Mode,
@@ -77,6 +82,20 @@ def _asked(model: Classifier, points: Tensor, y: Tensor, size: ShrinkingBatchSiz
             if not size.can_shrink(error):
                 raise
         size.shrink()
+
+
+def _in_other_company(model: Classifier, points: Tensor, answers: Tensor, size: ShrinkingBatchSize,
+                      mode: Mode) -> tuple[AttackWarning, ...]:
+    """Half of the first batch again, beside their negatives, which change the statistics of a batch as much as any."""
+    batch = min(size.now, len(points))
+    half = batch // 2
+    if half == 0:
+        return ()
+    try:
+        again = predict_logits(model, torch.cat((points[:half], 1 - points[:batch - half])), size=batch, mode=mode)
+    except Exception:  # not on these images
+        return ()
+    return depends_on_batch(answers[:half], again[:half])
 
 
 def _works(model: Classifier, image: Tensor, mode: Mode) -> bool:

@@ -16,9 +16,11 @@ __all__ = [
     "AttackWarning",
     "attack_warning",
     "changed_mode",
+    "depends_on_batch",
     "looks_like_probabilities",
     "modes_seen",
     "square_ahead",
+    "sum_to_one",
     "varies",
 ]
 
@@ -47,9 +49,15 @@ _TEXT = {
         'Fix its randomness, or evaluate with suite="random" (AutoAttack with version="rand"), which averages 20 draws '
         "at each step.",
     "probabilities":
-        "the model's answers look like probabilities (between 0 and 1, each row summing to 1). The losses expect "
-        "logits: on probabilities their gradients fade where the model is certain, which hides errors. Return what "
-        "goes into the softmax.",
+        "the model's answers look like probabilities (each of them between 0 and 1). The losses expect logits: on "
+        "probabilities their gradients fade where the model is certain, which hides errors. Return the logits, what "
+        "goes into the softmax or the sigmoid.",
+    "depends on the batch":
+        "the model's answer to an image changes with the other images of its batch, so every verdict depends on the "
+        "batch size and the order of the data, and attacked images help or hurt their neighbors. Let batch norm use "
+        "running statistics (track_running_stats=True, eval mode), and quantize with fixed scales.",
+    "not followed":
+        "{images} of {of} images still stand on which no attack could follow a gradient, so they were hardly attacked.",
     "Square ahead":
         "Square, which uses no gradients, broke {images} of {of} images that the gradient attacks had left standing. "
         "Gradient attacks should not leave that many, which is a sign that the gradients are masked. Do not trust them "
@@ -72,13 +80,14 @@ class AttackWarning:
     """Something that makes a verdict doubtful, and what to do about it.
 
     rows: positions of the images that it concerns; none where it concerns the model. during: the attack of an
-    ensemble that saw it.
+    ensemble that saw it. voids: a verdict that rests on these answers is none, and no accuracy may be told of it.
     """
 
     kind: str
     message: str
     rows: tuple[int, ...] = field(default=(), repr=False)
     during: str = ""
+    voids: bool = False
 
     @property
     def images(self) -> int:
@@ -122,12 +131,18 @@ def modes_seen(model: Classifier) -> Iterator[set[str]]:
             hook.remove()
 
 
-def looks_like_probabilities(logits: Tensor) -> tuple[AttackWarning, ...]:
-    """logits: (N, K). By chance, logits of one image may; of all images, hardly."""
-    off = (logits.double().sum(1) - 1).abs()
-    slack = max(1e-3, logits.shape[1] * torch.finfo(torch.bfloat16).eps / 8)  # answers may come in half precision
-    alike = bool((logits >= 0).all() & (logits <= 1).all() & (off < slack).all())
-    return (attack_warning("probabilities"),) if alike and len(logits) else ()
+def looks_like_probabilities(answers: Tensor) -> tuple[AttackWarning, ...]:
+    """answers: (N,) or (N, K). By chance, logits of one image may all lie between 0 and 1; of all images, hardly."""
+    slack = torch.finfo(torch.bfloat16).eps  # answers may come in half precision
+    alike = bool((answers >= 0).all() & (answers <= 1 + slack).all())
+    # All alike, and nothing can be told: a model that answers zeros, or one image of a net that was never trained.
+    return (attack_warning("probabilities"),) if alike and len(answers) and answers.amax() > 0 else ()
+
+
+def sum_to_one(answers: Tensor) -> bool:
+    """Does each row of (N, K) answers in [0, 1] sum to 1, up to the rounding of half precision?"""
+    slack = max(1e-3, answers.shape[1] * torch.finfo(torch.bfloat16).eps / 8)
+    return bool(((answers.double().sum(1) - 1).abs() < slack).all())
 
 
 def varies(first: Tensor, again: Tensor) -> tuple[AttackWarning, ...]:
@@ -135,6 +150,12 @@ def varies(first: Tensor, again: Tensor) -> tuple[AttackWarning, ...]:
     scale = first.double().abs().amax().clamp(min=1e-12)
     apart = (first.double() - again.double()).abs().amax() / scale
     return (attack_warning("random answers"),) if bool(apart > 1e-4) else ()
+
+
+def depends_on_batch(answers: Tensor, in_other_company: Tensor) -> tuple[AttackWarning, ...]:
+    """Two answers (N, K) to the same images, in batches of one shape whose other images differ. Rounding is the same
+    there, so that a model that looks at each image by itself repeats itself, whatever its precision."""
+    return (attack_warning("depends on the batch"),) if varies(answers, in_other_company) else ()
 
 
 def square_ahead(broken: Sequence[int], n: int) -> tuple[AttackWarning, ...]:

@@ -30,7 +30,12 @@ class Advice:
 
 
 def advice(report: Report) -> tuple[Advice, ...]:
-    """In order: clean, each attack, the curve, the classes, the diagnostics; those that the report has."""
+    """In order: clean, each attack, the curve, the classes, the diagnostics; those that the report has. Of a report
+    without a verdict: clean, and what voids it."""
+    if not report.valid:
+        doubts = (Advice(doubt.kind, doubt.message, "There is no number to report before this is mended.")
+                  for doubt in report.doubts)
+        return _clean(report), *doubts, *_diagnostics(report)
     return _clean(report), *_attacks(report), *_curve(report), _classes(report), *_diagnostics(report)
 
 
@@ -116,4 +121,4 @@ def _diagnostics(report: Report) -> Iterator[Advice]:
                    "This does not prove that there is none: an attack made for this model may still do better.")
         return
     kinds = ", ".join(finding.kind for finding in report.findings)
-    yield Advice("diagnostics", f"{kinds}.", "The number above is not to be trusted before this is understood.")
+    yield Advice("diagnostics", f"{kinds}.", "No number is to be trusted before this is understood.")

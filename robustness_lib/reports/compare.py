@@ -120,9 +120,10 @@ def compare(a: Report, b: Report, *, allow_different_attacks: bool = False) -> C
     allow_different_attacks: compare although other attacks were run, or the same ones with other settings. A model
     seems to lose robustness when a better attack comes. Another seed, version or device is a note and no obstacle.
 
-    Raises ValueError when the threat models differ, when the attacks do, and when the reports share less than half of
-    the images of the smaller one: what is left would then say little about either.
+    Raises ValueError when a report is not valid, when the threat models differ, when the attacks do, and when the
+    reports share less than half of the images of the smaller one: what is left would then say little about either.
     """
+    _check_valid(a, b)
     _check_threats(a.threat, b.threat)
     different = _different_attacks(a, b)
     if different and not allow_different_attacks:
@@ -174,6 +175,12 @@ def _per_class(label: Column, names: tuple[str, ...], before: Column, after: Col
     return tuple(sorted(changes, key=lambda one: (-abs(one.change), one.number)))
 
 
+def _check_valid(*reports: Report) -> None:
+    for which, report in zip(("first", "second"), reports, strict=True):
+        if not report.valid:
+            raise ValueError(f"the {which} report holds no verdict, so there is nothing to compare. {report.sentence}")
+
+
 def _check_threats(a: ThreatModel, b: ThreatModel) -> None:
     if a.norm != b.norm or not math.isclose(a.eps, b.eps, rel_tol=_EPS_TOLERANCE):
         raise ValueError(f"the threat models differ: {a} and {b}. Robust accuracies under different threat models "
@@ -189,7 +196,8 @@ def _different_attacks(a: Report, b: Report) -> list[str]:
     """In words, how the attacks of the two reports differ, apart from the seed. Their order does not matter."""
     # In reports of earlier versions what the diagnostics broke counted, as an attack of its own.
     first, second = ({record.name: (without_seed(record.settings), record.on) for record in report.attacks
-                      if record.name != "diagnostics" or record.broke.any()} for report in (a, b))
+                      if (record.name != "diagnostics" or record.broke.any()) and record.on != "not followed"}
+                     for report in (a, b))
     words = [f"{name} was run only for the {which} report" for here, there, which in
              ((first, second, "first"), (second, first, "second")) for name in here if name not in there]
     was = [f"{name} was " + ", then ".join(f"{report.attack(name).settings} on {report.attack(name).on} images"

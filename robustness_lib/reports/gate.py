@@ -112,7 +112,8 @@ def gate(report: Report, baseline: Report | None = None, *, max_drop: float | No
         one may fail by chance.
     Exactly at a limit is within it. What is undecided says how many images would decide, if the shares stay.
     Signs of masked gradients (`report.findings`) fail the gate, whatever the numbers, unless allow_findings. Images
-    without a verdict (`report.failures`) leave it undecided at best.
+    without a verdict (`report.failures`) leave it undecided at best. So does a report that is not `valid`, or a
+    baseline that is not: no limit can be held against it, and none is.
     strict: undecided is a fail. allow_different_attacks: see `compare`.
 
     Raises ValueError without any limit, for a limit that is not one, for max_drop without a baseline or a baseline
@@ -126,12 +127,14 @@ def gate(report: Report, baseline: Report | None = None, *, max_drop: float | No
         raise ValueError("max_drop needs a baseline to drop from" if baseline is None else
                          "a baseline needs max_drop: by how many percent points may robust accuracy fall?")
     comparison, checks = None, []
-    if baseline is not None and drop is not None:
+    checks += [_check_valid(which, one) for which, one in (("report", report), ("baseline", baseline))
+               if one is not None and not one.valid]
+    if not checks and baseline is not None and drop is not None:
         comparison = compare(baseline, report, allow_different_attacks=allow_different_attacks)
         checks.append(_check_drop(comparison, drop))
-    if robust is not None:
+    if robust is not None and report.valid:
         checks.append(_check_robust(report.robust_accuracy, robust))
-    if of_class is not None:
+    if of_class is not None and report.valid:
         checks.append(_check_classes(report.per_class, of_class))
     if not report.attacks:
         raise ValueError("the report holds no attack, so there is nothing to judge")
@@ -202,6 +205,11 @@ def _check_classes(verdicts: Sequence[ClassVerdict], floor: Fraction) -> Check:
     least = judged[0][0]
     return Check("min_class", "pass", f"no class of {len(judged)} is below the floor of {_number(floor)} %; lowest "
                                       f"{least.name} {least.robust}.")
+
+
+def _check_valid(which: str, report: Report) -> Check:
+    return Check("verdict", "undecided", f"the {which} holds no verdict, so no limit can be held against it. "
+                                         f"{report.sentence}")
 
 
 def _check_findings(report: Report, allowed: bool) -> Check:

@@ -56,6 +56,8 @@ def log_to_mlflow(report: Report, version: str) -> str:
 
 
 def _metrics(report: Report) -> dict[str, float]:
+    if not report.valid:
+        return {"clean": report.clean_accuracy.value, "n": float(report.n)}
     low, high = report.robust_accuracy.interval
     accuracies = {"clean": report.clean_accuracy.value, "robust": report.robust_accuracy.value,
                   "robust_low": low, "robust_high": high, "n": float(report.n)}

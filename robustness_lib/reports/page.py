@@ -53,7 +53,7 @@ class Figure:
 class AttackRow:
     record: AttackRecord
     own: Figure | None
-    cumulative: Figure
+    cumulative: Figure | None  # none where nothing may be told
     tried: int
     broke: int
 
@@ -91,7 +91,7 @@ def save_page(report: Report, path: str | Path) -> Path:
 def inline(report: Report) -> str:
     """The short form for notebooks and the book: the sentence, the attacks, the curve, flagged classes, findings.
     Its styles reach nothing outside it, and its colours are those of the page around it."""
-    flagged = [verdict for verdict in report.per_class if verdict.flagged]
+    flagged = [verdict for verdict in report.per_class if verdict.flagged and report.valid]
     flagged.sort(key=lambda verdict: (verdict.robust.value, verdict.number))
     return render("inline.html", report=report, **_figures(report), flagged_total=len(flagged),
                   flagged=[_class_row(report, verdict) for verdict in flagged[:SHOWN_CLASSES]])
@@ -119,10 +119,10 @@ def _environment() -> Environment:
 
 def _figures(report: Report) -> dict[str, object]:
     """What both forms show."""
-    chart = _charts.curve_chart(report)
-    rows = [AttackRow(record, None if (own := report.own(record.name)) is None else Figure.of(own),
-                      Figure.of(report.cumulative(record.name)), int(record.tried.sum()), int(record.broke.sum()))
-            for record in report.attacks]
+    chart = _charts.curve_chart(report) if report.valid else None
+    rows = [AttackRow(record, None if (own := report.own(record.name)) is None or not report.valid else Figure.of(own),
+                      Figure.of(report.cumulative(record.name)) if report.valid else None, int(record.tried.sum()),
+                      int(record.broke.sum())) for record in report.attacks]
     return {"attacks": rows, "chart": chart, "curve_rows": _curve_rows(report), "grey": _grey(report),
             "advice": advice(report), "class_floor": CLASS_FLOOR}
 
@@ -154,7 +154,8 @@ def _summary(report: Report) -> list[tuple[str, Figure]]:
     rows = [("Right without an attack (top-1)", Figure.of(report.clean_accuracy))]
     if len(report.classes) > 5:
         rows.append(("Label among the first five (top-5)", Figure.of(report.top5_accuracy)))
-    rows.append(("Right and broken by no attack", Figure.of(report.robust_accuracy)))
+    if report.valid:
+        rows.append(("Right and broken by no attack", Figure.of(report.robust_accuracy)))
     if report.certified_accuracy is not None:
         rows.append(("Right and proved not to change", Figure.of(report.certified_accuracy)))
     return rows

@@ -47,7 +47,7 @@ def decode(cls: type[Any], text: str) -> Any:
         raise ValueError(f"this report has schema {content['schema']!r}, and this version of robustness_lib reads "
                          f"{SCHEMA}: read it with the version that wrote it, or evaluate again")
     try:
-        return _decode(cls, {key: value for key, value in content.items() if key not in ("schema", "sentence")})
+        return _decode(cls, content)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"this report is damaged ({type(error).__name__}: {error})") from error
 
@@ -59,11 +59,14 @@ def _decode(kind: Any, value: Any) -> Any:
         return None if value is None else _decode(inner[0], value)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        names = [field.name for field in dataclasses.fields(kind) if field.init]
-        missing = [name for name in names if name not in value]
+        fields = [field for field in dataclasses.fields(kind) if field.init]
+        # What has a default may be missing: an earlier version did not write it.
+        missing = [field.name for field in fields if field.name not in value and field.default is dataclasses.MISSING
+                   and field.default_factory is dataclasses.MISSING]
         if missing or not isinstance(value, dict):
             raise KeyError(", ".join(missing))
-        return kind(**{name: _decode(hints[name], value[name]) for name in names})  # type: ignore[operator]
+        return kind(**{field.name: _decode(hints[field.name], value[field.name])  # type: ignore[operator]
+                       for field in fields if field.name in value})
     if origin is np.ndarray:
         return _column(value)
     if origin is tuple:

@@ -19,7 +19,8 @@ from robustness_lib.reports.findings import Finding
 from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["CLASS_FLOOR", "AttackRecord", "ClassVerdict", "Column", "Curve", "Examples", "Failure", "Picture", "Report"]
+__all__ = ["CLASS_FLOOR", "AttackRecord", "ClassVerdict", "Column", "Curve", "Doubt", "Examples", "Failure", "Picture",
+           "Report"]
 
 Column = NDArray[Any]  # of length n, one entry per image
 
@@ -53,7 +54,8 @@ class AttackRecord:
     """One attack: what it was tried on, what it broke, what it spent.
 
     on: "correct" where it was tried on every image that the model had right, "survivors" where only on what the
-    attacks before it left standing (its own accuracy is then unknown). tried, broke: (n,) bool.
+    attacks before it left standing, "not followed" where only on those of them on which none could follow a gradient
+    (its own accuracy is then unknown). tried, broke: (n,) bool.
     calls: batches sent through the model; queries, gradients: forward and backward passes over all images (0 for a
     foreign attack, whose passes are not counted). seconds: of the attack and the check of what it found.
     """
@@ -77,6 +79,17 @@ class Curve:
     settings: str
     eps: tuple[float, ...]
     stood: Column
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Something that voids the verdict. kind: a short name. message: what was seen, and what would decide."""
+
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,8 @@ class ClassVerdict:
 class Report:
     """What `evaluate` returns. Data first: the columns of `examples` and `attacks` decide every figure.
 
+    doubts: what voids the verdict. Where there is any, the report is not `valid`: the columns say what was found, but
+    no accuracy under attack may be told of them.
     classes: their names. curve: None where none was computed. findings: signs of masked gradients; None where nobody
     looked for them. notes: warnings of the attacks, in words. certified: (n,) bool, proved, or None. failures: images
     without a verdict; they are in no column. fingerprints: "model", "data". environment: versions, device, precision,
@@ -141,6 +156,7 @@ class Report:
     certified: Column | None = None
     failures: tuple[Failure, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -200,8 +216,14 @@ class Report:
         return Accuracy.of(self.examples.top5)
 
     @property
+    def valid(self) -> bool:
+        """There is a verdict: nothing voids it."""
+        return not self.doubts
+
+    @property
     def robust_accuracy(self) -> Accuracy:
-        """An upper bound on the true robust accuracy: the attacks may have missed something."""
+        """An upper bound on the true robust accuracy: the attacks may have missed something. Where the report is not
+        `valid` it says how many images were left standing, and nothing of the model."""
         return Accuracy.of(self.robust)
 
     @property
@@ -212,7 +234,7 @@ class Report:
     def own(self, name: str) -> Accuracy | None:
         """Accuracy under this attack alone; None where it was tried on survivors only."""
         record = self.attack(name)
-        return None if record.on == "survivors" else Accuracy.of(self.clean & ~record.broke)
+        return None if record.on != "correct" else Accuracy.of(self.clean & ~record.broke)
 
     def cumulative(self, name: str) -> Accuracy:
         """Accuracy under this attack and all before it, worst case per example."""
@@ -236,8 +258,9 @@ class Report:
     def strongest(self) -> str | None:
         """The attack that did most. Where attacks on survivors broke anything: the one of them that broke most, since
         it went beyond all before. Else the one that broke most on its own. None where nothing was broken."""
-        for on in ("survivors", "correct"):
-            broke = {record.name: int(record.broke.sum()) for record in self.attacks if record.on == on}
+        for beyond in (True, False):
+            broke = {record.name: int(record.broke.sum()) for record in self.attacks
+                     if (record.on != "correct") == beyond}
             if broke and max(broke.values()) > 0:
                 return max(broke, key=lambda name: broke[name])
         return None
@@ -287,6 +310,8 @@ class Report:
         """The report in one sentence."""
         robust, n = self.robust_accuracy, self.n
         low, high = robust.interval
+        if not self.valid:
+            return f"Not evaluated under {self.threat}: " + " Besides: ".join(doubt.message for doubt in self.doubts)
         parts = [f"Under {self.threat} at most {_percent(robust)} (95 %: {100 * low:.0f}–{100 * high:.0f}) of {n:,} "
                  f"images resist"]
         if self.certified_accuracy is not None:
@@ -310,9 +335,9 @@ class Report:
         return f"<Report: {self.sentence}>"  # not every verdict: a notebook keeps this text beside the page
 
     def to_json(self) -> str:
-        """The whole report; `from_json` gives it back. Its first entry is the sentence."""
-        return json.dumps({"sentence": self.sentence, "schema": plain_json.SCHEMA, **plain_json.encode(self)},
-                          indent=1, ensure_ascii=False) + "\n"
+        """The whole report; `from_json` gives it back. Its first entries are the sentence and whether it is valid."""
+        first = {"sentence": self.sentence, "valid": self.valid, "schema": plain_json.SCHEMA}
+        return json.dumps({**first, **plain_json.encode(self)}, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Report:

@@ -88,10 +88,13 @@ def track(report: Report, history: str | Path, *, version: str | None = None, al
     The history is written whole or not at all; a last line that was cut short (by another program) is dropped.
 
     Each version is compared with the one before it, so many small losses raise no alert: that is what a gate with a
-    fixed baseline is for. Raises ValueError for a damaged history, one that is called .html, and a negative limit.
+    fixed baseline is for. Raises ValueError for a report that is not valid, a damaged history, one that is called
+    .html, and a negative limit.
     """
     if not alert_drop >= 0:
         raise ValueError(f"alert_drop is a number of points, at least 0; found {alert_drop}")
+    if not report.valid:
+        raise ValueError(f"there is no verdict to keep track of. {report.sentence}")
     history = Path(history)
     page = history.with_suffix(".html")
     if page == history:
@@ -139,7 +142,8 @@ def _read(line: str) -> TrackedVersion:
 
 
 def _entry(report: Report, version: str | None) -> TrackedVersion:
-    attacks = [f"{attack.name} {without_seed(attack.settings)} on {attack.on}" for attack in report.attacks]
+    attacks = [f"{attack.name} {without_seed(attack.settings)} on {attack.on}" for attack in report.attacks
+               if attack.on != "not followed"]
     date = report.environment.get("date", "")
     return TrackedVersion(
         version=version or date or f"n = {report.n}", date=date,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 __all__ = ["NotANumber", "Say", "check_count", "check_images", "check_index", "check_labels", "check_logits",
-           "check_real", "check_start"]
+           "check_real", "check_start", "check_targets"]
 
 
 Say = Callable[[str], None]  # is told, in a sentence each, what was decided for whoever gave the input
@@ -67,6 +67,14 @@ def check_labels(y: Tensor, x: Tensor, name: str = "y") -> None:
         raise TypeError(f"{name} must be an int64 tensor of class numbers; found {found}. Try {name}.long().")
     if y.shape != x.shape[:1]:
         raise ValueError(f"{name} must have shape ({len(x)},), one label per image; found {tuple(y.shape)}")
+
+
+def check_targets(target: Tensor, y: Tensor, x: Tensor) -> None:
+    """Classes to reach, none of them the image's own: that is reached without an attack, and counts as a success."""
+    check_labels(target, x, "target")
+    if same := int((target.cpu() == y.cpu()).sum()):
+        raise ValueError(f"for {same} of {len(y)} images the target is the label y, so there is nothing to attack: a "
+                         f"target is another class, such as (y + 1) % classes, or the most likely wrong one")
 
 
 def check_start(start: Tensor | None, x: Tensor) -> None:

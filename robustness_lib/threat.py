@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -30,9 +31,9 @@ class ThreatModel:
 
     norm: "linf" (no pixel value moves by more than ε) or "l2" (Euclidean length of the whole change at most ε).
     eps: ε in pixel units of [0, 1], so 8/255 and not 8. Zero allows nothing; an ε larger than the box allows
-        every image.
+        every image, which is hardly ever meant: see `doubt_about_eps`.
 
-    Raises ValueError for another norm, and for an ε that is negative or not finite.
+    Raises ValueError for another norm, and for an ε that is negative or not finite. Warns of an L∞ ε above 1.
     """
 
     norm: str
@@ -50,6 +51,8 @@ class ThreatModel:
         object.__setattr__(self, "eps", float(self.eps))
         if not (self.eps >= 0 and math.isfinite(self.eps)):
             raise ValueError(f"eps must be finite and at least 0, in pixel units of [0, 1]; found {self.eps}")
+        if self.norm == "linf" and self.eps > 1:
+            warnings.warn(str(self.doubt_about_eps(1)), stacklevel=3)
 
     @classmethod
     def parse(cls, text: str) -> ThreatModel:
@@ -69,7 +72,12 @@ class ThreatModel:
         return cls(norm.lower(), float(value))
 
     def __str__(self) -> str:
-        return f"{'L2' if self.norm == 'l2' else 'L∞'} {self._in_levels or format(self.eps, 'g')}"
+        return f"{'L2' if self.norm == 'l2' else 'L∞'} {self.eps_text}"
+
+    @property
+    def eps_text(self) -> str:
+        """ε in levels of 255 where these are whole and the norm is L∞, such as 8/255; else the number."""
+        return self._in_levels or format(self.eps, "g")
 
     @property
     def text(self) -> str:
@@ -78,9 +86,25 @@ class ThreatModel:
 
     @property
     def _in_levels(self) -> str | None:
-        levels = self.eps * 255
-        whole = self.norm == "linf" and abs(levels - round(levels)) < 1e-6
-        return f"{round(levels)}/255" if whole else None
+        levels, whole = self.eps * 255, round(self.eps * 255)
+        if self.norm == "l2" or self.eps > 1 or (whole == 0 < self.eps) or abs(levels - whole) >= 1e-6:
+            return None
+        return f"{whole}/255"
+
+    def doubt_about_eps(self, values: int) -> str | None:
+        """What is odd about ε for images of so many values (channels × height × width), and what was probably meant;
+        None where nothing is."""
+        whole = 1.0 if self.norm == "linf" else math.sqrt(values)  # the longest way through the pixel box
+        meant = f". ε is in pixel units of [0, 1]: {self.eps:g}/255 = {self.eps / 255:.3g} was probably meant" if \
+            self.eps > 1 and self.eps.is_integer() else ""
+        if self.eps >= whole:
+            return f"under {self} any image at all is allowed: ε covers the whole pixel box{meant}"
+        if self.eps >= whole / 2:
+            return f"under {self} every image can become the same grey, so no model can resist{meant}"
+        if self.norm == "l2" and self.eps >= whole / 4:
+            return (f"ε = {self.eps:g} is more than a quarter of the longest way through the pixel box ({whole:.3g}), "
+                    f"and images of other classes may well be nearer{meant}")
+        return None
 
     def with_eps(self, eps: float) -> ThreatModel:
         """The same norm at another ε."""

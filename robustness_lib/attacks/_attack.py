@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks._search import Search, StepObserver
-from robustness_lib.inputs import check_count, check_images, check_index, check_labels, check_start
+from robustness_lib.inputs import check_count, check_images, check_index, check_labels, check_start, check_targets
 from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
@@ -77,6 +77,10 @@ class Attack(ABC):
         """It has seen the model's answer to each point that it calls a success."""
         return True
 
+    def _odd_settings(self, x: Tensor) -> tuple[AttackWarning, ...]:
+        """What its settings hardly mean, for images x."""
+        return ()
+
     @property
     def _samples(self) -> int:
         """How often the model is asked at each point; see `QueriedModel`."""
@@ -100,12 +104,13 @@ class Attack(ABC):
         on_step: called with a `Step` at every evaluation.
 
         Raises TypeError or ValueError, saying what was found and what to do, for images outside [0, 1], integer or
-        half-precision images, NaN, labels of the wrong type or out of range, and models without (N, K) logits.
+        half-precision images, NaN, labels of the wrong type or out of range, targets that are the labels, and models
+        without (N, K) logits.
         """
         check_images(x)
         check_labels(y, x)
         if target is not None:
-            check_labels(target, x, "target")
+            check_targets(target, y, x)
         check_start(start, x)
         if batch_size is not None:
             check_count("batch_size", batch_size)
@@ -126,7 +131,7 @@ class Attack(ABC):
                 x_adv[part] = search.best
                 batches.append(_Batch.of(search, x.device))
                 del search  # with its images on the model's device, before the next batch gets there
-            warnings = _warnings(batches, len(x)) + changed_mode(model, self.mode)
+            warnings = self._odd_settings(x) + _warnings(batches, len(x)) + changed_mode(model, self.mode)
         success, queries, gradients, followed, *_ = _Batch.joined(batches, x.device)
         return AttackResult(x_adv, success, self._distance(x_adv, x, success), queried.calls, queries, gradients,
                             followed, warnings)

@@ -12,6 +12,7 @@ from robustness_lib.attacks._attack import Attack
 from robustness_lib.attacks._search import Goal, Run, Search, StepObserver
 from robustness_lib.losses import LOSSES, Loss, PairLoss
 from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.warnings import AttackWarning
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["BoundedAttack", "Stop"]
@@ -52,6 +53,10 @@ class BoundedAttack(Attack):
 
     def _distance(self, x_adv: Tensor, x: Tensor, success: Tensor) -> Tensor:
         return self.threat.distance(x_adv, x)
+
+    def _odd_settings(self, x: Tensor) -> tuple[AttackWarning, ...]:
+        doubt = self.threat.doubt_about_eps(x[0].numel()) if len(x) else None
+        return () if doubt is None else (AttackWarning("large ε", doubt),)
 
     def _random_start(self, run: Run, *, seed: int, step: int) -> Tensor:
         point = self.threat.random_point(run.x, seed=seed, index=run.index, step=step)

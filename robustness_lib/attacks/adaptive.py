@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustness_lib.attacks._attack import Attack, AttackResult
 from robustness_lib.attacks._minimum_norm import MinimumNormAttack
-from robustness_lib.inputs import check_count, check_images, check_labels, check_logits
+from robustness_lib.inputs import check_count, check_images, check_labels, check_logits, check_targets
 from robustness_lib.losses import margin_loss
 from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.confirm_predictions import predict_logits_per_draw
@@ -234,7 +234,7 @@ class EOT(nn.Module):
         check_images(x)
         check_labels(y, x)
         if target is not None:
-            check_labels(target, x, "target")
+            check_targets(target, y, x)
         label = (y if target is None else target).cpu()
         if len(x) == 0:
             return FreshVerdict(label.bool(), label.double(), self.decision, draws, label)

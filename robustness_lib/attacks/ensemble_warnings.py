@@ -44,6 +44,8 @@ def ensemble_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[N
                 seen[named.name, kind] |= {first + row for row in at}
     for kind in sorted({kind for _, kind in seen} & _ABOUT_THE_MODEL):
         yield attack_warning(kind)
+    for name in (name for name, kind in seen if kind == "step size"):
+        yield attack_warning("step size", during=name)
     climbing = [named.name for named in attacks if not isinstance(named.attack, SquareAttack) and tried[named.name]
                 and ((named.name, _DETACHED) in seen or (named.name, _BLIND) in seen or _gradients(found, named.name))]
     whole = bool(climbing) and all(seen[name, _DETACHED] >= tried[name] for name in climbing)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from robustness_lib.attacks._bounded import BoundedAttack
 from robustness_lib.attacks._search import Run, Search, look_now
 from robustness_lib.inputs import check_count
+from robustness_lib.querying.warnings import AttackWarning, attack_warning
 
 __all__ = ["PGD"]
 
@@ -40,6 +42,15 @@ class PGD(BoundedAttack):
             raise ValueError(f"step_size must be positive and finite, in pixel units of [0, 1]; found {self.step_size}")
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts > 1 without random_start would repeat the same run; set random_start=True")
+        for warning in self._wide_step():
+            warnings.warn(str(warning), stacklevel=3)
+
+    def _wide_step(self) -> tuple[AttackWarning, ...]:
+        wide = self.step_size is not None and 0 < 2 * self.threat.eps < self.step_size
+        return (attack_warning("step size"),) if wide else ()
+
+    def _odd_settings(self, x: Tensor) -> tuple[AttackWarning, ...]:
+        return super()._odd_settings(x) + self._wide_step()
 
     def _attack(self, search: Search, start: Tensor | None) -> None:
         step_size = 2.5 * search.threat.reach(search.x) / self.steps if self.step_size is None else self.step_size

@@ -139,9 +139,8 @@ class _Examination:
         repeats, independent = self._steadiness()
         self._modes(training)
         gradient = self._gradients()
-        if threat is not None and threat.norm == "linf" and threat.eps >= 0.5:
-            self._note("large ε", f"under {threat} every image can become the same grey, so no model can resist",
-                       serious=False)
+        if threat is not None and (doubt := threat.doubt_about_eps(self.x[0].numel())):
+            self._note("large ε", doubt, serious=threat.eps >= 1)
         forward = _milliseconds(lambda: self.queried.logits(self.batch), self.device)
         backward = _milliseconds(lambda: self._gradient(cross_entropy), self.device) if gradient else None
         tensors = list(self.given.parameters()) if isinstance(self.given, nn.Module) else []

@@ -94,6 +94,8 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     check_count("seed", seed, least=0)
     if curve is not None and not (len(curve) and all(math.isfinite(eps) and eps >= 0 for eps in curve)):
         raise ValueError(f"curve needs at least one ε, each finite and at least 0; found {list(curve)}")
+    if curve is not None and threat.norm == "linf" and max(curve) > 1 and all(float(eps).is_integer() for eps in curve):
+        raise ValueError(f"the ε of a curve are in pixel units of [0, 1]: write 8/255, not 8; found {list(curve)}")
     if certified is not None:
         certified = torch.as_tensor(certified)
         if certified.dtype != torch.bool or certified.ndim != 1:

@@ -64,7 +64,9 @@ def first_look(model: Classifier, x: Tensor, y: Tensor, index: Tensor, threat: T
         except Exception:  # on some of these images only?
             points = torch.cat([point for point in torch.split(points, 1) if _works(model, point, mode)] or [points])
             answers, again = _asked(model, points, y, size, mode, draws)
-    found = [attack_warning("changed mode")] if training and mode == "eval" else []
+    doubt = threat.doubt_about_eps(x[0].numel())
+    found = [] if doubt is None else [AttackWarning("large ε", doubt)]
+    found += [attack_warning("changed mode")] if training and mode == "eval" else []
     found += [*looks_like_probabilities(answers), *varies(answers, again)]
     if draws == 1 and not varies(answers, again):
         found += _in_other_company(model, points, answers, size, mode)

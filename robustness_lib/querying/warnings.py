@@ -56,6 +56,9 @@ _TEXT = {
         "the model's answer to an image changes with the other images of its batch, so every verdict depends on the "
         "batch size and the order of the data, and attacked images help or hurt their neighbors. Let batch norm use "
         "running statistics (track_running_stats=True, eval mode), and quantize with fixed scales.",
+    "step size":
+        "a step wider than the whole ball (2ε) jumps from one side to the other and finds less than small ones. The "
+        "step size is in pixel units of [0, 1], as ε is: 2/255 and not 2.",
     "not followed":
         "{images} of {of} images still stand on which no attack could follow a gradient, so they were hardly attacked.",
     "Square ahead":

@@ -99,7 +99,7 @@ def percent(value: float) -> str:
 
 def eps_text(eps: float, norm: str) -> str:
     """8/255 where it is a whole number of grey levels, else the number."""
-    return str(ThreatModel(norm, eps)).split(" ", 1)[1]
+    return ThreatModel(norm, eps).eps_text
 
 
 def grey_limit(report: Report) -> Accuracy:

@@ -89,18 +89,14 @@ def _curve(report: Report) -> Iterator[Advice]:
     if report.curve is None:
         return
     carried = report.curve_carried
-    figures = ", ".join(f"{100 * accuracy.value:.1f} % at {_short(eps)}"
+    figures = ", ".join(f"{100 * accuracy.value:.1f} % at {report.threat.with_eps(eps).eps_text}"
                         for eps, accuracy in zip(report.curve.eps, carried, strict=True))
     half = report.clean_accuracy.value / 2
     fallen = [eps for eps, accuracy in zip(report.curve.eps, carried, strict=True) if accuracy.value <= half]
-    advice = f"Half of what was right is lost at ε = {_short(fallen[0])} or before." if fallen else \
-        "It never falls to half of the clean accuracy, not even at the largest ε: suspect the attack, not the model."
-    yield Advice("curve", f"{figures}.", advice)
-
-
-def _short(eps: float) -> str:
-    levels = eps * 255
-    return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-6 and levels < 100 else f"{eps:.4g}"
+    half_lost = f"Half of what was right is lost at ε = {report.threat.with_eps(fallen[0]).eps_text} or before." if \
+        fallen else ""
+    yield Advice("curve", f"{figures}.", half_lost or "It never falls to half of the clean accuracy, not even at the "
+                 "largest ε: suspect the attack, not the model.")
 
 
 def _classes(report: Report) -> Advice:
@@ -121,4 +117,4 @@ def _diagnostics(report: Report) -> Iterator[Advice]:
                    "This does not prove that there is none: an attack made for this model may still do better.")
         return
     kinds = ", ".join(finding.kind for finding in report.findings)
-    yield Advice("diagnostics", f"{kinds}.", "No number is to be trusted before this is understood.")
+    yield Advice("diagnostics", f"{kinds}.", "The number is not to be trusted before this is understood.")

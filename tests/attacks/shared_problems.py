@@ -36,7 +36,8 @@ def problem(dtype=torch.float32, n=24, targeted=False):
     y[:3] = order[:3, 1]  # misclassified from the start
     target = order[:, 1].clone() if targeted else None
     if targeted:
-        target[3:5] = order[3:5, 0]  # reached from the start
+        target[:3] = order[:3, 2]  # the label is no target
+        y[3:5], target[3:5] = order[3:5, 1], order[3:5, 0]  # reached from the start
     return model, x, y, target
 
 

@@ -81,7 +81,8 @@ def test_targeted_steps_go_towards_the_target():
     generator = torch.Generator().manual_seed(0)
     w = torch.randn((4, 20), generator=generator, dtype=torch.float64)
     x = torch.full((4, 20), 0.5, dtype=torch.float64)
-    y, target = torch.zeros(4, dtype=torch.int64), torch.arange(4)
+    target = torch.arange(4)
+    y = (target + 1) % 4
     for attack in (FGSM(ThreatModel("linf", 0.05), stop="never"), PGD(ThreatModel("linf", 0.05), stop="never")):
         x_adv = attack(lambda z: z @ w.T, x, y, target)
         gain = (x_adv - x) @ w.T

@@ -133,6 +133,8 @@ class Attack(ABC):
                 del search  # with its images on the model's device, before the next batch gets there
             warnings = self._odd_settings(x) + _warnings(batches, len(x)) + changed_mode(model, self.mode)
         success, queries, gradients, followed, *_ = _Batch.joined(batches, x.device)
+        if self.follows_gradients:  # and where it succeeded at once it had no need of one
+            followed |= success
         return AttackResult(x_adv, success, self._distance(x_adv, x, success), queried.calls, queries, gradients,
                             followed, warnings)
 

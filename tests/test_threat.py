@@ -1,6 +1,7 @@
 """The threat model: projections against an independent solver, starts inside and spread out, steps steepest."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -228,3 +229,36 @@ def test_an_epsilon_in_grey_levels_comes_back_bit_by_bit():
     for levels in range(256):
         threat = ThreatModel("linf", levels / 255)
         assert ThreatModel.parse(threat.text) == threat
+
+
+@pytest.mark.parametrize(("norm", "eps", "values", "words"), [
+    ("linf", 8, 3072, "any image at all is allowed: ε covers the whole pixel box. ε is in pixel units of [0, 1]: "
+                      "8/255 = 0.0314 was probably meant"),
+    ("linf", 255, 784, "255/255 = 1 was"),
+    ("linf", 1, 3072, "any image at all"),
+    ("linf", 0.5, 3072, "every image can become the same grey"),
+    ("l2", 128, 3072, "any image at all is allowed: ε covers the whole pixel box. ε is in pixel units of [0, 1]: "
+                      "128/255 = 0.502 was probably meant"),
+    ("l2", 30, 3072, "every image can become the same grey, so no model can resist. ε is in"),
+    ("l2", 128, 150528, "more than a quarter of the longest way through the pixel box (388)"),
+    ("l2", 1.5, 2, "any image at all"),
+])
+def test_an_eps_on_another_scale_is_said(norm, eps, values, words):
+    with pytest.warns(UserWarning, match="ε covers the whole") if norm == "linf" and eps > 1 else nullcontext():
+        threat = ThreatModel(norm, eps)
+    assert words in threat.doubt_about_eps(values)
+    assert ("probably meant" in threat.doubt_about_eps(values)) == (eps in (8, 255, 128, 30))
+
+
+@pytest.mark.parametrize(("norm", "eps", "values"), [
+    ("linf", 8 / 255, 3072), ("linf", 0.3, 784), ("l2", 0.5, 3072), ("l2", 3, 150528), ("l2", 2, 784), ("l2", 0.2, 2)])
+def test_usual_eps_are_not_doubted(norm, eps, values):
+    assert ThreatModel(norm, eps).doubt_about_eps(values) is None
+
+
+def test_a_tiny_eps_does_not_print_as_zero():
+    assert str(ThreatModel("linf", 1e-9)) == "L∞ 1e-09"
+    assert str(ThreatModel("linf", 0)) == "L∞ 0/255"
+    assert ThreatModel.parse(ThreatModel("linf", 1e-9).text).eps == pytest.approx(1e-9)
+    with pytest.warns(UserWarning, match="L∞ 8 any image"):
+        assert str(ThreatModel("linf", 8)) == "L∞ 8"

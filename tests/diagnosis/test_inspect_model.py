@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import pytest
 import torch
@@ -211,6 +212,41 @@ def test_kinds_of_output():
         assert kinds(packed) == ["output"]
         assert packed.accuracy == look(TINY).accuracy
         assert look(as_classifier(Through(after=after))).fine
+
+
+@pytest.mark.parametrize("after", [
+    lambda z: (z[:, 1] - z[:, 0]).sigmoid(), lambda z: (z[:, 1:2] - z[:, :1]).sigmoid(), lambda z: z.sigmoid(),
+    lambda z: {"logits": z.sigmoid()}, lambda z: z.softmax(1)[:, 1], lambda z: z.double().sigmoid().float(),
+    lambda z: z.softmax(1).half().float(),
+], ids=["(N,)", "(N, 1)", "two", "packed", "one of a softmax", "double", "half"])
+def test_what_looks_like_a_probability_is_said_before_anything_else(after):
+    """Read as logits, a sigmoid answers class 1 for every image, and other pixels seem to help."""
+    x, y, _ = data.load("moons", n=200)
+    moons = models.load_pretrained("moons-standard")
+
+    class Squashed(nn.Module):
+        def forward(self, z):
+            return after(moons(z))
+
+    found = inspect_model(Squashed(), x, y)
+    assert found.output == "probabilities"
+    serious = [remark for remark in found.remarks if remark.serious and remark.kind != "output"]
+    assert serious[0].kind == "probabilities"
+    assert "looks like a probability; return the logit" in serious[0].message
+    assert found.alternatives == ()
+    assert not [remark for remark in found.remarks if "--mean" in remark.message]
+    assert not found.fine
+
+
+@pytest.mark.parametrize(("norm", "eps", "fine"), [("linf", 8, False), ("l2", 128, False), ("linf", 0.5, True),
+                                                    ("linf", 8 / 255, True)])
+def test_an_eps_on_another_scale_speaks_against_an_evaluation(norm, eps, fine):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        threat = ThreatModel(norm, eps)
+    found = look(TINY, threat=threat)
+    assert found.fine == fine
+    assert ("large ε" in [remark.kind for remark in found.remarks]) == (eps >= 0.5)
 
 
 def test_one_number_per_image():

@@ -173,10 +173,13 @@ class Run:
         logits, loss, gradient = self.search.queried.gradient(x_adv, self.goal.value)
         standing = ~self.finished
         self.gradients += standing * self.search.queried.samples
-        steepest = torch.linalg.vector_norm(rows(gradient, gradient), ord=torch.inf, dim=1)  # NaN where an entry is
-        self.not_a_number |= ~steepest.isfinite() & standing
-        # A gradient that has underflowed has lost its direction, too.
-        self.followed |= steepest.isfinite() & (steepest > torch.finfo(steepest.dtype).tiny) & standing
+        # A sum is NaN where an entry is; infinities of both signs make one too, and are as suspect.
+        entries, tiny = rows(gradient, gradient), torch.finfo(gradient.dtype).tiny
+        total = entries.sum(1)
+        self.not_a_number |= total.isnan() & standing
+        # Entries that are not all zero have a sum, or one of them is positive. (The largest magnitude would cost more.)
+        # What has underflowed has lost its direction.
+        self.followed |= ((total.abs() > tiny) | (entries.amax(1) > tiny)) & standing
         return logits, loss, torch.nan_to_num(gradient)
 
     def note_blind(self, gradient: Tensor) -> None:

@@ -61,7 +61,7 @@ def lasting_streams() -> Iterator[None]:
 def _lasting(stream: TextIO | None) -> tuple[_Lasting | None, TextIO]:
     """The stream to use in its place, and what is under it, where that is a file of the system's."""
     if stream is None:  # closed by whoever called, as in `>&-`
-        return None, open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
+        return None, open(os.devnull, "w", encoding="utf-8")
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)  # with PYTHONUNBUFFERED there is nothing between
     if not isinstance(stream, io.TextIOWrapper) or type(raw) is not io.FileIO:

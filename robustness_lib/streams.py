@@ -25,7 +25,7 @@ class _Lasting(io.FileIO):
         self.gone = False
         self.error: OSError | None = None
 
-    def write(self, content: Any, /) -> int | None:
+    def write(self, content: Any, /) -> int:
         if not self.gone:
             try:
                 return super().write(content)

@@ -43,7 +43,10 @@ def _broken(error: ImportError) -> Callable[[], None]:
 
 class _ImportedWhenCalled(TyperGroup):
     def main(self, *args: Any, **more: Any) -> Any:
-        """A reader that stops reading changes no exit code."""
+        """A reader that stops reading changes no exit code. Commands find the words they were called with in
+        ctx.obj."""
+        given = more.get("args", args[0] if args else None)
+        more.setdefault("obj", tuple(sys.argv[1:] if given is None else given))
         with lasting_streams():
             return super().main(*args, **more)
 

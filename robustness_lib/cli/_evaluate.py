@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ from robustness_lib.cli._options import (
     WeightsOption,
     find_subject,
 )
+from robustness_lib.cli._provenance import OF_DATA, provenance
 from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.errors import blame
 from robustness_lib.evaluation import Report, advice, evaluate
@@ -44,6 +46,7 @@ from robustness_lib.evaluation.suites import SUITES, find_suite
 from robustness_lib.files import write_whole
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.reports.page import save_page
+from robustness_lib.state import image_digests, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["evaluate_command"]
@@ -52,7 +55,7 @@ _MOST = 1000  # images, where nobody says how many
 
 
 def evaluate_command(
-    model: ModelOption, data: DataOption,
+    ctx: typer.Context, model: ModelOption, data: DataOption,
     threat: Annotated[str, typer.Option("--threat", metavar="NORM:EPS",
                                         help="such as linf:8/255 or l2:0.5, in pixel units of [0, 1]")],
     weights: WeightsOption = None, mean: MeanOption = None, std: StdOption = None, output: OutputOption = "auto",
@@ -70,7 +73,9 @@ def evaluate_command(
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", min=1,
                                                    help="images that travel to the device together")] = None,
     split: SplitOption = "test", resize: ResizeOption = None, crop: CropOption = None, channels: ChannelsOption = None,
-    seed: SeedOption = 0, as_json: JsonOption = False,
+    seed: SeedOption = 0, force: Annotated[bool, typer.Option(
+        "--force", help="overwrite a report of another model or of other data in --out")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Attack a model and write a report. Several devices or machines: start it with torchrun --no-python.
 
@@ -81,10 +86,17 @@ def evaluate_command(
         against = ThreatModel.parse(threat)
         out.mkdir(parents=True, exist_ok=True)  # an error now costs nothing
         quiet = contextlib.redirect_stderr(None) if team.rank else contextlib.nullcontext()
+        options: dict[str, Any] = {"weights": weights, "classes": classes, "mean": mean, "std": std, "output": output,
+                                   "split": split, "resize": resize, "crop": crop, "channels": channels}
         with quiet:
-            subject = find_subject(model, data, n or _MOST, weights=weights, classes=classes, mean=mean, std=std,
-                                   output=output, device=device, split=split, seed=seed, resize=resize, crop=crop,
-                                   channels=channels)
+            subject = find_subject(model, data, n or _MOST, device=device, seed=seed, **options)
+            made_from: dict[str, str] = {}
+            with team.together():
+                if team.rank == 0:
+                    # Now: files and commits may change while it runs.
+                    made_from = provenance(model, data, options, ctx.obj, subject.notes)
+                    if not force:
+                        _refuse_another(out / "report.json", subject, made_from)
             state_folder = state or out / "state"
             names = _names(subject)
             find_suite(suite or "standard", against)  # a wrong name is refused before anything is measured
@@ -97,6 +109,8 @@ def evaluate_command(
                                   classes=names, batch_size=batch_size, state=state_folder,
                                   progress=tell)
         if team.rank == 0:
+            of_rows = report.examples.index.tolist()
+            report = replace(report, provenance=made_from, drawn=tuple(subject.drawn[row] for row in of_rows))
             report.save(out / "report.json")
             save_page(report, out / "report.html")
             if state is None:
@@ -105,6 +119,25 @@ def evaluate_command(
     if team.rank == 0:
         _print(report, out, as_json)
     raise typer.Exit(3 if report.failures else 0)
+
+
+def _refuse_another(path: Path, subject: Subject, made_from: dict[str, str]) -> None:
+    """A report is overwritten only by one of the same model and data, of which other images may be drawn."""
+    if not path.exists():
+        return
+    instead = "Name another folder by --out, or overwrite it by --force."
+    try:
+        there = Report.load(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error}. It would be overwritten. {instead}") from error
+    mine, theirs = set(image_digests(subject.x, subject.y)), set(there.examples.digest)
+    named_alike = all(there.provenance.get(name) == made_from.get(name) for name in OF_DATA)
+    different = [name for name, differs in (
+        ("another model", there.fingerprints.get("model") != model_fingerprint(subject.model)),
+        ("other data", not (named_alike or mine <= theirs or theirs <= mine))) if differs]
+    if different:
+        called = there.provenance.get("model", "its name is not recorded")
+        raise ValueError(f"{path} is the report of {' and '.join(different)} ({called}). {instead}")
 
 
 def _names(subject: Subject) -> tuple[str, ...] | None:

@@ -31,7 +31,7 @@ def gate(
     max_drop: Annotated[float | None, typer.Option(
         help="percent points by which robust accuracy may be below the baseline's, on the same images")] = None,
     max_clean_drop: Annotated[float | None, typer.Option(
-        help=f"the same for clean accuracy; with a baseline it is always judged, by default {MAX_CLEAN_DROP:g}, and 100 "
+        help=f"the same for clean accuracy; with a baseline it is always judged, by default {MAX_CLEAN_DROP:g}; 100 "
              f"allows anything")] = None,
     min_robust: Annotated[float | None, typer.Option(help="least robust accuracy, in percent")] = None,
     min_class: Annotated[float | None, typer.Option(help="least robust accuracy of each class, in percent")] = None,

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -239,7 +241,8 @@ def _environment(model: Classifier, dtype: torch.dtype, seed: int, mode: Mode, t
     device = QueriedModel(model).device(torch.empty(0))
     drawn = {"answers": f"of {model.samples} draws each, decided by {model.decision}"} if isinstance(model, EOT) else {}
     return drawn | {
-        "robustness_lib": robustness_lib.__version__, "torch": torch.__version__, "python": platform.python_version(),
+        "robustness_lib": robustness_lib.__version__, "torch": torch.__version__,
+        "torchvision": metadata.version("torchvision"), "numpy": np.__version__, "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "precision": f"{str(dtype).removeprefix('torch.')} images, TF32 and autocast off", "seed": str(seed),
         "mode": mode, "processes": str(team.size),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,7 +20,7 @@ __all__ = ["ClassChange", "Comparison", "compare"]
 
 _EPS_TOLERANCE = 1e-5  # relative; what every attack is allowed
 # Differ between two runs that were made alike.
-_PASSING = frozenset({"date"})
+_PASSING = frozenset({"date", "command", "decided"})
 # In an attack's settings these do not change what it is: another draw, another place in memory.
 _INCIDENTAL = re.compile(r"\bseed=-?\d+| at 0x[0-9a-fA-F]+")
 
@@ -228,11 +229,15 @@ def _notes(a: Report, b: Report, n: int, different: list[str]) -> list[str]:
     model = a.fingerprints.get("model")
     if model and model == b.fingerprints.get("model"):
         notes.append("Both reports are of the same model.")
-    for key in sorted((a.environment.keys() | b.environment.keys()) - _PASSING):
-        before, after = (report.environment.get(key, "not recorded") for report in (a, b))
-        if before != after:
-            notes.append(f"{key} differs: {before}, then {after}.")
+    notes += _differences(a.environment, b.environment, a.environment.keys() | b.environment.keys())
+    # Where only one says what it was made from, as reports of earlier versions do not, nothing is known to differ.
+    notes += _differences(a.provenance, b.provenance, a.provenance.keys() & b.provenance.keys())
     return notes
+
+
+def _differences(a: Mapping[str, str], b: Mapping[str, str], keys: Set[str]) -> list[str]:
+    both = ((key, a.get(key, "not recorded"), b.get(key, "not recorded")) for key in sorted(keys - _PASSING))
+    return [f"{key} differs: {before}, then {after}." for key, before, after in both if before != after]
 
 
 def _plain(accuracy: Accuracy) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def _decode(kind: Any, value: Any) -> Any:
         return None if value is None else _decode(inner[0], value)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        names = [field.name for field in dataclasses.fields(kind) if field.init]
+        # What reports have from some version on is not in older ones: its default stands for it.
+        names = [field.name for field in dataclasses.fields(kind)
+                 if field.init and (field.name in value or not field.metadata.get("added"))]
         missing = [name for name in names if name not in value]
         if missing or not isinstance(value, dict):
             raise KeyError(", ".join(missing))

@@ -303,6 +303,8 @@ class Report:
             parts.append(f"do not trust it: {', '.join(finding.kind for finding in self.findings)}")
         else:
             parts.append("no sign of masked gradients")
+        if self.suite == "quick":
+            parts.append("a quick look, not a verdict")
         if self.failures:
             lost = sum(failure.last - failure.first + 1 for failure in self.failures)
             parts.append(f"{lost:,} images have no verdict")

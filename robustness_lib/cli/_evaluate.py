@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,10 +35,12 @@ from robustness_lib.cli._options import (
     WeightsOption,
     find_subject,
 )
+from robustness_lib.cli._progress import Lines, lines_without_terminal, on_terminal
 from robustness_lib.cli._provenance import OF_DATA, provenance
 from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.errors import blame
 from robustness_lib.evaluation import Report, advice, evaluate
+from robustness_lib.evaluation.evaluate import OnPart
 from robustness_lib.evaluation.evaluate import Progress as Tell
 from robustness_lib.evaluation.planning import measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
@@ -88,7 +89,7 @@ def evaluate_command(
         quiet = contextlib.redirect_stderr(None) if team.rank else contextlib.nullcontext()
         options: dict[str, Any] = {"weights": weights, "classes": classes, "mean": mean, "std": std, "output": output,
                                    "split": split, "resize": resize, "crop": crop, "channels": channels}
-        with quiet:
+        with quiet, lines_without_terminal("looking at the model and the data", team.rank == 0) as lines:
             subject = find_subject(model, data, n or _MOST, device=device, seed=seed, **options)
             made_from: dict[str, str] = {}
             with team.together():
@@ -104,10 +105,10 @@ def evaluate_command(
                      "suite": suite, "images": len(subject.x)}
             suite, n = _planned(subject, against, asked, batch_size, team, state_folder)
             again = f"Interrupted. The same command goes on where this one was; its work is kept in {state_folder}."
-            with _bar(n, team) as tell, failures("model", again):
+            with _shown(n, lines, team) as (tell, part_is_through), failures("model", again):
                 report = evaluate(subject.model, subject.x[:n], subject.y[:n], against, suite, seed=seed,
                                   classes=names, batch_size=batch_size, state=state_folder,
-                                  progress=tell)
+                                  progress=tell, on_part=part_is_through)
         if team.rank == 0:
             of_rows = report.examples.index.tolist()
             report = replace(report, provenance=made_from, drawn=tuple(subject.drawn[row] for row in of_rows))
@@ -180,14 +181,31 @@ def _planned(subject: Subject, threat: ThreatModel, asked: dict[str, Any], batch
 
 
 @contextlib.contextmanager
-def _bar(n: int, team: Team) -> Iterator[Tell]:
-    """A progress bar on stderr, from the first process, where somebody can see it move."""
+def _shown(n: int, lines: Lines, team: Team) -> Iterator[tuple[Tell, OnPart]]:
+    """A progress bar on stderr, from the first process, where somebody can see it move; lines elsewhere, one for each
+    attack when it first begins and one a minute."""
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"),
                TimeElapsedColumn())
+    begun: set[str] = set()
+    standing = ""
+
+    def tell(done: int, step: str) -> None:
+        progress.update(task, completed=done, description=step)
+        words = f"{step}: {done:,} of {n:,} images{standing}"
+        if step in begun or (step == "done" and done < n):  # it is, of every part
+            lines.words = words
+        else:
+            begun.add(step)
+            lines.say(words)
+
+    def part_is_through(stand: int, through: int) -> None:
+        nonlocal standing
+        standing = f", {stand:,} of {through:,} stand so far"
+
     with Progress(*columns, console=Console(stderr=True), transient=True,
-                  disable=team.rank > 0 or not sys.stderr.isatty()) as progress:
+                  disable=team.rank > 0 or not on_terminal()) as progress:
         task = progress.add_task("clean", total=n)
-        yield lambda done, step: progress.update(task, completed=done, description=step)
+        yield tell, part_is_through
 
 
 def _print(report: Report, out: Path, as_json: bool) -> None:

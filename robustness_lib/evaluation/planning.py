@@ -18,7 +18,7 @@ from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.statistics import clopper_pearson
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["Costs", "Plan", "measure", "plan"]
+__all__ = ["Costs", "Plan", "duration_words", "measure", "plan"]
 
 _TRIED = 64  # images that the costs are measured on
 _HALF_WIDTH = 0.08  # of the 95 % interval, at most, for a verdict: wider, and it hardly tells two models apart
@@ -71,7 +71,7 @@ class Plan:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return (f"The {self.suite} suite on {self.n:,} images, about {_duration(self.seconds)}. If "
+        return (f"The {self.suite} suite on {self.n:,} images, about {duration_words(self.seconds)}. If "
                 f"{100 * self.costs.standing:.0f} % resist, as in a first look, the 95 % interval will be about "
                 f"{100 * low:.0f}–{100 * high:.0f} %." + self._instead)
 
@@ -81,7 +81,7 @@ class Plan:
             return ""
         if self.suite == "quick":
             return f" That is a quick look and no verdict. {_verdict_words(self.verdict)}"
-        return f" On all {self.verdict[0][0]:,} it would take about {_duration(self.verdict[0][1])}."
+        return f" On all {self.verdict[0][0]:,} it would take about {duration_words(self.verdict[0][1])}."
 
 
 def measure(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, batch_size: int | None = None) -> Costs:
@@ -138,7 +138,7 @@ def plan(costs: Costs, minutes: float, available: int, suite: str | None = None,
     name = suite or "quick"
     least = min(available, 10)
     raise ValueError(f"{minutes:g} minutes are too few: the {name} suite on {least} images takes about "
-                     f"{_duration(costs.seconds(name, least) / processes)}"
+                     f"{duration_words(costs.seconds(name, least) / processes)}"
                      + (f". {_verdict_words(verdict(*dict.fromkeys((available, enough))))}" if name == "quick" else ""))
 
 
@@ -153,7 +153,7 @@ def _enough(standing: float) -> int:
 
 def _verdict_words(verdict: tuple[tuple[int, float], ...]) -> str:
     """Images and seconds of the standard suite, all that there are first."""
-    listed = [f"on {n:,} images about {_duration(seconds)}" for n, seconds in verdict]
+    listed = [f"on {n:,} images about {duration_words(seconds)}" for n, seconds in verdict]
     if len(listed) > 1:
         listed[-1] += f", for an interval of ±{100 * _HALF_WIDTH:.0f} points"
     return f"A verdict (--suite standard) takes {'; '.join(listed)}."
@@ -167,6 +167,7 @@ def _most(costs: Costs, suite: str, budget: float, available: int) -> int:
     return low
 
 
-def _duration(seconds: float) -> str:
+def duration_words(seconds: float) -> str:
+    """29 seconds, 21 minutes, 2.1 hours: as exact as an estimate can be."""
     return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes" if seconds < 7200 else \
         f"{seconds / 3600:.1f} hours"

@@ -177,6 +177,7 @@ def test_torchrun_shares_the_work(tmp_path: Path) -> None:
                           capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n"] == 40
+    assert [done.stderr.count(f"{step}: ") for step in ("clean", "fgsm", "pgd-20", "done")] == [1, 1, 1, 1]
     call(*ARGUMENTS, "-n", 40, "--batch-size", 10, "--suite", "quick", "--out", tmp_path / "one")
     two, one = (Report.load(tmp_path / name / "report.json") for name in ("two", "one"))
     assert two.environment["processes"] == "2"

@@ -52,6 +52,7 @@ from robustness_lib.threat import ThreatModel
 
 __all__ = ["evaluate_command"]
 
+_AS_BUILT = "model fingerprint as built"
 _MOST = 1000  # images, where nobody says how many
 
 
@@ -93,9 +94,9 @@ def evaluate_command(
             subject = find_subject(model, data, n or _MOST, device=device, seed=seed, **options)
             made_from: dict[str, str] = {}
             with team.together():
-                if team.rank == 0:
-                    # Now: files and commits may change while it runs.
-                    made_from = provenance(model, data, options, ctx.obj, subject.notes)
+                if team.rank == 0:  # now: files, commits and what a model counts may change while it runs
+                    made_from = provenance(model, data, options, ctx.obj, subject.notes) | {
+                        _AS_BUILT: model_fingerprint(subject.model)}
                     if not force:
                         _refuse_another(out / "report.json", subject, made_from)
             state_folder = state or out / "state"
@@ -110,8 +111,8 @@ def evaluate_command(
                                   classes=names, batch_size=batch_size, state=state_folder,
                                   progress=tell, on_part=part_is_through)
         if team.rank == 0:
-            of_rows = report.examples.index.tolist()
-            report = replace(report, provenance=made_from, drawn=tuple(subject.drawn[row] for row in of_rows))
+            rows = report.examples.index.tolist()
+            report = replace(report, provenance=made_from, drawn=tuple(subject.drawn[row] for row in rows))
             report.save(out / "report.json")
             save_page(report, out / "report.html")
             if state is None:
@@ -133,8 +134,9 @@ def _refuse_another(path: Path, subject: Subject, made_from: dict[str, str]) -> 
         raise ValueError(f"{error}. It would be overwritten. {instead}") from error
     mine, theirs = set(image_digests(subject.x, subject.y)), set(there.examples.digest)
     named_alike = all(there.provenance.get(name) == made_from.get(name) for name in OF_DATA)
+    built = there.provenance.get(_AS_BUILT, there.fingerprints.get("model"))
     different = [name for name, differs in (
-        ("another model", there.fingerprints.get("model") != model_fingerprint(subject.model)),
+        ("another model", built != made_from[_AS_BUILT]),
         ("other data", not (named_alike or mine <= theirs or theirs <= mine))) if differs]
     if different:
         called = there.provenance.get("model", "its name is not recorded")

@@ -52,6 +52,9 @@ def gate(
     Exit codes: 0 pass; 1 fail; 2 wrong usage, an unreadable report or two that cannot be compared; 3 undecided: below
     a limit, but by no more than chance could do. Exactly at a limit is within it.
     """
+    for path in (markdown, junit):
+        if path is not None and path.resolve() in {given.resolve() for given in (report, baseline) if given}:
+            refuse(f"{path} is a report, and would be overwritten: name another file")
     if junit is not None:
         with _writing(junit, "the JUnit file cannot be written"):
             if junit.is_file():  # where this run has no verdict, an old one must not stand for it

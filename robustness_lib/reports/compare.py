@@ -20,7 +20,7 @@ __all__ = ["ClassChange", "Comparison", "compare"]
 
 _EPS_TOLERANCE = 1e-5  # relative; what every attack is allowed
 # Differ between two runs that were made alike.
-_PASSING = frozenset({"date", "command", "decided"})
+_PASSING = frozenset({"date", "command", "decided", "model fingerprint as built"})
 # In an attack's settings these do not change what it is: another draw, another place in memory.
 _INCIDENTAL = re.compile(r"\bseed=-?\d+| at 0x[0-9a-fA-F]+")
 

@@ -149,6 +149,16 @@ def test_an_old_junit_file_stands_for_no_new_verdict(report, tmp_path: Path) -> 
     assert (refused.exit_code, refused.stderr.count("\n"), refused.stdout) == (2, 1, "")
 
 
+@pytest.mark.parametrize("option", ["--junit", "--markdown"])
+def test_a_report_is_not_written_over(main: Path, report, option: str) -> None:
+    now = report(0)
+    for path in (now, main):
+        before = path.read_bytes()
+        refused = run(now, "--baseline", main, "--max-drop", 2, option, path)
+        assert (refused.exit_code, "name another file" in refused.stderr) == (2, True)
+        assert path.read_bytes() == before
+
+
 def test_the_process_ends_with_the_code(report) -> None:
     command = [sys.executable, "-c", "from robustness_lib.cli import app; app()", "gate", str(report(600)),
                "--min-robust", "45"]

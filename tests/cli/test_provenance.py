@@ -196,6 +196,22 @@ def test_the_same_model_and_data_are_evaluated_again(folder: Path) -> None:
     evaluate("-n", "30", data="copy.npz")  # the same images under another name
 
 
+def test_a_model_that_counts_its_calls_is_the_same(folder: Path) -> None:
+    Path("net.py").write_text("""
+import torch
+class Counts(torch.nn.Sequential):
+    calls = 0
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+def make():
+    return Counts(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+""", encoding="utf-8")
+    evaluate("-n", "10")
+    evaluate("-n", "10")
+    evaluate("-n", "10", weights="b.pt", code=2)
+
+
 def test_a_file_that_is_no_report_is_not_overwritten(folder: Path) -> None:
     Path("run").mkdir()
     Path("run/report.json").write_text('{"mine": 1}', encoding="utf-8")

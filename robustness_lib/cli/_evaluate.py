@@ -36,7 +36,7 @@ from robustness_lib.cli._options import (
     find_subject,
 )
 from robustness_lib.cli._progress import Lines, lines_without_terminal, on_terminal
-from robustness_lib.cli._provenance import OF_DATA, provenance
+from robustness_lib.cli._provenance import OF_DATA, provenance, writable
 from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.errors import blame
 from robustness_lib.evaluation import Report, advice, evaluate
@@ -67,7 +67,8 @@ def evaluate_command(
     n: Annotated[int | None, typer.Option("-n", metavar="N", min=1,
                                           help=f"images, at most (default {_MOST:,})")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", metavar="M",
-                                                  help="choose suite and n to fit, and say so before starting")] = None,
+                                                  help="choose suite and n to fit, and say so first: standard, if "
+                                                       "its interval is then at most ±8 points, else quick")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="for report.json and report.html")] = Path("run"),
     state: Annotated[Path | None, typer.Option(
         "--state", metavar="FOLDER", help="where work in progress is kept, so that a killed run goes on: call it again "
@@ -112,7 +113,7 @@ def evaluate_command(
                                   progress=tell, on_part=part_is_through)
         if team.rank == 0:
             rows = report.examples.index.tolist()
-            report = replace(report, provenance=made_from, drawn=tuple(subject.drawn[row] for row in rows))
+            report = replace(report, provenance=made_from, drawn=tuple(writable(subject.drawn[row]) for row in rows))
             report.save(out / "report.json")
             save_page(report, out / "report.html")
             if state is None:

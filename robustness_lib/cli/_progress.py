@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -18,7 +19,8 @@ _MINUTE = 60.0  # seconds
 
 
 def on_terminal() -> bool:
-    return sys.stderr.isatty()
+    """One that can move a bar: others show nothing of it."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 class Lines:

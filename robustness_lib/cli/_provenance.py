@@ -14,7 +14,7 @@ from typing import Any
 from robustness_lib.models import card
 from robustness_lib.models.normalizations import NORMALIZATIONS
 
-__all__ = ["OF_DATA", "provenance"]
+__all__ = ["OF_DATA", "provenance", "writable"]
 
 OF_DATA = ("data", "data sha256", "split", "resize", "crop", "channels")  # alike: drawn from the same images
 _GIT_SECONDS = 10
@@ -39,7 +39,12 @@ def provenance(model: str, data: str, options: Mapping[str, Any], command: Seque
         found["decided"] = " ".join(decided)
     if command is not None:
         found["command"] = shlex.join(["robustness", *command])
-    return found | _commit(file)
+    return {name: writable(value) for name, value in (found | _commit(file)).items()}
+
+
+def writable(text: str) -> str:
+    """With ? for what is no text: a file's name may hold any bytes, and a report is UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _given(options: Mapping[str, Any], *names: str) -> dict[str, str]:

@@ -94,6 +94,20 @@ def test_it_names_the_images_drawn(folder: Path) -> None:
     assert report.drawn[0] in page(report)
 
 
+def test_names_that_are_no_text_can_be_written(folder: Path) -> None:
+    odd = os.fsdecode(b"b\xff")
+    try:
+        (folder / "pictures").rename(folder / odd)
+        (folder / odd / "class0" / "0 ä.png").rename(folder / odd / "class0" / f"{odd}.png")
+    except OSError:
+        pytest.skip("no such names on this file system")
+    evaluate(data=odd)
+    report = Report.load("run/report.json")
+    assert "class0/b?.png" in report.drawn
+    assert report.provenance["data"] == "b?"
+    assert "--data 'b?'" in report.provenance["command"]
+
+
 def test_images_without_a_verdict_leave_the_others_their_names(folder: Path) -> None:
     Path("fails.py").write_text("""
 import torch

@@ -112,16 +112,22 @@ def evaluate_command(
                                   classes=names, batch_size=batch_size, state=state_folder,
                                   progress=tell, on_part=part_is_through)
         if team.rank == 0:
-            rows = report.examples.index.tolist()
-            report = replace(report, provenance=made_from, drawn=tuple(writable(subject.drawn[row]) for row in rows))
-            report.save(out / "report.json")
-            save_page(report, out / "report.html")
+            report = _saved(report, out, made_from, subject.drawn)
             if state is None:
                 shutil.rmtree(state_folder, ignore_errors=True)
                 _plan_file(state_folder).unlink(missing_ok=True)
     if team.rank == 0:
         _print(report, out, as_json)
     raise typer.Exit(3 if report.failures else 0)
+
+
+def _saved(report: Report, out: Path, made_from: dict[str, str], drawn: tuple[str, ...]) -> Report:
+    """With what it was made from, and where the images that have a verdict came from."""
+    names = tuple(writable(drawn[row]) for row in report.examples.index.tolist())
+    report = replace(report, provenance=made_from, drawn=names)
+    report.save(out / "report.json")
+    save_page(report, out / "report.html")
+    return report
 
 
 def _refuse_another(path: Path, subject: Subject, made_from: dict[str, str]) -> None:

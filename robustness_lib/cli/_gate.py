@@ -52,9 +52,7 @@ def gate(
     Exit codes: 0 pass; 1 fail; 2 wrong usage, an unreadable report or two that cannot be compared; 3 undecided: below
     a limit, but by no more than chance could do. Exactly at a limit is within it.
     """
-    for path in (markdown, junit):
-        if path is not None and path.resolve() in {given.resolve() for given in (report, baseline) if given}:
-            refuse(f"{path} is a report, and would be overwritten: name another file")
+    _refuse_overwriting((report, baseline), markdown, junit)
     if junit is not None:
         with _writing(junit, "the JUnit file cannot be written"):
             if junit.is_file():  # where this run has no verdict, an old one must not stand for it
@@ -79,6 +77,14 @@ def gate(
     else:
         _print(verdict)
     raise typer.Exit(verdict.exit_code)
+
+
+def _refuse_overwriting(reports: tuple[Path | None, ...], markdown: Path | None, junit: Path | None) -> None:
+    for path in (markdown, junit):
+        if path is not None and path.resolve() in {given.resolve() for given in reports if given is not None}:
+            refuse(f"{path} is a report, and would be overwritten: name another file")
+    if junit is not None and markdown is not None and junit.resolve() == markdown.resolve():
+        refuse(f"{junit} cannot be both the summary and the JUnit file")
 
 
 def _print(verdict: GateVerdict) -> None:

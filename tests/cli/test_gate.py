@@ -159,6 +159,11 @@ def test_a_report_is_not_written_over(main: Path, report, option: str) -> None:
         assert path.read_bytes() == before
 
 
+def test_two_files_do_not_become_one(report, tmp_path: Path) -> None:
+    refused = run(report(0), "--min-robust", 45, "--junit", tmp_path / "a", "--markdown", tmp_path / "x" / ".." / "a")
+    assert (refused.exit_code, "both" in refused.stderr, (tmp_path / "a").exists()) == (2, True, False)
+
+
 def test_the_process_ends_with_the_code(report) -> None:
     command = [sys.executable, "-c", "from robustness_lib.cli import app; app()", "gate", str(report(600)),
                "--min-robust", "45"]

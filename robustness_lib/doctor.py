@@ -219,4 +219,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from robustness_lib.streams import lasting_streams
+
+    with lasting_streams():
+        sys.exit(main())

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from robustness_lib.files import write_whole
 
-__all__ = ["Chunks", "Content", "fingerprint", "model_fingerprint", "structure_fingerprint"]
+__all__ = ["Chunks", "Content", "fingerprint", "image_digests", "model_fingerprint", "structure_fingerprint"]
 
 Content = dict[str, Any]
 
@@ -87,6 +87,14 @@ def fingerprint(*parts: Tensor | str) -> str:
         else:
             digest.update(part.encode())
     return digest.hexdigest()
+
+
+def image_digests(x: Tensor, y: Tensor) -> list[str]:
+    """One for each image of x (N, ...) with its label in y (N,): the same in whatever run, order or data set they
+    come."""
+    pixels = x.detach().cpu().float().contiguous().flatten(1).numpy()
+    return [hashlib.blake2b(row.tobytes() + b"%d" % label, digest_size=8).hexdigest()
+            for row, label in zip(pixels, y.tolist(), strict=True)]
 
 
 def model_fingerprint(model: Callable[..., Tensor]) -> str:

@@ -168,7 +168,7 @@ def test_an_old_python_is_told_so(
     assert "install Python 3.11 or newer" in said
 
 
-@pytest.mark.parametrize("name", ["doctor.py", "__init__.py"])
+@pytest.mark.parametrize("name", ["doctor.py", "__init__.py", "streams.py"])
 def test_an_old_python_can_read_it(name: str) -> None:
     ast.parse((PACKAGE / name).read_text(encoding="utf-8"), feature_version=(3, 8))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +15,13 @@ from typing import Any
 
 import pytest
 import yaml
+from made_reports import make_report
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 FILES = sorted((ROOT / ".github").rglob("*.yml"))
+ACTION = ROOT / "action.yml"  # what others use
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 # What a run step may call besides make: on every runner, or put into .venv by a step before.
 COMMANDS = {"grep", "python", "sudo", ".venv/bin/python", ".venv/bin/robustness"}
@@ -58,7 +63,7 @@ def test_github_finds_the_keys_that_it_needs(path: Path) -> None:
         assert job.get("needs", name) in workflow["jobs"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, ACTION], ids=lambda path: path.stem)
 def test_every_step_runs_or_uses_something_that_exists(path: Path) -> None:
     assert list(steps(path))
     for step in steps(path):
@@ -68,7 +73,7 @@ def test_every_step_runs_or_uses_something_that_exists(path: Path) -> None:
             inputs = read(ROOT / used / "action.yml")["inputs"]
             assert step.get("with", {}).keys() <= inputs.keys()
         else:
-            assert re.fullmatch(r"[\w-]+/[\w-]+@(v\d+|release/v\d+)", used), f"no version: {used}"
+            assert re.fullmatch(r"[\w-]+/[\w-]+(/[\w-]+)?@(v\d+|release/v\d+)", used), f"no version: {used}"
 
 
 @pytest.mark.parametrize("script", scripts())
@@ -117,5 +122,103 @@ def test_what_is_published_was_built_and_tried_before() -> None:
 
 
 def test_no_host_is_named() -> None:
-    for path in FILES:
+    for path in (*FILES, ACTION):
         assert "://" not in path.read_text(encoding="utf-8"), path.name
+
+
+# The action that others use.
+
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+
+
+def action_step(name: str) -> dict[str, Any]:
+    (step,) = [step for step in steps(ACTION) if step.get("name") == name]
+    return step
+
+
+def run_step(name: str, folder: Path, command: str, **given: str) -> subprocess.CompletedProcess[str]:
+    """A step of the action as the runner runs it, with these inputs; `command` is what `robustness` does."""
+    inputs = {key: str(value.get("default", "")) for key, value in read(ACTION)["inputs"].items()}
+    inputs |= {key.replace("_", "-"): value for key, value in given.items()}
+    step = action_step(name)
+    environment = {key: re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: inputs[found[1]], value)
+                   for key, value in step["env"].items()}
+    (folder / "bin").mkdir(exist_ok=True)
+    (folder / "bin" / "robustness").write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
+    (folder / "bin" / "robustness").chmod(0o755)
+    environment |= {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+                    "GITHUB_OUTPUT": str(folder / "output"), "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
+    return subprocess.run(["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]], cwd=folder,
+                          env=os.environ | environment, capture_output=True, text=True, timeout=120)
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in (folder / "output").read_text(encoding="utf-8").splitlines())
+
+
+def test_the_action_has_what_a_composite_action_needs() -> None:
+    action = read(ACTION)
+    assert {"name", "description", "inputs", "outputs", "runs"} == action.keys()
+    assert action["runs"]["using"] == "composite"
+    used = set(re.findall(r"inputs\.([\w-]+)", ACTION.read_text(encoding="utf-8")))
+    assert used == action["inputs"].keys()
+    assert all("description" in entry and isinstance(entry["default"], str) for entry in action["inputs"].values())
+    for step in steps(ACTION):
+        if "run" in step:
+            assert step["shell"] == "bash"
+            assert "${{" not in step["run"], "an input in a script could be a command"
+            assert subprocess.run(["bash", "-n"], input=step["run"], text=True).returncode == 0
+    names = set(re.findall(r"steps\.gate\.outputs\.([\w-]+)", ACTION.read_text(encoding="utf-8")))
+    assert all(f"{name}=" in action_step("Gate")["run"] for name in names)
+
+
+@needs_bash
+@pytest.mark.parametrize(("code", "job", "outcome"), [(0, 0, "pass"), (1, 1, "fail"), (2, 2, None),
+                                                      (3, 0, "undecided")])
+def test_the_action_ends_as_the_verdict_says(tmp_path: Path, code: int, job: int, outcome: str | None) -> None:
+    ended = run_step("Gate", tmp_path, f"echo 'The gate, one sentence.'; echo more; exit {code}", min_robust="45")
+    assert ended.returncode == job, ended.stderr
+    assert ("::warning::" in ended.stdout) == (code == 3)
+    found = outputs(tmp_path)
+    assert found["page"] == "run/report.html"
+    assert (found.get("outcome"), found.get("sentence")) == (
+        (outcome, "The gate, one sentence.") if outcome else (None, None))
+
+
+@needs_bash
+def test_the_action_hands_every_limit_on(tmp_path: Path) -> None:
+    record = 'printf "%s\\n" "$@" > arguments'
+    everything = {"report": "a b.json", "baseline": "main $(x).json", "max_drop": "2.0", "max_clean_drop": "3",
+                  "min_robust": "45", "min_class": "20", "min_clean": "60", "strict": "true",
+                  "allow_findings": "true", "junit": "gate.xml"}
+    assert run_step("Gate", tmp_path, record, **everything).returncode == 0
+    assert (tmp_path / "arguments").read_text(encoding="utf-8").splitlines() == [
+        "gate", "a b.json", "--baseline", "main $(x).json", "--max-drop", "2.0", "--max-clean-drop", "3",
+        "--min-robust", "45", "--min-class", "20", "--min-clean", "60", "--junit", "gate.xml", "--strict",
+        "--allow-findings", "--markdown", str(tmp_path / "summary.md")]
+    assert run_step("Gate", tmp_path, record, min_robust="0").returncode == 0
+    assert (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()[:4] == [
+        "gate", "run/report.json", "--min-robust", "0"]
+
+
+@needs_bash
+def test_the_action_evaluates_first_where_a_model_is_given(tmp_path: Path) -> None:
+    record = 'printf "%s\\n" "$@" > arguments; exit 3'
+    given = {"model": "m.py:make", "weights": "w 1.pt", "data": "val.npz", "threat": "linf:8/255"}
+    assert run_step("Evaluate", tmp_path, record, **given).returncode == 0
+    words = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
+    assert words == ["evaluate", "--model", "m.py:make", "--weights", "w 1.pt", "--data", "val.npz", "--threat",
+                     "linf:8/255", "--state", ".robustness-state", "--out", "run", "--force", "-n", "1000"]
+    assert run_step("Evaluate", tmp_path, "exit 2", **given).returncode == 2
+
+
+@needs_bash
+def test_the_action_with_the_real_gate(tmp_path: Path) -> None:
+    command = f"exec '{sys.executable}' -c 'from robustness_lib.cli import app; app()' \"$@\""
+    make_report(200, broken={"pgd": range(180)}, findings=None).save(tmp_path / "run" / "report.json")
+    ended = run_step("Gate", tmp_path, command, min_robust="45", min_clean="50", junit="gate.xml")
+    assert ended.returncode == 1, ended.stderr
+    assert outputs(tmp_path) == {"page": "run/report.html", "outcome": "fail", "exit-code": "1",
+                                 "sentence": "The gate fails: min_robust. (exit code 1)"}
+    assert "Robustness: fail" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert (tmp_path / "gate.xml").is_file()

@@ -15,6 +15,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from robustness_lib.streams import lasting_streams
+
 __all__ = ["app"]
 
 # Each by its module and what it is called there: a function, or an app of several.
@@ -40,6 +42,14 @@ def _broken(error: ImportError) -> Callable[[], None]:
 
 
 class _ImportedWhenCalled(TyperGroup):
+    def main(self, *args: Any, **more: Any) -> Any:
+        """A reader that stops reading changes no exit code. Commands find the words they were called with in
+        ctx.obj."""
+        given = more.get("args", args[0] if args else None)
+        more.setdefault("obj", tuple(sys.argv[1:] if given is None else given))
+        with lasting_streams():
+            return super().main(*args, **more)
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
 

@@ -27,6 +27,7 @@ from robustness_lib.cli._options import (
     WeightsOption,
     find_subject,
 )
+from robustness_lib.cli._progress import lines_without_terminal
 from robustness_lib.diagnosis.inspect_model import Inspection, inspect_model
 from robustness_lib.threat import ThreatModel
 
@@ -47,10 +48,11 @@ def check(
 
     Exit codes: 0 nothing speaks against an evaluation; 1 something does; 2 wrong usage or input.
     """
-    with input_errors(), prints_to_stderr():
+    with input_errors(), prints_to_stderr(), lines_without_terminal("looking at the model and the data") as lines:
         against = None if threat is None else ThreatModel.parse(threat)
         subject = find_subject(model, data, n, weights=weights, classes=classes, mean=mean, std=std, output=output,
                                device=device, split=split, seed=seed, resize=resize, crop=crop, channels=channels)
+        lines.words = "asking and attacking the model"
         found = inspect_model(subject.model, subject.x, subject.y, threat=against, classes=subject.classes,
                               batch_size=batch_size)
     if as_json:

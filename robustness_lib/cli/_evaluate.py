@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,24 +35,29 @@ from robustness_lib.cli._options import (
     WeightsOption,
     find_subject,
 )
+from robustness_lib.cli._progress import Lines, lines_without_terminal, on_terminal
+from robustness_lib.cli._provenance import OF_DATA, provenance, writable
 from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.errors import blame
 from robustness_lib.evaluation import Report, advice, evaluate
+from robustness_lib.evaluation.evaluate import OnPart
 from robustness_lib.evaluation.evaluate import Progress as Tell
 from robustness_lib.evaluation.planning import measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
 from robustness_lib.files import write_whole
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.reports.page import save_page
+from robustness_lib.state import image_digests, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["evaluate_command"]
 
+_AS_BUILT = "model fingerprint as built"
 _MOST = 1000  # images, where nobody says how many
 
 
 def evaluate_command(
-    model: ModelOption, data: DataOption,
+    ctx: typer.Context, model: ModelOption, data: DataOption,
     threat: Annotated[str, typer.Option("--threat", metavar="NORM:EPS",
                                         help="such as linf:8/255 or l2:0.5, in pixel units of [0, 1]")],
     weights: WeightsOption = None, mean: MeanOption = None, std: StdOption = None, output: OutputOption = "auto",
@@ -62,7 +67,8 @@ def evaluate_command(
     n: Annotated[int | None, typer.Option("-n", metavar="N", min=1,
                                           help=f"images, at most (default {_MOST:,})")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", metavar="M",
-                                                  help="choose suite and n to fit, and say so before starting")] = None,
+                                                  help="choose suite and n to fit, and say so first: standard, if "
+                                                       "its interval is then at most ±8 points, else quick")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="for report.json and report.html")] = Path("run"),
     state: Annotated[Path | None, typer.Option(
         "--state", metavar="FOLDER", help="where work in progress is kept, so that a killed run goes on: call it again "
@@ -70,7 +76,9 @@ def evaluate_command(
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", min=1,
                                                    help="images that travel to the device together")] = None,
     split: SplitOption = "test", resize: ResizeOption = None, crop: CropOption = None, channels: ChannelsOption = None,
-    seed: SeedOption = 0, as_json: JsonOption = False,
+    seed: SeedOption = 0, force: Annotated[bool, typer.Option(
+        "--force", help="overwrite a report of another model or of other data in --out")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Attack a model and write a report. Several devices or machines: start it with torchrun --no-python.
 
@@ -85,10 +93,17 @@ def evaluate_command(
         against = ThreatModel.parse(threat)
         out.mkdir(parents=True, exist_ok=True)  # an error now costs nothing
         quiet = contextlib.redirect_stderr(None) if team.rank else contextlib.nullcontext()
-        with quiet:
-            subject = find_subject(model, data, n or _MOST, weights=weights, classes=classes, mean=mean, std=std,
-                                   output=output, device=device, split=split, seed=seed, resize=resize, crop=crop,
-                                   channels=channels)
+        options: dict[str, Any] = {"weights": weights, "classes": classes, "mean": mean, "std": std, "output": output,
+                                   "split": split, "resize": resize, "crop": crop, "channels": channels}
+        with quiet, lines_without_terminal("looking at the model and the data", team.rank == 0) as lines:
+            subject = find_subject(model, data, n or _MOST, device=device, seed=seed, **options)
+            made_from: dict[str, str] = {}
+            with team.together():
+                if team.rank == 0:  # now: files, commits and what a model counts may change while it runs
+                    made_from = provenance(model, data, options, ctx.obj, subject.notes) | {
+                        _AS_BUILT: model_fingerprint(subject.model)}
+                    if not force:
+                        _refuse_another(out / "report.json", subject, made_from)
             state_folder = state or out / "state"
             names = _names(subject)
             find_suite(suite or "standard", against)  # a wrong name is refused before anything is measured
@@ -96,19 +111,47 @@ def evaluate_command(
                      "suite": suite, "images": len(subject.x)}
             suite, n = _planned(subject, against, asked, batch_size, team, state_folder)
             again = f"Interrupted. The same command goes on where this one was; its work is kept in {state_folder}."
-            with _bar(n, team) as tell, failures("model", again):
+            with _shown(n, lines, team) as (tell, part_is_through), failures("model", again):
                 report = evaluate(subject.model, subject.x[:n], subject.y[:n], against, suite, seed=seed,
                                   classes=names, batch_size=batch_size, state=state_folder,
-                                  progress=tell)
+                                  progress=tell, on_part=part_is_through)
         if team.rank == 0:
-            report.save(out / "report.json")
-            save_page(report, out / "report.html")
+            report = _saved(report, out, made_from, subject.drawn)
             if state is None:
                 shutil.rmtree(state_folder, ignore_errors=True)
                 _plan_file(state_folder).unlink(missing_ok=True)
     if team.rank == 0:
         _print(report, out, as_json)
     raise typer.Exit(0 if report.valid and not report.failures else 3)
+
+
+def _saved(report: Report, out: Path, made_from: dict[str, str], drawn: tuple[str, ...]) -> Report:
+    """With what it was made from, and where the images that have a verdict came from."""
+    names = tuple(writable(drawn[row]) for row in report.examples.index.tolist())
+    report = replace(report, provenance=made_from, drawn=names)
+    report.save(out / "report.json")
+    save_page(report, out / "report.html")
+    return report
+
+
+def _refuse_another(path: Path, subject: Subject, made_from: dict[str, str]) -> None:
+    """A report is overwritten only by one of the same model and data, of which other images may be drawn."""
+    if not path.exists():
+        return
+    instead = "Name another folder by --out, or overwrite it by --force."
+    try:
+        there = Report.load(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error}. It would be overwritten. {instead}") from error
+    mine, theirs = set(image_digests(subject.x, subject.y)), set(there.examples.digest)
+    named_alike = all(there.provenance.get(name) == made_from.get(name) for name in OF_DATA)
+    built = there.provenance.get(_AS_BUILT, there.fingerprints.get("model"))
+    different = [name for name, differs in (
+        ("another model", built != made_from[_AS_BUILT]),
+        ("other data", not (named_alike or mine <= theirs or theirs <= mine))) if differs]
+    if different:
+        called = there.provenance.get("model", "its name is not recorded")
+        raise ValueError(f"{path} is the report of {' and '.join(different)} ({called}). {instead}")
 
 
 def _names(subject: Subject) -> tuple[str, ...] | None:
@@ -151,14 +194,31 @@ def _planned(subject: Subject, threat: ThreatModel, asked: dict[str, Any], batch
 
 
 @contextlib.contextmanager
-def _bar(n: int, team: Team) -> Iterator[Tell]:
-    """A progress bar on stderr, from the first process, where somebody can see it move."""
+def _shown(n: int, lines: Lines, team: Team) -> Iterator[tuple[Tell, OnPart]]:
+    """A progress bar on stderr, from the first process, where somebody can see it move; lines elsewhere, one for each
+    attack when it first begins and one a minute."""
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"),
                TimeElapsedColumn())
+    begun: set[str] = set()
+    standing = ""
+
+    def tell(done: int, step: str) -> None:
+        progress.update(task, completed=done, description=step)
+        words = f"{step}: {done:,} of {n:,} images{standing}"
+        if step in begun or (step == "done" and done < n):  # it is, of every part
+            lines.words = words
+        else:
+            begun.add(step)
+            lines.say(words)
+
+    def part_is_through(stand: int, through: int) -> None:
+        nonlocal standing
+        standing = f", {stand:,} of {through:,} stand so far"
+
     with Progress(*columns, console=Console(stderr=True), transient=True,
-                  disable=team.rank > 0 or not sys.stderr.isatty()) as progress:
+                  disable=team.rank > 0 or not on_terminal()) as progress:
         task = progress.add_task("clean", total=n)
-        yield lambda done, step: progress.update(task, completed=done, description=step)
+        yield tell, part_is_through
 
 
 def _print(report: Report, out: Path, as_json: bool) -> None:

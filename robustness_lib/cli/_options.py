@@ -61,13 +61,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print JSON and nothing
 
 
 class Subject(NamedTuple):
-    """What a command is about. notes: what was decided on the way, in words, printed already."""
+    """What a command is about. notes: what was decided on the way, in words, printed already. drawn: which images these
+    are, see `find_data`."""
 
     model: nn.Module
     x: Tensor
     y: Tensor
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    drawn: tuple[str, ...]
 
 
 def find_subject(model: str, data: str, n: int | None, *, weights: str | None = None, classes: int | None = None,
@@ -77,17 +79,19 @@ def find_subject(model: str, data: str, n: int | None, *, weights: str | None = 
     """The model and the images that these options name; each decision is printed to stderr. Raises ValueError,
     TypeError and OSError: see `find_model` and `find_data`."""
     notes: list[str] = []
+    drawn: list[str] = []
 
     def say(sentence: str) -> None:
         notes.append(sentence)
         typer.echo(sentence, err=True)
 
-    x, y, names = find_data(data, n, split, seed, resize=resize, crop=crop, channels=channels, say=say)
+    x, y, names = find_data(data, n, split, seed, resize=resize, crop=crop, channels=channels, say=say,
+                            drawn=drawn.extend)
     mean_values, std_values = parse_normalization(mean, std, x.shape[1])
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     found = find_model(model, weights, classes=classes, mean=mean_values, std=std_values,
                        output=int(output) if re.fullmatch(r"-?\d+", output) else output, device=where, say=say)
-    return Subject(found, x, y, names, tuple(notes))
+    return Subject(found, x, y, names, tuple(notes), tuple(drawn))
 
 
 def parse_normalization(mean: str | None, std: str | None,

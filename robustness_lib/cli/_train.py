@@ -15,6 +15,7 @@ from torch import nn
 
 from robustness_lib.cli._errors import failures, input_errors, prints_to_stderr, refuse
 from robustness_lib.cli._options import DeviceOption, JsonOption
+from robustness_lib.cli._progress import lines_without_terminal, on_terminal
 from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.errors import said_to_be_at
 from robustness_lib.files import write_whole
@@ -83,10 +84,14 @@ def _train(recipe: Recipe, folder: Path, device: str, team: Team) -> History:
     def done(model: nn.Module, epoch: Epoch) -> None:
         if epoch.score is not None:
             say(str(epoch))
+        lines.words = f"training: {epoch.epoch} of {recipe.settings['epochs']} epochs done"
 
-    with failures("training", f"Interrupted. The same command goes on from the last state in {folder}."):
+    again = f"Interrupted. The same command goes on from the last state in {folder}."
+    first = team.rank == 0
+    with lines_without_terminal("training: no epoch done in this run", first) as lines, failures("training", again):
         try:
-            return recipe.run(folder, device=device, progress=team.rank == 0, on_start=started, on_epoch=done)[1]
+            return recipe.run(folder, device=device, progress=first and on_terminal(), on_start=started,
+                              on_epoch=done)[1]
         except Diverged as error:
             say(f"Stopped: {error}")
             raise typer.Exit(3) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ __all__ = ["find_data"]
 
 Array = npt.NDArray[Any]
 Found = tuple[Tensor, Tensor, tuple[str, ...]]
+Drawn = Callable[[Sequence[str]], None]
 
 
 def find_data(name: str | Path, n: int | None = None, split: str = "test", seed: int = 0, *,
               resize: int | None = None, crop: int | None = None, channels: int | None = None,
-              say: Say | None = None) -> Found:
+              say: Say | None = None, drawn: Drawn | None = None) -> Found:
     """Images and labels for an evaluation: at most `n` of them, or all.
 
     name: one of
@@ -43,6 +44,7 @@ def find_data(name: str | Path, n: int | None = None, split: str = "test", seed:
         `crop` × `crop`.
     channels: for folders, 1 or 3; by default 1 where all images are grey.
     say: is told, in a sentence each, what was decided for you (print, for example). By default nobody is.
+    drawn: is told once which images these are, in order: rows of the set or file, or files inside the folder.
 
     Returns x, float32 (N, C, H, W) or (N, D) in [0, 1]; y, int64 (N,); and the classes' names. Raises ValueError,
     which names the file, for what cannot be read or not be understood; FileNotFoundError where nothing is there.
@@ -50,17 +52,20 @@ def find_data(name: str | Path, n: int | None = None, split: str = "test", seed:
     if n is not None:
         check_count("n", n)
     tell: Say = say or (lambda sentence: None)
+    name_them: Drawn = drawn or (lambda names: None)
     path = Path(name)
     if path.is_dir() and (str(name) not in NAMES):
         _only_whole(split, name)
-        return _from_folder(path, n, seed, _folder.Preparation(resize, crop, channels), tell)
+        return _from_folder(path, n, seed, _folder.Preparation(resize, crop, channels), tell, name_them)
     if resize is not None or crop is not None or channels is not None:
         raise ValueError("resize, crop and channels are for folders of images; arrays are taken as they are")
     if str(name) in NAMES:
-        return _named(str(name), n, split, tell)
+        found = _named(str(name), n, split, tell)
+        name_them([str(row) for row in range(len(found[1]))])
+        return found
     if path.suffix == ".npz":
         _only_whole(split, name)
-        return _from_npz(path, n, seed, tell)
+        return _from_npz(path, n, seed, tell, name_them)
     if path.exists():
         raise ValueError(f"{path} is neither an .npz file nor a folder of images")
     raise FileNotFoundError(f"there is no data set, file or folder {str(name)!r}; the sets are {', '.join(NAMES)}")
@@ -77,7 +82,7 @@ def _named(name: str, n: int | None, split: str, say: Say) -> Found:
         return x, y, classes
 
 
-def _from_npz(path: Path, n: int | None, seed: int, say: Say) -> Found:
+def _from_npz(path: Path, n: int | None, seed: int, say: Say, drawn: Drawn) -> Found:
     arrays = _read(path)
     try:
         images, y = arrays["images"], _labels(arrays["labels"])
@@ -92,13 +97,15 @@ def _from_npz(path: Path, n: int | None, seed: int, say: Say) -> Found:
         x = _pixels(arrange(images[chosen]))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    drawn([str(row) for row in chosen.tolist()])
     return x, torch.from_numpy(y[chosen]), classes
 
 
-def _from_folder(path: Path, n: int | None, seed: int, prepare: _folder.Preparation, say: Say) -> Found:
+def _from_folder(path: Path, n: int | None, seed: int, prepare: _folder.Preparation, say: Say, drawn: Drawn) -> Found:
     files, y, classes = _folder.listing(path, say)
     chosen = _sample(len(y), n, seed, str(path), say)
     x = _folder.read([files[i] for i in chosen], prepare)
+    drawn([files[i].relative_to(path).as_posix() for i in chosen])
     return _pixels(x), torch.from_numpy(y[chosen]), classes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from robustness_lib.attacks.ensemble_run import ImagePart
 from robustness_lib.inputs import check_images, check_labels
+from robustness_lib.state import image_digests
 
 __all__ = ["DataPart", "data_parts"]
 
@@ -25,10 +25,7 @@ class DataPart(ImagePart):
 
     @cached_property
     def digests(self) -> list[str]:
-        """One for each image with its label: the same in whatever run, order or data set they come."""
-        pixels = self.x.detach().cpu().float().contiguous().flatten(1).numpy()
-        return [hashlib.blake2b(row.tobytes() + b"%d" % label, digest_size=8).hexdigest()
-                for row, label in zip(pixels, self.y.tolist(), strict=True)]
+        return image_digests(self.x, self.y)
 
     def halves(self) -> list[DataPart]:
         """Two parts in its place; for one image alone there are none."""

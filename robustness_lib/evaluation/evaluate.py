@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -42,16 +44,17 @@ from robustness_lib.reports.report import Failure, Report
 from robustness_lib.state import Chunks, fingerprint, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["Progress", "evaluate"]
+__all__ = ["OnPart", "Progress", "evaluate"]
 
 Progress = Callable[[int, str], None]  # images done, counting a part by its steps; the step at hand
+OnPart = Callable[[int, int], None]  # images that stand so far, of how many
 
 
 def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatModel | None = None,
              suite: SuiteLike = "standard", *, classes: Sequence[str] | None = None,
              certified: Tensor | NDArray[Any] | None = None, curve: Sequence[float] | None = None, seed: int = 0,
              mode: Mode = "eval", batch_size: int | None = None, state: str | Path | None = None,
-             progress: Progress | None = None) -> Report:
+             progress: Progress | None = None, on_part: OnPart | None = None) -> Report:
     """Attack the model with every attack of a suite and report the worst case per example.
 
     model: images in [0, 1] to logits (N, K); see `robustness_lib.models.as_classifier`. Attacked in eval mode (mode
@@ -68,7 +71,8 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     batch_size: images that travel to the device together; halved when its memory runs out. None: 250, or on a CPU as
     many as its caches hold. The work is cut into parts of this size.
     state: a folder. A killed run that is started again with it goes on where it was, and ends with the same report.
-    progress: called with the number of images done and the step at hand.
+    progress: called with the number of images done and the step at hand. on_part: called whenever a part is through,
+    with the number of images that stand so far and of all that are through in this process.
 
     Where several processes run this under one process group (see `robustness_lib.distributed`), give each of them all
     the data, in one order: they share the parts, and each returns the whole report.
@@ -104,7 +108,7 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     evaluation = _Evaluation(
         model, threat, find_suite(suite, threat, seed=seed, mode=mode), classes=classes, certified=certified,
         curve=curve, seed=seed, mode=mode, state=None if state is None else Path(state),
-        progress=progress or (lambda done, step: None))
+        progress=progress or (lambda done, step: None), on_part=on_part or (lambda stand, through: None))
     found = evaluation.run(data_parts(x, y, batch_size, lambda images: default_batch_size(
         images, QueriedModel(model).device(images))))
     return report_from_verdicts(
@@ -118,9 +122,9 @@ class _Evaluation:
 
     def __init__(self, model: Classifier, threat: ThreatModel, suite: Suite, *, classes: Sequence[str] | None,
                  certified: Tensor | None, curve: Sequence[float] | None, seed: int, mode: Mode, state: Path | None,
-                 progress: Progress) -> None:
+                 progress: Progress, on_part: OnPart) -> None:
         self.model, self.threat, self.suite, self.classes, self.curve = model, threat, suite, classes, curve
-        self.seed, self.mode, self.state, self.progress = seed, mode, state, progress
+        self.seed, self.mode, self.state, self.progress, self.on_part = seed, mode, state, progress, on_part
         self.proofs, self.team = Proofs(certified, threat), Team.now()
         self.failures: list[Failure] = []
         self.notes: tuple[str, ...] = ()
@@ -131,7 +135,7 @@ class _Evaluation:
     def run(self, parts: Iterator[DataPart]) -> list[tuple[int, Verdicts]]:
         """What was found on all parts, of all processes. Raises what `evaluate` says."""
         found: list[tuple[int, Verdicts]] = []
-        total = 0
+        total = stand = through = 0
         with self.team.together():
             for part in parts:
                 if part.number == 0:
@@ -144,6 +148,8 @@ class _Evaluation:
                     piece = todo.pop(0)
                     try:
                         found.append((piece.first, ensemble(piece, partial(self._tell, piece))))
+                        stand, through = stand + int(found[-1][1].standing.sum()), through + len(piece)
+                        self.on_part(stand, through)
                     except StepFailed as failed:
                         todo = self._without(piece, failed) + todo
                 self.progress(total, "done")
@@ -255,7 +261,8 @@ def _environment(model: Classifier, dtype: torch.dtype, seed: int, mode: Mode, t
     device = QueriedModel(model).device(torch.empty(0))
     drawn = {"answers": f"of {model.samples} draws each, decided by {model.decision}"} if isinstance(model, EOT) else {}
     return drawn | {
-        "robustness_lib": robustness_lib.__version__, "torch": torch.__version__, "python": platform.python_version(),
+        "robustness_lib": robustness_lib.__version__, "torch": torch.__version__,
+        "torchvision": metadata.version("torchvision"), "numpy": np.__version__, "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "precision": f"{str(dtype).removeprefix('torch.')} images, TF32 and autocast off", "seed": str(seed),
         "mode": mode, "processes": str(team.size),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustness_lib.attacks import PGD
+from robustness_lib.attacks import PGD, SquareAttack
 from robustness_lib.evaluation._steps import DIAGNOSED
 from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.confirm_predictions import predict_logits
@@ -18,11 +18,12 @@ from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.statistics import clopper_pearson
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["Costs", "Plan", "measure", "plan"]
+__all__ = ["Costs", "Plan", "duration_words", "measure", "plan"]
 
 _TRIED = 64  # images that the costs are measured on
-_ENOUGH = 100  # images that a standard verdict needs: fewer, and quick on more of them says more
+_HALF_WIDTH = 0.08  # of the 95 % interval, at most, for a verdict: wider, and it hardly tells two models apart
 _SLACK = 1.3  # checks, projections, the state; measured runs took .7 to 1.2 times what is estimated without it
+_QUERIES = 5  # of Square, to time one
 _TARGETS = 9  # classes that AutoAttack's targeted parts go toward
 
 
@@ -54,12 +55,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class Plan:
-    """suite and n that fit; seconds: estimated; costs: what the estimate rests on."""
+    """suite and n that fit; seconds: estimated; costs: what the estimate rests on. verdict: what the standard suite
+    would take in its place, as (images, seconds); empty where there is nothing to say."""
 
     suite: str
     n: int
     seconds: float
     costs: Costs
+    verdict: tuple[tuple[int, float], ...] = ()
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -68,9 +71,17 @@ class Plan:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return (f"The {self.suite} suite on {self.n:,} images, about {_duration(self.seconds)}. If "
+        return (f"The {self.suite} suite on {self.n:,} images, about {duration_words(self.seconds)}. If "
                 f"{100 * self.costs.standing:.0f} % resist, as in a first look, the 95 % interval will be about "
-                f"{100 * low:.0f}–{100 * high:.0f} %.")
+                f"{100 * low:.0f}–{100 * high:.0f} %." + self._instead)
+
+    @property
+    def _instead(self) -> str:
+        if not self.verdict:
+            return ""
+        if self.suite == "quick":
+            return f" That is a quick look and no verdict. {_verdict_words(self.verdict)}"
+        return f" On all {self.verdict[0][0]:,} it would take about {duration_words(self.verdict[0][1])}."
 
 
 def measure(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, batch_size: int | None = None) -> Costs:
@@ -79,7 +90,10 @@ def measure(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, batch_
     device = QueriedModel(model).device(x)
     size = batch_size or default_batch_size(x, device)
     logits = predict_logits(model, x, size=size, labels=y)
-    forward = _least_seconds(lambda: predict_logits(model, x, size=size), device) / len(x)
+    # Attacks may ask in an order of memory in which convolutions are faster, and Square asks most: timed as it does.
+    squares = SquareAttack(threat, queries=_QUERIES, stop="never")
+    forward = min(_least_seconds(lambda: predict_logits(model, x, size=size), device),
+                  _least_seconds(lambda: squares.run(model, x, y, batch_size=size), device) / _QUERIES) / len(x)
     steps = PGD(threat, steps=4, stop="never")
     try:
         gradient = _least_seconds(lambda: steps.run(model, x, y, batch_size=size), device) / len(x) / 4
@@ -102,22 +116,47 @@ def _least_seconds(work: Any, device: torch.device, repeats: int = 3) -> float:
 
 
 def plan(costs: Costs, minutes: float, available: int, suite: str | None = None, processes: int = 1) -> Plan:
-    """The most that fits: the standard suite where it fits on 100 images (or all, if there are fewer), else the quick
-    one. available: images at most. suite: only this one.
+    """The most that fits: the standard suite where it fits on so many images that the 95 % interval is at most ±8
+    points (or on all, if there are fewer), else the quick one, with what a verdict would take. available: images at
+    most. suite: only this one.
 
     Raises ValueError where not even ten images fit (or all, if there are fewer).
     """
     if not minutes > 0:
         raise ValueError(f"minutes must be more than 0; found {minutes}")
-    budget = 60 * minutes * processes
+    budget, enough = 60 * minutes * processes, min(available, _enough(costs.standing))
+
+    def verdict(*numbers: int) -> tuple[tuple[int, float], ...]:
+        return tuple((n, costs.seconds("standard", n) / processes) for n in numbers)
+
     for name in (suite,) if suite else ("standard", "quick"):
         n = _most(costs, name, budget, available)
-        if n >= min(available, 10 if suite or name == "quick" else _ENOUGH):
-            return Plan(name, n, costs.seconds(name, n) / processes, costs)
+        if n >= (enough if name == "standard" and not suite else min(available, 10)):
+            instead = {"quick": dict.fromkeys((available, enough)),
+                       "standard": (available,) if n < available else ()}.get(name, ())
+            return Plan(name, n, costs.seconds(name, n) / processes, costs, verdict(*instead))
     name = suite or "quick"
     least = min(available, 10)
     raise ValueError(f"{minutes:g} minutes are too few: the {name} suite on {least} images takes about "
-                     f"{_duration(costs.seconds(name, least) / processes)}")
+                     f"{duration_words(costs.seconds(name, least) / processes)}"
+                     + (f". {_verdict_words(verdict(*dict.fromkeys((available, enough))))}" if name == "quick" else ""))
+
+
+def _enough(standing: float) -> int:
+    """The number of images from which on the interval is narrow enough, if this share of them stands."""
+    def half(n: int) -> float:
+        low, high = clopper_pearson(round(standing * n), n)
+        return (high - low) / 2
+
+    return 1 + max(n for n in range(1, 200) if half(n) > _HALF_WIDTH)  # at .5, the widest, about 160
+
+
+def _verdict_words(verdict: tuple[tuple[int, float], ...]) -> str:
+    """Images and seconds of the standard suite, all that there are first."""
+    listed = [f"on {n:,} images about {duration_words(seconds)}" for n, seconds in verdict]
+    if len(listed) > 1:
+        listed[-1] += f", for an interval of ±{100 * _HALF_WIDTH:.0f} points"
+    return f"A verdict (--suite standard) takes {'; '.join(listed)}."
 
 
 def _most(costs: Costs, suite: str, budget: float, available: int) -> int:
@@ -128,6 +167,7 @@ def _most(costs: Costs, suite: str, budget: float, available: int) -> int:
     return low
 
 
-def _duration(seconds: float) -> str:
+def duration_words(seconds: float) -> str:
+    """29 seconds, 21 minutes, 2.1 hours: as exact as an estimate can be."""
     return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes" if seconds < 7200 else \
         f"{seconds / 3600:.1f} hours"

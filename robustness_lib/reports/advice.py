@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ __all__ = ["Advice", "advice"]
 # Where advice changes. Shares of the images; conventions of this library, not results.
 _NEARLY_NONE = 0.1  # robust accuracy below a tenth: there is nothing to measure more finely
 _GAP = 0.05  # two attacks that should agree differ by this much
+_OF_QUICK = {"--suite", "--minutes"}  # options that made it a quick look
 _BESIDES = {"curve", "diagnostics"}  # (in reports of earlier versions the diagnostics counted too)
 
 
@@ -62,7 +64,8 @@ def _attacks(report: Report) -> Iterator[Advice]:
         own, cumulative = report.own(record.name), report.cumulative(record.name)
         figures = f"{cumulative} cumulative, {int(record.broke.sum())} of {int(record.tried.sum())} survivors broken." \
             if own is None else f"{own} alone, {100 * cumulative.value:.1f} % cumulative."
-        yield Advice(record.name, figures, _after(record.name, cumulative, before, number, number == last))
+        yield Advice(record.name, figures, _after(record.name, cumulative, before, number, number == last,
+                                                  _quick_look(report)))
         before = cumulative
 
 
@@ -70,7 +73,24 @@ def _news(report: Report, record: AttackRecord) -> bool:
     return record.name in report.examples.broken_by
 
 
-def _after(name: str, now: Accuracy, before: Accuracy, number: int, last: bool) -> str:
+def _quick_look(report: Report) -> str:
+    """What the last number of a quick look is, and the command for a verdict; "" of another suite."""
+    if report.suite != "quick":
+        return ""
+    command = _verdict_command(report.provenance.get("command", ""))
+    return f"An upper bound from a quick look, which is no verdict. For one: {command}."
+
+
+def _verdict_command(command: str) -> str:
+    """The command that made a report, with the suite that gives a verdict; where it is not known, what to call."""
+    words = shlex.split(command)
+    kept = [word for before, word in zip(["", *words], words, strict=False)
+            if not {before, word} & _OF_QUICK and not word.startswith(tuple(f"{option}=" for option in _OF_QUICK))]
+    return f"`{shlex.join([*kept, '--suite', 'standard'])}`" if words else \
+        'the suite "standard" (`robustness evaluate`, with `--suite standard`)'
+
+
+def _after(name: str, now: Accuracy, before: Accuracy, number: int, last: bool, quick_look: str) -> str:
     if before.value < _NEARLY_NONE:
         return "As before." if number else "Nothing is left to attack."
     if now.value < _NEARLY_NONE:
@@ -78,8 +98,11 @@ def _after(name: str, now: Accuracy, before: Accuracy, number: int, last: bool) 
     if name == "fgsm":
         return "One step decides nothing: it is here to be compared with many steps."
     fell = before.value - now.value
+    more = f"This attack found {100 * fell:.1f} points more than all before it: do not report those alone."
+    if last and quick_look:
+        return f"{more} {quick_look}" if fell > _GAP else quick_look
     if number and fell > _GAP:
-        return f"This attack found {100 * fell:.1f} points more than all before it: do not report those alone."
+        return more
     if last:
         return "Report this number, with n and the interval, as an upper bound."
     return "Little or nothing new." if fell else "Nothing new."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,7 +20,7 @@ __all__ = ["ClassChange", "Comparison", "compare"]
 
 _EPS_TOLERANCE = 1e-5  # relative; what every attack is allowed
 # Differ between two runs that were made alike.
-_PASSING = frozenset({"date"})
+_PASSING = frozenset({"date", "command", "decided", "model fingerprint as built"})
 # In an attack's settings these do not change what it is: another draw, another place in memory.
 _INCIDENTAL = re.compile(r"\bseed=-?\d+| at 0x[0-9a-fA-F]+")
 
@@ -46,8 +47,9 @@ class Comparison:
     """What `compare` returns: report a (before) and b (after), both on the n images that they share.
 
     of: how many images a and b hold. clean, robust: accuracy in a and in b. lost, gained: the images that were robust
-    in a only and in b only, as numbers in the data of b, ascending. per_class: each class, largest change of its
-    robust accuracy first. notes: in words, what a reader has to know before believing it.
+    in a only and in b only, as numbers in the data of b, ascending. clean_lost, clean_gained: the same of those that
+    are right without an attack. per_class: each class, largest change of its robust accuracy first. notes: in words,
+    what a reader has to know before believing it.
     """
 
     threat: ThreatModel
@@ -57,6 +59,8 @@ class Comparison:
     robust: tuple[Accuracy, Accuracy]
     lost: tuple[int, ...]
     gained: tuple[int, ...]
+    clean_lost: tuple[int, ...]
+    clean_gained: tuple[int, ...]
     per_class: tuple[ClassChange, ...]
     notes: tuple[str, ...]
 
@@ -105,7 +109,8 @@ class Comparison:
             "of": list(self.of), "clean": [_plain(accuracy) for accuracy in self.clean],
             "robust": [_plain(accuracy) for accuracy in self.robust], "change": self.change,
             "interval": list(self.interval), "p": self.p, "p_drop": self.p_drop, "lost": list(self.lost),
-            "gained": list(self.gained), "notes": list(self.notes),
+            "gained": list(self.gained), "clean_lost": list(self.clean_lost),
+            "clean_gained": list(self.clean_gained), "notes": list(self.notes),
             "per_class": [{"number": one.number, "name": one.name, "before": _plain(one.before),
                            "after": _plain(one.after), "change": one.change, "lost": one.lost, "gained": one.gained}
                           for one in self.per_class],
@@ -135,12 +140,13 @@ def compare(a: Report, b: Report, *, allow_different_attacks: bool = False) -> C
         raise ValueError(f"the reports share {n:,} images of {a.n:,} and {b.n:,} (paired by pixels and label); at "
                          f"least half of the smaller report is needed. Evaluate both on the same data")
     before, after = a.robust[rows_a], b.robust[rows_b]
-    lost, gained = before & ~after, after & ~before
+    right = a.clean[rows_a], b.clean[rows_b]
     number = b.examples.index[rows_b]
+    (lost, gained), (clean_lost, clean_gained) = _changed(number, before, after), _changed(number, *right)
     return Comparison(
-        threat=b.threat, n=n, of=(a.n, b.n), clean=(Accuracy.of(a.clean[rows_a]), Accuracy.of(b.clean[rows_b])),
-        robust=(Accuracy.of(before), Accuracy.of(after)), lost=tuple(sorted(number[lost].tolist())),
-        gained=tuple(sorted(number[gained].tolist())),
+        threat=b.threat, n=n, of=(a.n, b.n), clean=(Accuracy.of(right[0]), Accuracy.of(right[1])),
+        robust=(Accuracy.of(before), Accuracy.of(after)), lost=lost, gained=gained, clean_lost=clean_lost,
+        clean_gained=clean_gained,
         per_class=_per_class(b.examples.label[rows_b], b.classes, before, after),
         notes=tuple(_notes(a, b, n, different)),
     )
@@ -164,6 +170,12 @@ def _pairs(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[Column, Column]:
     pairs = [(places[digest].pop(), row) for row, digest in enumerate(b) if places.get(digest)]
     first, second = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     return first, second
+
+
+def _changed(number: Column, before: Column, after: Column) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of the images that were so before only, and of those that are so now only."""
+    lost, gained = (tuple(sorted(number[rows].tolist())) for rows in (before & ~after, after & ~before))
+    return lost, gained
 
 
 def _per_class(label: Column, names: tuple[str, ...], before: Column, after: Column) -> tuple[ClassChange, ...]:
@@ -225,11 +237,15 @@ def _notes(a: Report, b: Report, n: int, different: list[str]) -> list[str]:
     model = a.fingerprints.get("model")
     if model and model == b.fingerprints.get("model"):
         notes.append("Both reports are of the same model.")
-    for key in sorted((a.environment.keys() | b.environment.keys()) - _PASSING):
-        before, after = (report.environment.get(key, "not recorded") for report in (a, b))
-        if before != after:
-            notes.append(f"{key} differs: {before}, then {after}.")
+    notes += _differences(a.environment, b.environment, a.environment.keys() | b.environment.keys())
+    # Where only one says what it was made from, as reports of earlier versions do not, nothing is known to differ.
+    notes += _differences(a.provenance, b.provenance, a.provenance.keys() & b.provenance.keys())
     return notes
+
+
+def _differences(a: Mapping[str, str], b: Mapping[str, str], keys: Set[str]) -> list[str]:
+    both = ((key, a.get(key, "not recorded"), b.get(key, "not recorded")) for key in sorted(keys - _PASSING))
+    return [f"{key} differs: {before}, then {after}." for key, before, after in both if before != after]
 
 
 def _plain(accuracy: Accuracy) -> dict[str, Any]:

@@ -11,10 +11,13 @@ from typing import Any
 
 from robustness_lib.reports.compare import Comparison, compare, p_value, points
 from robustness_lib.reports.report import ClassVerdict, Report
-from robustness_lib.statistics import ALPHA, Accuracy, images_to_show_a_drop, images_to_show_below
+from robustness_lib.statistics import ALPHA, Accuracy, images_to_show_a_drop, images_to_show_below, mcnemar
 
-__all__ = ["EXIT_CODES", "Check", "GateVerdict", "gate"]
+__all__ = ["EXIT_CODES", "MAX_CLEAN_DROP", "Check", "GateVerdict", "gate"]
 
+# Percent points of clean accuracy that may be lost against a baseline where nobody says: a model that came apart is
+# seen although its robust accuracy hardly had anything to lose. A convention of this library, not a result.
+MAX_CLEAN_DROP = 5.0
 EXIT_CODES = {"pass": 0, "fail": 1, "undecided": 3}  # 2 is wrong usage, as everywhere
 _NAMED = 5  # classes named in the words; the report has them all
 
@@ -99,43 +102,52 @@ class GateVerdict:
 
 
 def gate(report: Report, baseline: Report | None = None, *, max_drop: float | None = None,
-         min_robust: float | None = None, min_class: float | None = None, strict: bool = False,
-         allow_findings: bool = False, allow_different_attacks: bool = False) -> GateVerdict:
+         max_clean_drop: float | None = None, min_robust: float | None = None, min_class: float | None = None,
+         min_clean: float | None = None, strict: bool = False, allow_findings: bool = False,
+         allow_different_attacks: bool = False) -> GateVerdict:
     """Judge a report by limits, all in percent points (45 is 45 %), and only as far as its images allow.
 
     max_drop: by how much robust accuracy may be below that of `baseline` on the images that both hold. Fails where
         the drop is larger and a one-sided exact McNemar test shows one (p < 0.05); undecided where it is larger but
         chance could do as much.
+    max_clean_drop: the same for clean accuracy, which no attack is needed to lose. With a baseline it is always
+        judged: by default 5 points, and 100 allows anything.
     min_robust: least robust accuracy, of all images. Fails where the whole 95 % interval lies below; undecided where
         the accuracy does but the interval reaches it.
     min_class: the same for each class. Each is judged by its own interval, so with many classes close to the floor
         one may fail by chance.
+    min_clean: least clean accuracy, judged as min_robust is.
     Exactly at a limit is within it. What is undecided says how many images would decide, if the shares stay.
     Signs of masked gradients (`report.findings`) fail the gate, whatever the numbers, unless allow_findings. Images
     without a verdict (`report.failures`) leave it undecided at best. So does a report that is not `valid`, or a
     baseline that is not: no limit can be held against it, and none is.
     strict: undecided is a fail. allow_different_attacks: see `compare`.
 
-    Raises ValueError without any limit, for a limit that is not one, for max_drop without a baseline or a baseline
-    without it, and where `compare` refuses.
+    Raises ValueError without any limit, for a limit that is not one, for a largest drop without a baseline or a
+    baseline without one, and where `compare` refuses.
     """
-    drop, robust, of_class = (_limit(name, value) for name, value in
-                              (("max_drop", max_drop), ("min_robust", min_robust), ("min_class", min_class)))
-    if drop is None and robust is None and of_class is None and baseline is None:
-        raise ValueError("a gate needs at least one limit: max_drop (with a baseline), min_robust or min_class")
-    if (drop is None) != (baseline is None):
-        raise ValueError("max_drop needs a baseline to drop from" if baseline is None else
-                         "a baseline needs max_drop: by how many percent points may robust accuracy fall?")
+    drop, clean_drop, robust, of_class, clean = (_limit(name, value) for name, value in (
+        ("max_drop", max_drop), ("max_clean_drop", max_clean_drop), ("min_robust", min_robust),
+        ("min_class", min_class), ("min_clean", min_clean)))
+    if {drop, clean_drop, robust, of_class, clean} == {None} and baseline is None:
+        raise ValueError("a gate needs at least one limit: max_drop or max_clean_drop (with a baseline), min_robust, "
+                         "min_class or min_clean")
+    if baseline is None and (drop is not None or clean_drop is not None):
+        raise ValueError(f"{'max_clean_drop' if drop is None else 'max_drop'} needs a baseline to drop from")
+    if baseline is not None and drop is None and clean_drop is None:
+        raise ValueError("a baseline needs max_drop: by how many percent points may robust accuracy fall?")
     comparison, checks = None, []
     checks += [_check_valid(which, one) for which, one in (("report", report), ("baseline", baseline))
                if one is not None and not one.valid]
-    if not checks and baseline is not None and drop is not None:
+    if baseline is not None and not checks:
         comparison = compare(baseline, report, allow_different_attacks=allow_different_attacks)
-        checks.append(_check_drop(comparison, drop))
+        checks += _check_drops(comparison, drop, Fraction(MAX_CLEAN_DROP) if clean_drop is None else clean_drop)
     if robust is not None and report.valid:
-        checks.append(_check_robust(report.robust_accuracy, robust))
+        checks.append(_check_floor("robust", report.robust_accuracy, robust))
     if of_class is not None and report.valid:
         checks.append(_check_classes(report.per_class, of_class))
+    if clean is not None:
+        checks.append(_check_floor("clean", report.clean_accuracy, clean))
     if not report.attacks:
         raise ValueError("the report holds no attack, so there is nothing to judge")
     if report.findings:
@@ -151,39 +163,51 @@ def _limit(name: str, value: float | None) -> Fraction | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 100:
         raise ValueError(f"{name} is in percent points, from 0 to 100; found {value!r}")
-    if name != "max_drop" and 0 < value < 1:
+    if name.startswith("min") and 0 < value < 1:
         raise ValueError(f"{name} is in percent points, and {value!r} of a percent is hardly meant: "
                          f"write {100 * value:g} for {100 * value:g} %")
     return Fraction(str(float(value)))
 
 
-def _check_drop(comparison: Comparison, limit: Fraction) -> Check:
-    lost, gained, n, drop = len(comparison.lost), len(comparison.gained), comparison.n, comparison.drop
-    before, after = (f"{100 * accuracy.value:.1f} %" for accuracy in comparison.robust)
+def _check_drops(comparison: Comparison, robust: Fraction | None, clean: Fraction) -> list[Check]:
+    """Of robust accuracy, where it has a limit, and of clean accuracy."""
+    checks = []
+    if robust is not None:
+        checks.append(_check_drop("max_drop", "robust", len(comparison.lost), len(comparison.gained),
+                                  comparison.robust, robust))
+    return [*checks, _check_drop("max_clean_drop", "clean", len(comparison.clean_lost), len(comparison.clean_gained),
+                                 comparison.clean, clean)]
+
+
+def _check_drop(criterion: str, kind: str, lost: int, gained: int, accuracies: tuple[Accuracy, Accuracy],
+                limit: Fraction) -> Check:
+    n = accuracies[0].n
+    drop = Fraction(100 * (lost - gained), n)
+    before, after = (f"{100 * accuracy.value:.1f} %" for accuracy in accuracies)
     went = f"fell by {_number(drop, limit)} points" if drop > 0 else f"rose by {_number(-drop)} points"
-    seen = (f"on the same {_count(n, 'image')} robust accuracy {went if drop else 'stayed'} ({before} → {after}; "
+    seen = (f"on the same {_count(n, 'image')} {kind} accuracy {went if drop else 'stayed'} ({before} → {after}; "
             f"{lost:,} lost, {gained:,} gained)")
     allowed = f"{_number(limit)} allowed"
     if drop <= limit:
-        return Check("max_drop", "pass", f"{seen}, within the {allowed}.")
-    p = comparison.p_drop
+        return Check(criterion, "pass", f"{seen}, within the {allowed}.")
+    p = mcnemar(lost, gained, "greater")
     if p < ALPHA:
-        return Check("max_drop", "fail", f"{seen}, more than the {allowed}, and chance would rarely do it: "
-                                         f"one-sided exact McNemar {p_value(p)}.")
+        return Check(criterion, "fail", f"{seen}, more than the {allowed}, and chance would rarely do it: "
+                                        f"one-sided exact McNemar {p_value(p)}.")
     images = images_to_show_a_drop(lost, gained, n)
-    return Check("max_drop", "undecided", f"{seen}, more than the {allowed}, but chance could do it: one-sided exact "
-                                          f"McNemar {p_value(p)}. {_would_decide(images)}.", images)
+    return Check(criterion, "undecided", f"{seen}, more than the {allowed}, but chance could do it: one-sided exact "
+                                         f"McNemar {p_value(p)}. {_would_decide(images)}.", images)
 
 
-def _check_robust(accuracy: Accuracy, floor: Fraction) -> Check:
+def _check_floor(kind: str, accuracy: Accuracy, floor: Fraction) -> Check:
     outcome, images = _against(accuracy, floor)
     words = {
-        "pass": f"robust accuracy {accuracy} is not below the floor of {_number(floor)} %.",
-        "fail": f"robust accuracy {accuracy} is below the floor of {_number(floor)} %, its whole interval too.",
-        "undecided": f"robust accuracy {accuracy} is below the floor of {_number(floor)} %, but its interval reaches "
+        "pass": f"{kind} accuracy {accuracy} is not below the floor of {_number(floor)} %.",
+        "fail": f"{kind} accuracy {accuracy} is below the floor of {_number(floor)} %, its whole interval too.",
+        "undecided": f"{kind} accuracy {accuracy} is below the floor of {_number(floor)} %, but its interval reaches "
                      f"it. {_would_decide(images)}.",
     }[outcome]
-    return Check("min_robust", outcome, words, images)
+    return Check(f"min_{kind}", outcome, words, images)
 
 
 def _check_classes(verdicts: Sequence[ClassVerdict], floor: Fraction) -> Check:

@@ -69,4 +69,4 @@ def _metrics(report: Report) -> dict[str, float]:
 def _settings(report: Report, version: str) -> dict[str, str]:
     known = {"version": version, "threat": str(report.threat), "eps": repr(report.threat.eps), "suite": report.suite}
     known |= {f"{name}_fingerprint": value for name, value in report.fingerprints.items()}
-    return known | {name: value[:500] for name, value in report.environment.items()}
+    return known | {name: value[:500] for name, value in {**report.environment, **report.provenance}.items()}

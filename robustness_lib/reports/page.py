@@ -21,6 +21,7 @@ __all__ = ["inline", "page", "render", "save_page"]
 SHOWN_CLASSES = 20  # with more, the worst of them, and the rest in a table that folds out
 WHOLE_CONFUSION = 12  # with more classes, the most frequent confusions as a list
 SHOWN_CONFUSIONS = 20
+SHOWN_IMAGES = 200  # by name; report.json has them all
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def page(report: Report) -> str:
     """The whole report as one HTML file that needs nothing else: no network, no script, no other file."""
     return render("page.html", report=report, **_figures(report), **_classes(report), **_confusions(report),
                   summary=_summary(report), methods=methods(report), attack_words=attack_words(report),
-                  sources=sources(report),
+                  sources=sources(report), shown_images=SHOWN_IMAGES,
                   eps=_charts.eps_text(report.threat.eps, report.threat.norm))
 
 

@@ -59,14 +59,13 @@ def _decode(kind: Any, value: Any) -> Any:
         return None if value is None else _decode(inner[0], value)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        fields = [field for field in dataclasses.fields(kind) if field.init]
-        # What has a default may be missing: an earlier version did not write it.
-        missing = [field.name for field in fields if field.name not in value and field.default is dataclasses.MISSING
-                   and field.default_factory is dataclasses.MISSING]
+        # What reports have from some version on is not in older ones: its default stands for it.
+        names = [field.name for field in dataclasses.fields(kind)
+                 if field.init and (field.name in value or not field.metadata.get("added"))]
+        missing = [name for name in names if name not in value]
         if missing or not isinstance(value, dict):
             raise KeyError(", ".join(missing))
-        return kind(**{field.name: _decode(hints[field.name], value[field.name])  # type: ignore[operator]
-                       for field in fields if field.name in value})
+        return kind(**{name: _decode(hints[name], value[name]) for name in names})  # type: ignore[operator]
     if origin is np.ndarray:
         return _column(value)
     if origin is tuple:

@@ -141,8 +141,10 @@ class Report:
     classes: their names. curve: None where none was computed. findings: signs of masked gradients; None where nobody
     looked for them. notes: warnings of the attacks, in words. certified: (n,) bool, proved, or None. failures: images
     without a verdict; they are in no column. fingerprints: "model", "data". environment: versions, device, precision,
-    seed, date: what a reader needs to do it again. seconds: of all steps, over all processes, also of the parts that an
-    earlier, killed run did.
+    seed, date: what a reader needs to do it again. provenance: what was evaluated, as whoever called it named it:
+    model, weights and their checksum, normalization, data, command line, commit; empty where nobody says. drawn: of
+    each image its file or row in the data; () where nobody says. seconds: of all steps, over all processes, also of the
+    parts that an earlier, killed run did.
     """
 
     threat: ThreatModel
@@ -156,9 +158,11 @@ class Report:
     certified: Column | None = None
     failures: tuple[Failure, ...] = ()
     pictures: tuple[Picture, ...] = ()
-    doubts: tuple[Doubt, ...] = ()
+    doubts: tuple[Doubt, ...] = field(default=(), metadata={"added": True})
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict, metadata={"added": True})
+    drawn: tuple[str, ...] = field(default=(), metadata={"added": True})
     seconds: float = 0.0
 
     view: ClassVar[Callable[[Report], str] | None] = None  # how a notebook shows it; page.py says
@@ -167,6 +171,7 @@ class Report:
         columns: dict[str, Any] = {f"examples.{name}": column for name, column in vars(self.examples).items()}
         columns |= {f"{a.name}.{name}": column for a in self.attacks
                     for name, column in (("tried", a.tried), ("broke", a.broke))}
+        columns |= {"drawn": self.drawn} if self.drawn else {}
         columns |= {} if self.certified is None else {"certified": self.certified}
         columns |= {} if self.curve is None else {f"curve at {eps:g}": row
                                                              for eps, row in zip(self.curve.eps, self.curve.stood,
@@ -323,6 +328,8 @@ class Report:
             parts.append(f"do not trust it: {', '.join(finding.kind for finding in self.findings)}")
         else:
             parts.append("no sign of masked gradients")
+        if self.suite == "quick":
+            parts.append("a quick look, not a verdict")
         if self.failures:
             lost = sum(failure.last - failure.first + 1 for failure in self.failures)
             parts.append(f"{lost:,} images have no verdict")

@@ -51,6 +51,9 @@ def test_minutes_say_what_fits_before_it_starts(tmp_path: Path) -> None:
     result = call(*ARGUMENTS, "--minutes", 0.2, "-n", 60, "--out", tmp_path, "--suite", "quick")
     assert "The quick suite on 60 images, about" in result.stderr
     assert "95 % interval" in result.stderr
+    assert "A verdict (--suite standard) takes on 60 images about" in result.stderr
+    assert "Report this number" not in result.stdout
+    assert "--suite standard" in result.stdout.replace("\n", " ")
     assert Report.load(tmp_path / "report.json").n == 60
     assert not (tmp_path / "state-plan.json").exists()
     assert "too few" in call(*ARGUMENTS, "--minutes", 1e-5, "--out", tmp_path, code=2).stderr
@@ -174,6 +177,7 @@ def test_torchrun_shares_the_work(tmp_path: Path) -> None:
                           capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n"] == 40
+    assert [done.stderr.count(f"{step}: ") for step in ("clean", "fgsm", "pgd-20", "done")] == [1, 1, 1, 1]
     call(*ARGUMENTS, "-n", 40, "--batch-size", 10, "--suite", "quick", "--out", tmp_path / "one")
     two, one = (Report.load(tmp_path / name / "report.json") for name in ("two", "one"))
     assert two.environment["processes"] == "2"

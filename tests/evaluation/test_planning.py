@@ -29,6 +29,47 @@ def test_quick_where_standard_fits_on_too_few() -> None:
     assert plan(COSTS, 1, 10).suite == "standard"  # all there are fit
 
 
+@pytest.mark.parametrize("standing", [0.0, 0.05, 0.3, 0.5, 0.64, 0.9, 1.0])
+def test_standard_wherever_its_interval_is_narrow_enough(standing: float) -> None:
+    costs = Costs(forward=0.0001, gradient=0.0003, clean=1.0, standing=standing, classes=10)
+    chosen = [(minutes, plan(costs, minutes, 1000)) for minutes in (0.05, 0.1, 0.3, 0.5, 1, 2, 3, 4, 5, 8)]
+    assert {fits.suite for _, fits in chosen} <= {"quick", "standard"}
+    for minutes, fits in chosen:
+        low, high = fits.interval
+        if fits.suite == "standard":
+            assert high - low <= 0.16
+            assert fits.n == 1000 or costs.seconds("standard", fits.n + 1) > 60 * minutes
+        else:
+            most = next(n for n in range(1, 1000) if costs.seconds("standard", n) > 60 * minutes) - 1
+            low, high = Plan("standard", most, 1.0, costs).interval
+            assert most < 200  # with more it is always narrow enough
+            assert high - low > 0.15  # (just below .16 where rounded counts make it jump)
+
+
+def test_a_quick_look_says_what_a_verdict_would_take() -> None:
+    slow = Costs(forward=0.0004, gradient=0.001, clean=0.9, standing=0.26, classes=10)
+    for fits in (plan(slow, 1, 1000), plan(slow, 60, 1000, "quick")):
+        assert fits.suite == "quick"
+        (every, long), (few, short) = fits.verdict
+        assert (every, few) == (1000, 127)
+        assert long == slow.seconds("standard", 1000)
+        assert short == slow.seconds("standard", 127)
+        assert str(fits).endswith(
+            f"That is a quick look and no verdict. A verdict (--suite standard) takes on 1,000 images about "
+            f"{long / 60:.0f} minutes; on 127 images about {short / 60:.0f} minutes, for an interval of ±8 points.")
+    assert plan(slow, 1, 1000, "quick", processes=2).verdict[0][1] == long / 2
+    assert plan(slow, 1, 50).verdict == ((50, slow.seconds("standard", 50)),)
+    with pytest.raises(ValueError, match=r"A verdict \(--suite standard\) takes on 1,000 images about"):
+        plan(slow, 0.0001, 1000)
+
+
+def test_a_verdict_on_a_part_says_what_the_whole_would_take() -> None:
+    fits = plan(COSTS, 5, 1000)
+    assert str(fits).endswith("On all 1,000 it would take about 16 minutes.")
+    assert "On all" not in str(plan(COSTS, 60, 1000))
+    assert plan(COSTS, 60, 1000, "random").verdict == ()
+
+
 def test_several_processes_do_more() -> None:
     alone, four = plan(COSTS, 5, 100_000), plan(COSTS, 5, 100_000, processes=4)
     assert four.n >= 3.5 * alone.n

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from made_reports import make_report
 
 from robustness_lib.evaluation import Finding, advice
@@ -25,6 +26,26 @@ def test_an_attack_that_found_much_more_is_pointed_out() -> None:
     assert "found 30.0 points more than all before it" in words["pgd-20"]
     assert words["apgd-ce"] == "Little or nothing new."
     assert "upper bound" in words["square"]
+
+
+@pytest.mark.parametrize("pgd", [range(10), range(12), range(40)])
+def test_a_quick_look_is_never_to_be_reported(pgd: range) -> None:
+    report = make_report(100, broken={"fgsm": range(10), "pgd-20": pgd}, suite="quick", findings=None)
+    words = advised(report)
+    assert not any("Report this number" in step for step in words.values())
+    assert words["pgd-20"].endswith('An upper bound from a quick look, which is no verdict. For one: the suite '
+                                    '"standard" (`robustness evaluate`, with `--suite standard`).')
+    assert ("found 30.0 points more" in words["pgd-20"]) == (len(pgd) == 40)
+    assert "a quick look, not a verdict" in report.sentence
+    assert "quick look" not in make_report(100, broken={"fgsm": range(10)}).sentence
+
+
+@pytest.mark.parametrize("before", ["--suite quick", "--suite=quick", "--minutes 3", "--minutes=3 --suite quick"])
+def test_a_quick_look_names_the_command_for_a_verdict(before: str) -> None:
+    command = f"robustness evaluate --model 'my net.py:make' {before} --data quick -n 50"
+    report = make_report(100, broken={"pgd-20": []}, suite="quick", provenance={"command": command})
+    assert "`robustness evaluate --model 'my net.py:make' --data quick -n 50 --suite standard`" in \
+        advised(report)["pgd-20"]
 
 
 def test_clean_accuracy_is_looked_at_first() -> None:

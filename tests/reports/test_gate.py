@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from made_reports import make_report
 from robustness_lib import ThreatModel
 from robustness_lib.reports.findings import Finding
 from robustness_lib.reports.gate import gate
+from robustness_lib.reports.junit import junit_xml
 from robustness_lib.reports.report import Failure
 from robustness_lib.statistics import clopper_pearson, images_to_show_a_drop, images_to_show_below, mcnemar
 
@@ -81,7 +83,7 @@ def test_a_rise_passes_even_without_any_drop_allowed() -> None:
     assert "rose by 3 points" in verdict.checks[0].words
     same = gate(*fall(0, 0), max_drop=0)
     assert "robust accuracy stayed (100.0 % → 100.0 %" in same.checks[0].words
-    assert same.sentence == "The gate passes: 1 check, all met."
+    assert same.sentence == "The gate passes: 2 checks, all met."
 
 
 def test_words_tell_a_drop_from_its_limit() -> None:
@@ -148,6 +150,43 @@ def test_many_classes_below_are_counted_and_some_named() -> None:
     assert "; and 3 more" in words
 
 
+# Clean accuracy.
+
+
+def apart(before: tuple[int, int], now: tuple[int, int], n: int = 200):
+    """Two reports of n images, of which the first `clean` are right and the first `robust` of them resist."""
+    return [make_report(n, wrong=range(clean, n), broken={"pgd": range(robust, clean)}) for clean, robust in
+            (before, now)]
+
+
+def test_a_model_that_came_apart_without_an_attack_cannot_pass() -> None:
+    before, now = apart((104, 53), (57, 51))
+    verdict = gate(now, before, max_drop=2)
+    assert [(check.criterion, check.outcome) for check in verdict.checks] == [
+        ("max_drop", "pass"), ("max_clean_drop", "fail")]
+    assert verdict.reasons[0].startswith("on the same 200 images clean accuracy fell by 23.5 points (52.0 % → 28.5 %; "
+                                         "47 lost, 0 gained), more than the 5 allowed")
+    assert gate(now, before, max_drop=2, max_clean_drop=23.5).outcome == "pass"
+    assert gate(now, before, max_drop=2, max_clean_drop=100).outcome == "pass"
+    assert gate(now, before, max_clean_drop=5).exit_code == 1  # it may be the only limit
+
+
+def test_a_clean_drop_that_chance_could_do_is_undecided() -> None:
+    before, now = apart((100, 0), (96, 0), n=100)
+    verdict = gate(now, before, max_clean_drop=3)
+    assert (verdict.exit_code, verdict.checks[0].images) == (3, images_to_show_a_drop(4, 0, 100))
+    assert gate(now, before, max_clean_drop=3, strict=True).exit_code == 1
+    assert gate(now, before, max_clean_drop=4).exit_code == 0
+
+
+def test_a_floor_of_clean_accuracy_is_judged_as_the_other() -> None:
+    surely = max(c for c in range(1000) if 100 * clopper_pearson(c, 1000)[1] < 45)
+    for clean, code in ((surely, 1), (surely + 1, 3), (450, 0)):
+        report = make_report(1000, wrong=range(clean, 1000), broken={"pgd": []})
+        assert gate(report, min_clean=45).exit_code == code
+    assert "clean accuracy 45.0 %" in gate(report, min_clean=45).checks[0].words
+
+
 # What no limit speaks of.
 
 
@@ -175,7 +214,7 @@ def test_images_without_a_verdict_leave_it_undecided() -> None:
 def test_a_fail_outweighs_what_is_undecided() -> None:
     before, now = fall(4, n=100)
     verdict = gate(now, before, max_drop=2, min_robust=100)
-    assert [check.outcome for check in verdict.checks] == ["undecided", "fail"]
+    assert [check.outcome for check in verdict.checks] == ["undecided", "pass", "fail"]
     assert verdict.exit_code == 1
     assert verdict.sentence == "The gate fails: min_robust."
     assert "whole interval" in verdict.reasons[0]  # what failed comes first
@@ -192,6 +231,8 @@ def test_a_fail_outweighs_what_is_undecided() -> None:
     ({"min_robust": 101}, "0 to 100"), ({"min_class": float("nan")}, "0 to 100"), ({"min_class": True}, "0 to 100"),
     ({"min_class": "20"}, "0 to 100"), ({"baseline": make_report(), "max_drop": -0.1}, "max_drop .* 0 to 100"),
     ({"min_robust": 0.45}, "write 45 for 45 %"),
+    ({"min_clean": 0.9}, "write 90 for 90 %"), ({"max_clean_drop": 2}, "max_clean_drop needs a baseline"),
+    ({"baseline": make_report(), "max_clean_drop": 101}, "max_clean_drop .* 0 to 100"),
     ({"baseline": make_report(threat=ThreatModel("l2", 1)), "max_drop": 2}, "threat models differ")])
 def test_nonsense_is_refused(limits, words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -213,7 +254,7 @@ def test_as_plain_values() -> None:
     plain = json.loads(json.dumps(gate(now, before, max_drop=2, min_robust=45).to_dict()))
     assert (plain["outcome"], plain["exit_code"], plain["strict"]) == ("undecided", 3, False)
     assert [(check["criterion"], check["outcome"], check["images"]) for check in plain["checks"]] == [
-        ("max_drop", "undecided", 125), ("min_robust", "pass", None)]
+        ("max_drop", "undecided", 125), ("max_clean_drop", "pass", None), ("min_robust", "pass", None)]
     assert plain["comparison"]["n"] == 100
     assert gate(now, min_robust=45).to_dict()["comparison"] is None
 
@@ -228,6 +269,21 @@ def test_as_markdown() -> None:
     odd = classes([0, 90], 100, names=["<b>a|b\n[x](y)", "left"])
     line = gate(odd, min_class=20).to_markdown().splitlines()[4]
     assert r"\<b\>a\|b \[x\](y) 0.0 %" in line
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_as_junit(strict: bool) -> None:
+    odd = classes([0, 90], 100, names=["<b> & \"q\" ]]> \x1b[31m \x00 \ufffe", "left"])
+    verdict = gate(odd, min_class=20, min_robust=50, min_clean=45, strict=strict)
+    root = ElementTree.fromstring(junit_xml(verdict))
+    cases = {case.get("name"): case for case in root.iter("testcase")}
+    assert [(name, [inner.tag for inner in case]) for name, case in cases.items()] == [
+        ("min_robust", ["failure" if strict else "skipped"]), ("min_class", ["failure"]), ("min_clean", ["system-out"])]
+    assert '<b> & "q" ]]> \ufffd[31m \ufffd \ufffd 0.0 %' in cases["min_class"][0].get("message")
+    assert "n = 200" in cases["min_robust"][0].get("message")
+    for element in (root, root[0]):
+        assert [element.get(name) for name in ("tests", "failures", "errors", "skipped")] == [
+            "3", "2" if strict else "1", "0", "0" if strict else "1"]
 
 
 def test_a_pass_says_where_nobody_looked_for_masked_gradients() -> None:

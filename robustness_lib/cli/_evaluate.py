@@ -97,6 +97,8 @@ def evaluate_command(
                                    "split": split, "resize": resize, "crop": crop, "channels": channels}
         with quiet, lines_without_terminal("looking at the model and the data", team.rank == 0) as lines:
             subject = find_subject(model, data, n or _MOST, device=device, seed=seed, **options)
+            if doubt := against.doubt_about_eps(subject.x[0].numel()):
+                typer.echo(f"Note: {doubt}.", err=True)
             made_from: dict[str, str] = {}
             with team.together():
                 if team.rank == 0:  # now: files, commits and what a model counts may change while it runs

@@ -82,6 +82,16 @@ def test_the_words_stand_in_the_terminal_too(tmp_path: Path) -> None:
                              "verdict, so no limit can be held against it. Not evaluated under L∞ 2/255")
 
 
+def test_an_eps_on_another_scale_is_said_before_anything_is_attacked(tmp_path: Path) -> None:
+    subject = ["--model", "zoo:signs-tiny-pgd", "--data", "signs", "-n", 10]
+    ran = call("evaluate", *subject, "--threat", "l2:128", "--suite", "quick", "--out", tmp_path)
+    words = "under L2 128 any image at all is allowed: ε covers the whole pixel box. ε is in pixel units of [0, 1]: " \
+            "128/255 = 0.502 was probably meant"
+    assert f"Note: {words}." in " ".join(ran.stderr.split())
+    assert words in " ".join(ran.stdout.split())  # with the report's notes
+    assert call("check", *subject, "--threat", "l2:128").exit_code == 1
+
+
 @pytest.mark.parametrize("command", ["evaluate", "gate"])
 def test_help_says_what_not_evaluated_means(command: str) -> None:
     assert "not evaluated" in " ".join(call(command, "--help").stdout.split())

@@ -51,10 +51,11 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
         "torchvision:resnet18", "timm:resnet18.a1_in1k"     where these are installed. Without weights= their published
             weights are used, and fetched if they are not here. A tag after a dot chooses among several.
     weights: a .safetensors file, or one that `torch.load(weights_only=True)` reads: a state_dict, plain or under
-        "state_dict", "model" or the like, as training scripts and RobustBench write them; "module." of DataParallel
-        and torch.compile's prefix are taken off, and a leading "model." or "net." put on or taken off where that makes
-        everything match. A pickle that needs more is never opened. "random" leaves the model as it is built (with
-        seed 0), which only shows what an evaluation costs.
+        "state_dict", "model" or the like, as training scripts, Lightning, timm and RobustBench write them. What wrapped
+        the network when it was saved ("module." of DataParallel, torch.compile's prefix, "model." and other names
+        before all) is taken off, or put on, where that makes everything match. Of weights and their moving average the
+        weights are taken, which is said. A pickle that needs more is never opened. "random" leaves the model as it is
+        built (with seed 0), which only shows what an evaluation costs.
     classes: outputs of a torchvision or timm model; by default as the weights have it.
     mean, std: the normalization that the model expects, per channel, in pixel units of [0, 1]. For published weights of
         torchvision and timm it is known and filled in.

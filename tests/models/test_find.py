@@ -180,6 +180,7 @@ def layouts(state):
         "both": {f"module._orig_mod.{k}": v for k, v in state.items()},
         "inner": {f"model.{k}": v for k, v in state.items()}, "net": {f"net.{k}": v for k, v in state.items()},
         "last": {"last": state, "best": state}, "last nested": {"last": {"state_dict": state}},
+        "parallel inside": {k.replace(".", ".module.", 1): v for k, v in state.items()},
     }
 
 

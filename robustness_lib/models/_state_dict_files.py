@@ -193,7 +193,7 @@ def _judged(fit: _Fit, expected: State, constants: set[str], state: State, used:
 
 
 def _takes(mine: Tensor, theirs: Tensor) -> bool:
-    """Of one shape, which a lazy layer has not yet; no whole numbers (of a quantized network) for others; and values."""
+    """Of one shape, which a lazy layer has not yet; with values; no whole numbers (of a quantized net) for others."""
     same = is_lazy(mine) or mine.shape == theirs.shape
     return same and not theirs.is_meta and (theirs.is_floating_point() or not mine.is_floating_point())
 

@@ -18,11 +18,13 @@ from rich.table import Table
 
 from robustness_lib.cli._errors import failures, input_errors, prints_to_stderr
 from robustness_lib.cli._options import (
+    AntialiasOption,
     ChannelsOption,
     ClassesOption,
     CropOption,
     DataOption,
     DeviceOption,
+    InterpolationOption,
     JsonOption,
     MeanOption,
     ModelOption,
@@ -41,7 +43,7 @@ from robustness_lib.evaluation import Report, advice, evaluate
 from robustness_lib.evaluation.evaluate import Progress as Tell
 from robustness_lib.evaluation.planning import measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
-from robustness_lib.files import write_whole
+from robustness_lib.files import read_text, write_whole
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.reports.page import save_page
 from robustness_lib.threat import ThreatModel
@@ -70,6 +72,7 @@ def evaluate_command(
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", min=1,
                                                    help="images that travel to the device together")] = None,
     split: SplitOption = "test", resize: ResizeOption = None, crop: CropOption = None, channels: ChannelsOption = None,
+    interpolation: InterpolationOption = None, antialias: AntialiasOption = None,
     seed: SeedOption = 0, as_json: JsonOption = False,
 ) -> None:
     """Attack a model and write a report. Several devices or machines: start it with torchrun --no-python.
@@ -84,7 +87,7 @@ def evaluate_command(
         with quiet:
             subject = find_subject(model, data, n or _MOST, weights=weights, classes=classes, mean=mean, std=std,
                                    output=output, device=device, split=split, seed=seed, resize=resize, crop=crop,
-                                   channels=channels)
+                                   channels=channels, interpolation=interpolation, antialias=antialias)
             state_folder = state or out / "state"
             names = _names(subject)
             find_suite(suite or "standard", against)  # a wrong name is refused before anything is measured
@@ -129,7 +132,7 @@ def _planned(subject: Subject, threat: ThreatModel, asked: dict[str, Any], batch
         if team.rank:
             return None
         if _plan_file(state).exists():
-            kept = json.loads(_plan_file(state).read_text(encoding="utf-8"))
+            kept = json.loads(read_text(_plan_file(state)))
             if kept["asked"] == asked:
                 typer.echo(f"Going on as planned: {kept['words']}", err=True)
                 return kept["suite"], kept["n"]

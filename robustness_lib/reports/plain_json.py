@@ -38,7 +38,7 @@ def encode(thing: Any) -> Any:
 def decode(cls: type[Any], text: str) -> Any:
     """The dataclass `cls` from what `encode` made of it, with its schema. Raises ValueError."""
     try:
-        content = json.loads(text)
+        content = json.loads(text.removeprefix("\ufeff"))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"this is not JSON ({error})") from error
     if not isinstance(content, dict) or "schema" not in content:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from robustness_lib.files import write_whole
+from robustness_lib.files import read_text, write_whole
 from robustness_lib.reports import plain_json
 from robustness_lib.reports.findings import Finding
 from robustness_lib.statistics import Accuracy
@@ -329,8 +329,8 @@ class Report:
     def load(cls, path: str | Path) -> Report:
         """Read what `save` wrote. Raises ValueError, which names the file, where that is not what it holds."""
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, ValueError) as error:
+            return cls.from_json(read_text(Path(path)))
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
     def _repr_html_(self) -> str | None:

@@ -45,6 +45,7 @@ from robustness_lib.evaluation.planning import measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
 from robustness_lib.files import read_text, write_whole
 from robustness_lib.querying.confirm_predictions import predict_logits
+from robustness_lib.reports.export import Exported, check_folder
 from robustness_lib.reports.page import save_page
 from robustness_lib.threat import ThreatModel
 
@@ -65,6 +66,9 @@ def evaluate_command(
                                           help=f"images, at most (default {_MOST:,})")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", metavar="M",
                                                   help="choose suite and n to fit, and say so before starting")] = None,
+    export: Annotated[Path | None, typer.Option(
+        "--export", metavar="FOLDER", help="for the adversarial images as 8-bit PNG files and a table of them: those "
+                                           "that are still adversarial once they are saved")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="for report.json and report.html")] = Path("run"),
     state: Annotated[Path | None, typer.Option(
         "--state", metavar="FOLDER", help="where work in progress is kept, so that a killed run goes on: call it again "
@@ -89,6 +93,9 @@ def evaluate_command(
                                    output=output, device=device, split=split, seed=seed, resize=resize, crop=crop,
                                    channels=channels, interpolation=interpolation, antialias=antialias)
             state_folder = state or out / "state"
+            kept = None if export is None else state_folder.with_name(f"{state_folder.name}-images")
+            if export is not None:
+                check_folder(export)
             names = _names(subject)
             find_suite(suite or "standard", against)  # a wrong name is refused before anything is measured
             asked = {"model": model, "weights": weights, "data": data, "threat": threat, "minutes": minutes,
@@ -98,15 +105,19 @@ def evaluate_command(
             with _bar(n, team) as tell, failures("model", again):
                 report = evaluate(subject.model, subject.x[:n], subject.y[:n], against, suite, seed=seed,
                                   classes=names, batch_size=batch_size, state=state_folder,
-                                  progress=tell)
+                                  keep_images=kept, progress=tell)
+        exported = None
         if team.rank == 0:
             report.save(out / "report.json")
             save_page(report, out / "report.html")
+            exported = None if export is None else report.export(export)
             if state is None:
                 shutil.rmtree(state_folder, ignore_errors=True)
                 _plan_file(state_folder).unlink(missing_ok=True)
+                if kept is not None:
+                    shutil.rmtree(kept, ignore_errors=True)
     if team.rank == 0:
-        _print(report, out, as_json)
+        _print(report, out, exported, as_json)
     raise typer.Exit(3 if report.failures else 0)
 
 
@@ -160,7 +171,7 @@ def _bar(n: int, team: Team) -> Iterator[Tell]:
         yield lambda done, step: progress.update(task, completed=done, description=step)
 
 
-def _print(report: Report, out: Path, as_json: bool) -> None:
+def _print(report: Report, out: Path, exported: Exported | None, as_json: bool) -> None:
     if as_json:
         low, high = report.robust_accuracy.interval
         typer.echo(json.dumps({
@@ -168,6 +179,8 @@ def _print(report: Report, out: Path, as_json: bool) -> None:
             "clean": report.clean_accuracy.value, "robust": report.robust_accuracy.value, "interval": [low, high],
             "strongest": report.strongest, "findings": [f.kind for f in report.findings or ()],
             "failures": len(report.failures), "report": str(out / "report.json"), "page": str(out / "report.html"),
+            **({} if exported is None else {"exported": exported.written, "not_exported": exported.lost,
+                                            "images": str(exported.table)}),
         }, ensure_ascii=False))
         return
     console = Console(highlight=False)
@@ -183,4 +196,6 @@ def _print(report: Report, out: Path, as_json: bool) -> None:
     for failure in report.failures:
         console.print(f"\n[red]images {failure.first} to {failure.last} have no verdict: {escape(failure.error)} "
                       f"(in {failure.step})[/]")
+    if exported is not None:
+        console.print(f"\n{escape(exported.sentence)}", soft_wrap=True)
     console.print(f"\n{escape(str(out / 'report.html'))}, {escape(str(out / 'report.json'))}", soft_wrap=True)

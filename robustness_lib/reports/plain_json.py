@@ -18,11 +18,17 @@ __all__ = ["SCHEMA", "decode", "encode"]
 SCHEMA = 1
 
 
+def _written(field: dataclasses.Field[Any]) -> bool:
+    """Not what holds of this process or machine alone."""
+    return bool(field.metadata.get("written", True))
+
+
 def encode(thing: Any) -> Any:
     """Boolean columns become strings of 0 and 1 (a report of 1,000 images stays readable), other columns lists, and
     NaN, which JSON does not have, null."""
     if dataclasses.is_dataclass(thing):
-        return {field.name: encode(getattr(thing, field.name)) for field in dataclasses.fields(thing)}
+        return {field.name: encode(getattr(thing, field.name)) for field in dataclasses.fields(thing)
+                if _written(field)}
     if isinstance(thing, np.ndarray):
         if thing.dtype == np.bool_:
             return ["".join("01"[bit] for bit in row) for row in thing.tolist()] if thing.ndim == 2 else \
@@ -59,7 +65,7 @@ def _decode(kind: Any, value: Any) -> Any:
         return None if value is None else _decode(inner[0], value)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        names = [field.name for field in dataclasses.fields(kind) if field.init]
+        names = [field.name for field in dataclasses.fields(kind) if field.init and _written(field)]
         missing = [name for name in names if name not in value]
         if missing or not isinstance(value, dict):
             raise KeyError(", ".join(missing))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from robustness_lib.files import read_text, write_whole
 from robustness_lib.reports import plain_json
+from robustness_lib.reports.export import Exported, export_images
 from robustness_lib.reports.findings import Finding
 from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
@@ -127,7 +128,7 @@ class Report:
     looked for them. notes: warnings of the attacks, in words. certified: (n,) bool, proved, or None. failures: images
     without a verdict; they are in no column. fingerprints: "model", "data". environment: versions, device, precision,
     seed, date: what a reader needs to do it again. seconds: of all steps, over all processes, also of the parts that an
-    earlier, killed run did.
+    earlier, killed run did. images: the folder with the adversarial images that were kept, for `export`; not written.
     """
 
     threat: ThreatModel
@@ -144,6 +145,7 @@ class Report:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    images: str | None = field(default=None, compare=False, metadata={"written": False})
 
     view: ClassVar[Callable[[Report], str] | None] = None  # how a notebook shows it; page.py says
 
@@ -332,6 +334,20 @@ class Report:
             return cls.from_json(read_text(Path(path)))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    def export(self, folder: str | Path, images: str | Path | None = None) -> Exported:
+        """Write the adversarial images that the evaluation kept: PNG files of 8 bits (of other than 1 or 3 channels
+        .npy), each beside its clean image, and a table of them, adversarial.csv. Only images that the model was asked
+        about as they are written, and erred on, inside the threat model; distances are theirs.
+
+        images: the folder of `evaluate(..., keep_images=...)`, for a report that was loaded. Raises ValueError where
+        no images were kept, where they are of other data, and for a folder that holds other files.
+        """
+        source = images or self.images
+        if source is None:
+            raise ValueError("this report knows of no images: evaluate(..., keep_images=FOLDER) keeps them, and for a "
+                             "report that was loaded, export(folder, images=FOLDER) says where they are")
+        return export_images(Path(source), Path(folder), self.examples, (self.clean & ~self.robust).nonzero()[0])
 
     def _repr_html_(self) -> str | None:
         return None if Report.view is None else Report.view(self)

@@ -95,7 +95,8 @@ def _from_npz(path: Path, n: int | None, seed: int, say: Say) -> Found:
         x = _pixels(channels_first(images[chosen], axes))
         if axes not in ("ND", "NHW", "NCHW", "NHWC") or (x.shape[1] not in (1, 3) and axes != "ND"):
             say(f"{path.name} is taken as {axes} {images.shape}: {x.shape[1]} channels, and the model gets (N, "
-                f"{', '.join(map(str, x.shape[1:]))}). Where that is wrong, say it in the file (axes).")
+                f"{', '.join(map(str, x.shape[1:]))}). Where that is wrong, say it in the file: "
+                f"np.savez(..., axes=...).")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return x, torch.from_numpy(y[chosen]), classes

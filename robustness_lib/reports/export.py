@@ -56,12 +56,15 @@ class Exported:
 
     @property
     def sentence(self) -> str:
+        if not self.written + self.lost:
+            return f"The suite broke no image, so there is none in {self.table.parent}."
         form = ("as .npy files, since images of so many channels or axes have no PNG" if self.arrays else
                 "as PNG files")
         lost = (f"; {self.lost:,} that were broken are not among them, since no image near theirs was found that is "
                 f"adversarial on the grid of 8-bit pixels" if self.lost else "")
-        return (f"{self.written:,} adversarial images are in {self.table.parent} {form}, each asked about as it is "
-                f"saved; they are listed in {self.table.name}{lost}.")
+        images = "images are" if self.written != 1 else "image is"
+        return (f"{self.written:,} adversarial {images} in {self.table.parent} {form}, each asked about as it is "
+                f"saved; {self.table.name} lists them{lost}.")
 
 
 def check_folder(folder: Path) -> None:

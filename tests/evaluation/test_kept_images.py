@@ -130,6 +130,8 @@ def test_folders_that_belong_to_something_else(tmp_path: Path) -> None:
 def test_a_second_export_leaves_nothing_of_the_first(tmp_path: Path) -> None:
     model, x, y = problem((3, 4, 4))
     many = evaluate(model, x, y, THREAT, [PGD(THREAT, steps=5)], keep_images=tmp_path / "many")
+    none = evaluate(model, x, y, ThreatModel("linf", 0), [PGD(ThreatModel("linf", 0))], keep_images=tmp_path / "none")
+    assert "The suite broke no image" in none.export(tmp_path / "nothing").sentence
     few = evaluate(model, x[:9], y[:9], THREAT, [PGD(THREAT, steps=5)], keep_images=tmp_path / "few")
     first, second = many.export(tmp_path / "out"), few.export(tmp_path / "out")
     assert first.written > second.written

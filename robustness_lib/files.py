@@ -1,12 +1,17 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, and text read in whatever encoding an editor or a shell has written it."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import uuid
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["as_text", "read_text", "write_whole"]
+
+# What begins a file of text, the longer ones first: those of UTF-16 begin as those of UTF-32 do.
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -24,3 +29,21 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def read_text(path: Path) -> str:
+    """Text of a file, see `as_text`. Raises OSError, and ValueError for what is no text."""
+    return as_text(path.read_bytes())
+
+
+def as_text(content: bytes) -> str:
+    """UTF-8, or what its byte order mark says: Windows' editors write one, and its shell's `>` makes UTF-16 of what a
+    command prints. Lines end with \\n. Raises ValueError for other encodings."""
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
+    if not mark and b"\0" in content[:2]:  # JSON, TOML and names begin with a letter of ASCII
+        encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
+    try:
+        return content.removeprefix(mark).decode(encoding).replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no text in {encoding} ({error.reason} at byte {error.start}); save it as "
+                         f"UTF-8") from None

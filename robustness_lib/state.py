@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.files import write_whole
+from robustness_lib.files import read_text, write_whole
 
 __all__ = ["Chunks", "Content", "fingerprint", "image_digests", "model_fingerprint", "structure_fingerprint"]
 
@@ -163,7 +163,7 @@ def _agree(theirs: Any, mine: Any) -> bool:
 
 def _read_header(path: Path) -> dict[str, Any]:
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
+        header = json.loads(read_text(path))
         if not isinstance(header, dict):
             raise ValueError("not a mapping")
     except (ValueError, OSError) as error:

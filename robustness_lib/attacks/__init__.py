@@ -10,9 +10,11 @@ from robustness_lib.attacks.carlini_wagner import CarliniWagnerL2
 from robustness_lib.attacks.fab import FAB
 from robustness_lib.attacks.fgsm import FGSM
 from robustness_lib.attacks.pgd import PGD
+from robustness_lib.attacks.quantized import GridImages, Quantized, quantize
 from robustness_lib.attacks.square import SquareAttack
 from robustness_lib.attacks.transfer import Transfer
 from robustness_lib.querying.warnings import AttackWarning
 
 __all__ = ["FAB", "FGSM", "PGD", "Attack", "AttackResult", "AttackWarning", "AutoAttack", "AutoAttackResult", "AutoPGD",
-           "BoundedAttack", "CarliniWagnerL2", "MinimumNormAttack", "SquareAttack", "StageReport", "Step", "Transfer"]
+           "BoundedAttack", "CarliniWagnerL2", "GridImages", "MinimumNormAttack", "Quantized", "SquareAttack",
+           "StageReport", "Step", "Transfer", "quantize"]

@@ -11,11 +11,13 @@ from rich.table import Table
 
 from robustness_lib.cli._errors import input_errors, prints_to_stderr
 from robustness_lib.cli._options import (
+    AntialiasOption,
     ChannelsOption,
     ClassesOption,
     CropOption,
     DataOption,
     DeviceOption,
+    InterpolationOption,
     JsonOption,
     MeanOption,
     ModelOption,
@@ -39,6 +41,7 @@ def check(
     std: StdOption = None, output: OutputOption = "auto", classes: ClassesOption = None, device: DeviceOption = "auto",
     n: Annotated[int, typer.Option("-n", metavar="N", help="images, at most", min=1)] = 500,
     split: SplitOption = "test", resize: ResizeOption = None, crop: CropOption = None, channels: ChannelsOption = None,
+    interpolation: InterpolationOption = None, antialias: AntialiasOption = None,
     threat: Annotated[str | None, typer.Option(
         "--threat", metavar="NORM:EPS", help="the threat model to come, such as linf:8/255")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", min=1, help="images in a call")] = None,
@@ -51,7 +54,8 @@ def check(
     with input_errors(), prints_to_stderr(), lines_without_terminal("looking at the model and the data") as lines:
         against = None if threat is None else ThreatModel.parse(threat)
         subject = find_subject(model, data, n, weights=weights, classes=classes, mean=mean, std=std, output=output,
-                               device=device, split=split, seed=seed, resize=resize, crop=crop, channels=channels)
+                               device=device, split=split, seed=seed, resize=resize, crop=crop, channels=channels,
+                               interpolation=interpolation, antialias=antialias)
         lines.words = "asking and attacking the model"
         found = inspect_model(subject.model, subject.x, subject.y, threat=against, classes=subject.classes,
                               batch_size=batch_size)

@@ -18,11 +18,13 @@ from rich.table import Table
 
 from robustness_lib.cli._errors import failures, input_errors, prints_to_stderr
 from robustness_lib.cli._options import (
+    AntialiasOption,
     ChannelsOption,
     ClassesOption,
     CropOption,
     DataOption,
     DeviceOption,
+    InterpolationOption,
     JsonOption,
     MeanOption,
     ModelOption,
@@ -44,8 +46,9 @@ from robustness_lib.evaluation.evaluate import OnPart
 from robustness_lib.evaluation.evaluate import Progress as Tell
 from robustness_lib.evaluation.planning import measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
-from robustness_lib.files import write_whole
+from robustness_lib.files import read_text, write_whole
 from robustness_lib.querying.confirm_predictions import predict_logits
+from robustness_lib.reports.export import Exported, check_folder
 from robustness_lib.reports.page import save_page
 from robustness_lib.state import image_digests, model_fingerprint
 from robustness_lib.threat import ThreatModel
@@ -69,6 +72,9 @@ def evaluate_command(
     minutes: Annotated[float | None, typer.Option("--minutes", metavar="M",
                                                   help="choose suite and n to fit, and say so first: standard, if "
                                                        "its interval is then at most ±8 points, else quick")] = None,
+    export: Annotated[Path | None, typer.Option(
+        "--export", metavar="FOLDER", help="for the adversarial images as 8-bit PNG files and a table of them: those "
+                                           "that are still adversarial once they are saved")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="for report.json and report.html")] = Path("run"),
     state: Annotated[Path | None, typer.Option(
         "--state", metavar="FOLDER", help="where work in progress is kept, so that a killed run goes on: call it again "
@@ -76,6 +82,7 @@ def evaluate_command(
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", min=1,
                                                    help="images that travel to the device together")] = None,
     split: SplitOption = "test", resize: ResizeOption = None, crop: CropOption = None, channels: ChannelsOption = None,
+    interpolation: InterpolationOption = None, antialias: AntialiasOption = None,
     seed: SeedOption = 0, force: Annotated[bool, typer.Option(
         "--force", help="overwrite a report of another model or of other data in --out")] = False,
     as_json: JsonOption = False,
@@ -94,7 +101,8 @@ def evaluate_command(
         out.mkdir(parents=True, exist_ok=True)  # an error now costs nothing
         quiet = contextlib.redirect_stderr(None) if team.rank else contextlib.nullcontext()
         options: dict[str, Any] = {"weights": weights, "classes": classes, "mean": mean, "std": std, "output": output,
-                                   "split": split, "resize": resize, "crop": crop, "channels": channels}
+                                   "split": split, "resize": resize, "crop": crop, "channels": channels,
+                                   "interpolation": interpolation, "antialias": antialias}
         with quiet, lines_without_terminal("looking at the model and the data", team.rank == 0) as lines:
             subject = find_subject(model, data, n or _MOST, device=device, seed=seed, **options)
             if doubt := against.doubt_about_eps(subject.x[0].numel()):
@@ -107,6 +115,9 @@ def evaluate_command(
                     if not force:
                         _refuse_another(out / "report.json", subject, made_from)
             state_folder = state or out / "state"
+            kept = None if export is None else state_folder.with_name(f"{state_folder.name}-images")
+            if export is not None:
+                check_folder(export)
             names = _names(subject)
             find_suite(suite or "standard", against)  # a wrong name is refused before anything is measured
             asked = {"model": model, "weights": weights, "data": data, "threat": threat, "minutes": minutes,
@@ -116,14 +127,18 @@ def evaluate_command(
             with _shown(n, lines, team) as (tell, part_is_through), failures("model", again):
                 report = evaluate(subject.model, subject.x[:n], subject.y[:n], against, suite, seed=seed,
                                   classes=names, batch_size=batch_size, state=state_folder,
-                                  progress=tell, on_part=part_is_through)
+                                  keep_images=kept, progress=tell, on_part=part_is_through)
+        exported = None
         if team.rank == 0:
             report = _saved(report, out, made_from, subject.drawn)
+            exported = None if export is None else report.export(export)
             if state is None:
                 shutil.rmtree(state_folder, ignore_errors=True)
                 _plan_file(state_folder).unlink(missing_ok=True)
+                if kept is not None:
+                    shutil.rmtree(kept, ignore_errors=True)
     if team.rank == 0:
-        _print(report, out, as_json)
+        _print(report, out, exported, as_json)
     raise typer.Exit(0 if report.valid and not report.failures else 3)
 
 
@@ -178,7 +193,7 @@ def _planned(subject: Subject, threat: ThreatModel, asked: dict[str, Any], batch
         if team.rank:
             return None
         if _plan_file(state).exists():
-            kept = json.loads(_plan_file(state).read_text(encoding="utf-8"))
+            kept = json.loads(read_text(_plan_file(state)))
             if kept["asked"] == asked:
                 typer.echo(f"Going on as planned: {kept['words']}", err=True)
                 return kept["suite"], kept["n"]
@@ -223,7 +238,7 @@ def _shown(n: int, lines: Lines, team: Team) -> Iterator[tuple[Tell, OnPart]]:
         yield tell, part_is_through
 
 
-def _print(report: Report, out: Path, as_json: bool) -> None:
+def _print(report: Report, out: Path, exported: Exported | None, as_json: bool) -> None:
     if as_json:
         robust = report.robust_accuracy if report.valid else None
         typer.echo(json.dumps({
@@ -233,6 +248,8 @@ def _print(report: Report, out: Path, as_json: bool) -> None:
             "interval": None if robust is None else list(robust.interval),
             "strongest": report.strongest, "findings": [f.kind for f in report.findings or ()],
             "failures": len(report.failures), "report": str(out / "report.json"), "page": str(out / "report.html"),
+            **({} if exported is None else {"exported": exported.written, "not_exported": exported.lost,
+                                            "images": str(exported.table)}),
         }, ensure_ascii=False))
         return
     console = Console(highlight=False)
@@ -248,4 +265,6 @@ def _print(report: Report, out: Path, as_json: bool) -> None:
     for failure in report.failures:
         console.print(f"\n[red]images {failure.first} to {failure.last} have no verdict: {escape(failure.error)} "
                       f"(in {failure.step})[/]")
+    if exported is not None:
+        console.print(f"\n{escape(exported.sentence)}", soft_wrap=True)
     console.print(f"\n{escape(str(out / 'report.html'))}, {escape(str(out / 'report.json'))}", soft_wrap=True)

@@ -12,12 +12,12 @@ import typer
 from torch import Tensor, nn
 
 from robustness_lib.data import find_data
-from robustness_lib.models import find_model
+from robustness_lib.models import find_model, published_resizing
 from robustness_lib.models.normalizations import NORMALIZATIONS
 
-__all__ = ["ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DeviceOption", "JsonOption", "MeanOption",
-           "ModelOption", "OutputOption", "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject",
-           "WeightsOption", "find_subject"]
+__all__ = ["AntialiasOption", "ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DeviceOption",
+           "InterpolationOption", "JsonOption", "MeanOption", "ModelOption", "OutputOption", "ResizeOption",
+           "SeedOption", "SplitOption", "StdOption", "Subject", "WeightsOption", "find_subject"]
 
 _MODEL, _DATA = "Model", "Data"
 
@@ -45,14 +45,21 @@ DeviceOption = Annotated[str, typer.Option(
     "--device", metavar="DEVICE", rich_help_panel=_MODEL, help="cpu, cuda, ...; auto is cuda where there is one")]
 DataOption = Annotated[str, typer.Option(
     "--data", metavar="NAME", rich_help_panel=_DATA,
-    help="signs, cifar10, ... (robustness data list); an .npz file with images and labels; a folder of images with one "
-         "subfolder per class")]
+    help="signs, cifar10, ... (robustness data list); an .npz file with images (or video, signals, points) and labels; "
+         "a folder of images with one subfolder per class")]
 SplitOption = Annotated[str, typer.Option(
     "--split", metavar="SPLIT", rich_help_panel=_DATA, help="of a named set: train, validation or test")]
 ResizeOption = Annotated[int | None, typer.Option(
     "--resize", metavar="PIXELS", rich_help_panel=_DATA, help="of a folder's images: the shorter side")]
 CropOption = Annotated[int | None, typer.Option(
     "--crop", metavar="PIXELS", rich_help_panel=_DATA, help="of a folder's images: the middle square, after --resize")]
+InterpolationOption = Annotated[str | None, typer.Option(
+    "--interpolation", metavar="NAME", rich_help_panel=_DATA,
+    help="how --resize is done: bilinear, bicubic, nearest, ...; by default as the published weights that are named "
+         "have it, else bilinear")]
+AntialiasOption = Annotated[bool | None, typer.Option(
+    "--antialias/--no-antialias", rich_help_panel=_DATA,
+    help="whether --resize smooths first; by default as the published weights have it, else it does")]
 ChannelsOption = Annotated[int | None, typer.Option(
     "--channels", metavar="1|3", rich_help_panel=_DATA,
     help="of a folder's images; by default 1 where all are grey")]
@@ -75,7 +82,8 @@ class Subject(NamedTuple):
 def find_subject(model: str, data: str, n: int | None, *, weights: str | None = None, classes: int | None = None,
                  mean: str | None = None, std: str | None = None, output: str = "auto", device: str = "auto",
                  split: str = "test", seed: int = 0, resize: int | None = None, crop: int | None = None,
-                 channels: int | None = None) -> Subject:
+                 channels: int | None = None, interpolation: str | None = None,
+                 antialias: bool | None = None) -> Subject:
     """The model and the images that these options name; each decision is printed to stderr. Raises ValueError,
     TypeError and OSError: see `find_model` and `find_data`."""
     notes: list[str] = []
@@ -85,7 +93,12 @@ def find_subject(model: str, data: str, n: int | None, *, weights: str | None = 
         notes.append(sentence)
         typer.echo(sentence, err=True)
 
-    x, y, names = find_data(data, n, split, seed, resize=resize, crop=crop, channels=channels, say=say,
+    if resize is not None and interpolation is None and (known := published_resizing(model, weights)) is not None:
+        interpolation, antialias = known[0], known[1] if antialias is None else antialias
+        say(f"Images are resized as {model} has it: {interpolation}, {'with' if antialias else 'without'} "
+            f"antialiasing.")
+    x, y, names = find_data(data, n, split, seed, resize=resize, crop=crop, channels=channels,
+                            interpolation=interpolation, antialias=antialias, say=say,
                             drawn=drawn.extend)
     mean_values, std_values = parse_normalization(mean, std, x.shape[1])
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

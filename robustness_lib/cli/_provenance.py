@@ -16,7 +16,8 @@ from robustness_lib.models.normalizations import NORMALIZATIONS
 
 __all__ = ["OF_DATA", "provenance", "writable"]
 
-OF_DATA = ("data", "data sha256", "split", "resize", "crop", "channels")  # alike: drawn from the same images
+# Alike in these: drawn from the same images.
+OF_DATA = ("data", "data sha256", "split", "resize", "crop", "channels", "interpolation", "antialias")
 _GIT_SECONDS = 10
 _LIBRARIES = {"zoo", "torchvision", "timm"}
 

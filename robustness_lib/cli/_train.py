@@ -18,7 +18,7 @@ from robustness_lib.cli._options import DeviceOption, JsonOption
 from robustness_lib.cli._progress import lines_without_terminal, on_terminal
 from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.errors import said_to_be_at
-from robustness_lib.files import write_whole
+from robustness_lib.files import as_text, read_text, write_whole
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training import Diverged, Epoch, History, Recipe, list_recipes, read_recipe
 from robustness_lib.training.recipe import EXAMPLE, Split, find_recipe
@@ -101,7 +101,7 @@ def _check_same(kept: Path, content: bytes) -> None:
     """A folder's own recipe says what its weights were made by."""
     if not kept.exists():
         return
-    theirs, mine = (_lines(tomllib.loads(text)) for text in (kept.read_text(encoding="utf-8"), content.decode()))
+    theirs, mine = (_lines(tomllib.loads(text)) for text in (read_text(kept), as_text(content)))
     different = [f"{key} (was {theirs.get(key, 'not said')}, is {mine.get(key, 'not said')})"
                  for key in sorted(theirs.keys() | mine.keys()) if theirs.get(key) != mine.get(key)]
     if different:
@@ -124,7 +124,7 @@ def _device(name: str) -> str:
 def _listing() -> list[str]:
     """Each recipe's name and first line."""
     width = max(map(len, list_recipes()))
-    return [f"{name:<{width}}  {find_recipe(name).read_text(encoding='utf-8').partition(chr(10))[0].lstrip('# ')}"
+    return [f"{name:<{width}}  {read_text(find_recipe(name)).partition(chr(10))[0].lstrip('# ')}"
             for name in list_recipes()]
 
 
@@ -141,9 +141,20 @@ def _description(recipe: Recipe, model: nn.Module, data: Split, validation: Spli
     return [f"{recipe.name}: {called}, {parameters:,} parameters to train, on {device}",
             f"data: {recipe.data}, {len(data[0]):,} images for training, {len(validation[0]):,} for validation "
             f"({source})",
-            f"augmentation: {_augmentation(recipe)}", f"objective: {_words(recipe.objective)}",
+            *_resizing(recipe), f"augmentation: {_augmentation(recipe)}", f"objective: {_words(recipe.objective)}",
             f"epochs: {recipe.settings['epochs']}; kept are the weights of the "
             + (f"best by {judged}" if best else f"last; {judged} is watched") + " on the validation images"]
+
+
+def _resizing(recipe: Recipe) -> list[str]:
+    how = recipe.preparation
+    if "resize" not in how:
+        return []
+    source = ("as the recipe says" if "interpolation" in recipe.prepare else
+              f"as {recipe.model['name']} has it" if "interpolation" in how else
+              "torchvision's default; [data] interpolation and antialias name another way")
+    antialias = "with" if how.get("antialias", True) else "without"
+    return [f"resizing: {how.get('interpolation', 'bilinear')}, {antialias} antialiasing, {source}"]
 
 
 def _augmentation(recipe: Recipe) -> str:

@@ -16,24 +16,42 @@ from tqdm import tqdm
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _GREY = ("1", "L", "LA")
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos")
+_WITHOUT_ANTIALIAS = ("nearest", "nearest-exact", "bilinear", "bicubic")
 
 
 @dataclass(frozen=True)
 class Preparation:
     """The shorter side to `resize` pixels, then the middle `crop` × `crop`; None leaves that out. channels: 1 or 3, or
-    None: 1 where all images are grey. Raises ValueError."""
+    None: 1 where all images are grey. interpolation, antialias: how `resize` is done; None is torchvision's default,
+    bilinear and antialiased. Raises ValueError."""
 
     resize: int | None = None
     crop: int | None = None
     channels: int | None = None
+    interpolation: str | None = None
+    antialias: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.interpolation not in (None, *INTERPOLATIONS):
+            raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}; found {self.interpolation!r}")
+        if self.resize is None and (self.interpolation, self.antialias) != (None, None):
+            raise ValueError("interpolation and antialias say how images are resized, and no resize is given: found "
+                             f"interpolation {self.interpolation!r}, antialias {self.antialias!r}")
+        if self.antialias is False and self.interpolation not in (None, *_WITHOUT_ANTIALIAS):
+            raise ValueError(f"without antialias, interpolation must be one of {', '.join(_WITHOUT_ANTIALIAS)}; found "
+                             f"{self.interpolation!r}")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 or 3; found {self.channels}")
         for name in ("resize", "crop"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is a number of pixels, at least 1; found {value}")
+
+    @property
+    def words(self) -> str:
+        """How images are resized."""
+        return f"{self.interpolation or 'bilinear'}, {'without' if self.antialias is False else 'with'} antialiasing"
 
 
 def listing(root: Path, say: Callable[[str], None]) -> tuple[list[Path], npt.NDArray[np.int64], tuple[str, ...]]:
@@ -95,7 +113,12 @@ def _open(path: Path, prepare: Preparation) -> Any:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from None
     if prepare.resize is not None:
-        image = functional.resize(image, prepare.resize)
+        how = functional.InterpolationMode(prepare.interpolation or "bilinear")
+        if prepare.antialias is False:  # which PIL cannot leave out
+            tensor = functional.pil_to_tensor(image)
+            image = functional.to_pil_image(functional.resize(tensor, prepare.resize, how, antialias=False))
+        else:
+            image = functional.resize(image, prepare.resize, how)
     if prepare.crop is not None:
         image = functional.center_crop(image, prepare.crop)
     return image

@@ -6,7 +6,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,26 +14,29 @@ from torch import Tensor
 
 from robustness_lib import counter_random
 from robustness_lib.data import _folder
+from robustness_lib.data._axes import Array, channels_first, find_axes
 from robustness_lib.data._load import NAMES, load
 from robustness_lib.inputs import Say, check_count
 
 __all__ = ["find_data"]
 
-Array = npt.NDArray[Any]
 Found = tuple[Tensor, Tensor, tuple[str, ...]]
 Drawn = Callable[[Sequence[str]], None]
 
 
 def find_data(name: str | Path, n: int | None = None, split: str = "test", seed: int = 0, *,
               resize: int | None = None, crop: int | None = None, channels: int | None = None,
-              say: Say | None = None, drawn: Drawn | None = None) -> Found:
+              interpolation: str | None = None, antialias: bool | None = None, say: Say | None = None,
+              drawn: Drawn | None = None) -> Found:
     """Images and labels for an evaluation: at most `n` of them, or all.
 
     name: one of
         "signs", "cifar10", ...    a set that `load` knows: the first n of the split, in its fixed order
-        "folder/val.npz"           arrays `images` and `labels` (or `x` and `y`): (N, H, W), (N, H, W, C) or
-            (N, C, H, W) with 1 or 3 channels, or points (N, D); 8-bit, or floating-point in [0, 1]. An array `classes`
-            of names is used where it is there.
+        "folder/val.npz"           arrays `images` and `labels` (or `x` and `y`): images (N, H, W), (N, H, W, C) or
+            (N, C, H, W), video (N, T, H, W, C) or (N, C, T, H, W), signals (N, C, L), or points (N, D); 8-bit, or
+            floating-point in [0, 1]. Which axis holds the channels is told by the lengths (1 or 3, or few beside large
+            sides), or by a text `axes` in the file, such as "NHWC". An array `classes` of names is used where it is
+            there.
         "folder/val"               one subfolder per class, in the order of torchvision's ImageFolder
     Files often come sorted by class, so from these two a random sample without replacement is drawn: with the same
     `seed` the same one, and a smaller n draws the beginning of a larger one's. It is not balanced by class: its
@@ -43,11 +45,14 @@ def find_data(name: str | Path, n: int | None = None, split: str = "test", seed:
     resize, crop: for folders, as torchvision evaluates: the shorter side to `resize` pixels, then the middle
         `crop` × `crop`.
     channels: for folders, 1 or 3; by default 1 where all images are grey.
+    interpolation, antialias: how `resize` is done: "bilinear" (torchvision's default, as antialiasing is), "bicubic",
+        "nearest", "nearest-exact", "box", "hamming", "lanczos". Say what the model was trained with.
     say: is told, in a sentence each, what was decided for you (print, for example). By default nobody is.
     drawn: is told once which images these are, in order: rows of the set or file, or files inside the folder.
 
-    Returns x, float32 (N, C, H, W) or (N, D) in [0, 1]; y, int64 (N,); and the classes' names. Raises ValueError,
-    which names the file, for what cannot be read or not be understood; FileNotFoundError where nothing is there.
+    Returns x, float32 (N, C, H, W), (N, C, T, H, W), (N, C, L) or (N, D) in [0, 1]; y, int64 (N,); and the classes'
+    names. Raises ValueError, which names the file, for what cannot be read or not be understood; FileNotFoundError
+    where nothing is there.
     """
     if n is not None:
         check_count("n", n)
@@ -56,8 +61,9 @@ def find_data(name: str | Path, n: int | None = None, split: str = "test", seed:
     path = Path(name)
     if path.is_dir() and (str(name) not in NAMES):
         _only_whole(split, name)
-        return _from_folder(path, n, seed, _folder.Preparation(resize, crop, channels), tell, name_them)
-    if resize is not None or crop is not None or channels is not None:
+        preparation = _folder.Preparation(resize, crop, channels, interpolation, antialias)
+        return _from_folder(path, n, seed, preparation, tell, name_them)
+    if any(one is not None for one in (resize, crop, channels, interpolation, antialias)):
         raise ValueError("resize, crop and channels are for folders of images; arrays are taken as they are")
     if str(name) in NAMES:
         found = _named(str(name), n, split, tell)
@@ -91,10 +97,14 @@ def _from_npz(path: Path, n: int | None, seed: int, say: Say, drawn: Drawn) -> F
         if not len(y):
             raise ValueError("it holds no images")
         classes = _class_names(arrays.get("classes"), y)
-        arrange = _arrangement(images)
+        axes = find_axes(images, arrays.get("axes"))
         _check_values(images)
         chosen = _sample(len(y), n, seed, str(path), say)
-        x = _pixels(arrange(images[chosen]))
+        x = _pixels(channels_first(images[chosen], axes))
+        if axes not in ("ND", "NHW", "NCHW", "NHWC") or (x.shape[1] not in (1, 3) and axes != "ND"):
+            say(f"{path.name} is taken as {axes} {images.shape}: {x.shape[1]} channels, and the model gets (N, "
+                f"{', '.join(map(str, x.shape[1:]))}). Where that is wrong, say it in the file: "
+                f"np.savez(..., axes=...).")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     drawn([str(row) for row in chosen.tolist()])
@@ -104,6 +114,9 @@ def _from_npz(path: Path, n: int | None, seed: int, say: Say, drawn: Drawn) -> F
 def _from_folder(path: Path, n: int | None, seed: int, prepare: _folder.Preparation, say: Say, drawn: Drawn) -> Found:
     files, y, classes = _folder.listing(path, say)
     chosen = _sample(len(y), n, seed, str(path), say)
+    if prepare.resize is not None and prepare.interpolation is None:
+        say(f"Images are resized as torchvision does it by default ({prepare.words}), since nothing says how those of "
+            f"the model were; where that was another way, name it (--interpolation, --antialias).")
     x = _folder.read([files[i] for i in chosen], prepare)
     drawn([files[i].relative_to(path).as_posix() for i in chosen])
     return _pixels(x), torch.from_numpy(y[chosen]), classes
@@ -139,7 +152,7 @@ def _read(path: Path) -> dict[str, Array]:
                 names = ", ".join(file.files) or "nothing"
                 raise ValueError(f"it needs images and labels (or x and y); it holds {names}")
             arrays = {"images": file[pair[0]], "labels": file[pair[1]]}
-            return arrays | ({"classes": file["classes"]} if "classes" in held else {})
+            return arrays | {name: file[name] for name in ("classes", "axes") if name in held}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "allow_pickle" in said:
@@ -167,25 +180,6 @@ def _class_names(names: Array | None, y: npt.NDArray[np.int64]) -> tuple[str, ..
     if names.ndim != 1 or len(names) <= highest:
         raise ValueError(f"classes must hold a name for each label up to {highest}; found {names.shape}")
     return tuple(str(name) for name in names)
-
-
-def _arrangement(images: Array) -> Callable[[Array], Array]:
-    """How to bring these images to (N, C, H, W); points (N, D) stay as they are."""
-    shape = images.shape
-    if images.ndim == 2:
-        return lambda part: part
-    if images.ndim == 3:
-        return lambda part: part[:, None]
-    if images.ndim != 4:
-        raise ValueError(f"images must be (N, H, W), (N, H, W, C) or (N, C, H, W); found {shape}")
-    first, last = shape[1] in (1, 3), shape[3] in (1, 3)
-    if first and last:
-        raise ValueError(f"images of shape {shape} may be (N, C, H, W) or (N, H, W, C): nobody can tell. Save larger "
-                         f"images, or grey ones as (N, H, W)")
-    if not (first or last):
-        four = "; drop the fourth channel (transparency)" if 4 in (shape[1], shape[3]) else ""
-        raise ValueError(f"images of shape {shape} have 1 or 3 channels neither first nor last{four}")
-    return (lambda part: part) if first else (lambda part: part.transpose(0, 3, 1, 2))
 
 
 def _check_values(images: Array) -> None:

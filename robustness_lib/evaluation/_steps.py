@@ -16,6 +16,7 @@ from robustness_lib.attacks.ensemble_run import EnsembleStep, ImagePart, Verdict
 from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
 from robustness_lib.diagnosis.observations import observe
 from robustness_lib.evaluation._data_parts import DataPart
+from robustness_lib.evaluation._kept_images import KeptImages
 from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.inputs import check_logits
 from robustness_lib.losses import cross_entropy
@@ -77,8 +78,9 @@ class Proofs:
         return [] if self.certified is None else [bool(self.certified[part.first + row]) for row in rows.tolist()]
 
 
-def keep_pictures(proofs: Proofs) -> Keep:
-    """Hold what was broken against the proofs, and keep a few examples to look at."""
+def keep_pictures(proofs: Proofs, images: KeptImages | None = None) -> Keep:
+    """Hold what was broken against the proofs, keep a few examples to look at, and all of them as images to save where
+    that is asked for."""
     def keep(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor, content: Content) -> Content:
         assert isinstance(part, DataPart)
         proofs.hold(step, part, rows, x_adv, content)
@@ -87,6 +89,8 @@ def keep_pictures(proofs: Proofs) -> Keep:
         taken = [picture(part.first + int(rows[k]), int(part.y[rows[k]]), int(mistaken[k]), step.name,
                          part.x[rows[k]].detach().cpu().numpy(), x_adv[k].detach().cpu().numpy(), step.threat.eps,
                          step.threat.norm) for k in shown]
+        if images is not None:
+            images.keep(step, part, rows, x_adv)
         return {"pictures": [asdict(one) for one in taken if one is not None]}
 
     return keep

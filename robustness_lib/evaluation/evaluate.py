@@ -25,6 +25,7 @@ from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
+from robustness_lib.evaluation._kept_images import KeptImages
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
 from robustness_lib.evaluation._steps import (
     CleanAnswers,
@@ -54,7 +55,8 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
              suite: SuiteLike = "standard", *, classes: Sequence[str] | None = None,
              certified: Tensor | NDArray[Any] | None = None, curve: Sequence[float] | None = None, seed: int = 0,
              mode: Mode = "eval", batch_size: int | None = None, state: str | Path | None = None,
-             progress: Progress | None = None, on_part: OnPart | None = None) -> Report:
+             keep_images: str | Path | None = None, progress: Progress | None = None,
+             on_part: OnPart | None = None) -> Report:
     """Attack the model with every attack of a suite and report the worst case per example.
 
     model: images in [0, 1] to logits (N, K); see `robustness_lib.models.as_classifier`. Attacked in eval mode (mode
@@ -71,6 +73,8 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     batch_size: images that travel to the device together; halved when its memory runs out. None: 250, or on a CPU as
     many as its caches hold. The work is cut into parts of this size.
     state: a folder. A killed run that is started again with it goes on where it was, and ends with the same report.
+    keep_images: a folder, for the adversarial images that the suite finds, put on the grid of 8-bit pixels and asked
+    about there (see `attacks.Quantized`); `Report.export` makes files to look at of them.
     progress: called with the number of images done and the step at hand. on_part: called whenever a part is through,
     with the number of images that stand so far and of all that are through in this process.
 
@@ -108,12 +112,14 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     evaluation = _Evaluation(
         model, threat, find_suite(suite, threat, seed=seed, mode=mode), classes=classes, certified=certified,
         curve=curve, seed=seed, mode=mode, state=None if state is None else Path(state),
+        images=None if keep_images is None else KeptImages(Path(keep_images)),
         progress=progress or (lambda done, step: None), on_part=on_part or (lambda stand, through: None))
     found = evaluation.run(data_parts(x, y, batch_size, lambda images: default_batch_size(
         images, QueriedModel(model).device(images))))
-    return report_from_verdicts(
+    report = report_from_verdicts(
         found, evaluation.ran, classes=classes, notes=evaluation.notes, failures=tuple(evaluation.failures),
         environment=_environment(model, evaluation.dtype, seed, mode, evaluation.team))
+    return report if keep_images is None else replace(report, images=str(keep_images))
 
 
 class _Evaluation:
@@ -122,9 +128,10 @@ class _Evaluation:
 
     def __init__(self, model: Classifier, threat: ThreatModel, suite: Suite, *, classes: Sequence[str] | None,
                  certified: Tensor | None, curve: Sequence[float] | None, seed: int, mode: Mode, state: Path | None,
-                 progress: Progress, on_part: OnPart) -> None:
+                 images: KeptImages | None, progress: Progress, on_part: OnPart) -> None:
         self.model, self.threat, self.suite, self.classes, self.curve = model, threat, suite, classes, curve
         self.seed, self.mode, self.state, self.progress, self.on_part = seed, mode, state, progress, on_part
+        self.images = images
         self.proofs, self.team = Proofs(certified, threat), Team.now()
         self.failures: list[Failure] = []
         self.notes: tuple[str, ...] = ()
@@ -215,7 +222,7 @@ class _Evaluation:
 
     def _steps(self, attacks: list[NamedAttack], epsilons: tuple[float, ...], draws: int) -> list[EnsembleStep]:
         steps: list[EnsembleStep] = [CleanAnswers(self.model, self.mode, draws)]
-        steps += [AttackStep(named, self.model, self.threat, self.mode, keep=keep_pictures(self.proofs))
+        steps += [AttackStep(named, self.model, self.threat, self.mode, keep=keep_pictures(self.proofs, self.images))
                   for named in attacks]
         if not any(named.attack.follows_gradients for named in attacks):
             steps.append(GradientProbe(self.model, self.mode))
@@ -227,13 +234,14 @@ class _Evaluation:
     def _open(self, look: FirstLook, steps: list[EnsembleStep], size: int, draws: int) -> Chunks:
         """The state. What the model answers on a few images says whether it is the same."""
         certified, attacks = self.proofs.certified, [entry.fingerprint for entry in self.suite.entries]
-        header = {} if self.state is None else {
+        header = {} if self.state is None and self.images is None else {
             "format": "evaluation 3", "attacks": fingerprint(*attacks),
             "versions": f"robustness_lib {robustness_lib.__version__}, torch {torch.__version__}",
             "model": model_fingerprint(self.model), "threat": repr(self.threat), "suite": str(self.suite),
             "seed": str(self.seed), "mode": self.mode, "images in a part": str(size), "curve": str(self.curve),
             "steps": "; ".join(step.name for step in steps),
             "certified": "none" if certified is None else fingerprint(certified),
+            **({} if self.images is None else {"images kept": "yes"}),
         }
         answers = None if look.varies or draws > 1 else look.answers
         # The first process makes the folder; opening clears what a kill left behind, so nobody works before all have.
@@ -241,6 +249,8 @@ class _Evaluation:
             with self.team.together():
                 if turn:
                     chunks = Chunks(self.state, header, answers)
+                    if self.images is not None:
+                        self.images.open(header, answers)
         return chunks
 
     def _of_all_processes(self, found: list[tuple[int, Verdicts]]) -> list[tuple[int, Verdicts]]:

@@ -1,172 +1,281 @@
-"""Weights from a file, of whoever wrote it: tensors only, never code; and into the model, or a word on what differs."""
+"""Weights into the model, whatever wrapped the network when they were saved; or a word on what does not fit."""
 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from robustness_lib.inputs import Say
+from robustness_lib.models._weights_files import State, read_state_dict
 
 __all__ = ["State", "load_into", "outputs_held", "read_state_dict"]
 
-State = dict[str, Tensor]
-
 # Where training scripts put the weights within a checkpoint, the more telling names first; RobustBench's files have
 # them plain, or under "state_dict", and two of them under "last".
-_NESTS = ("state_dict", "model_state_dict", "model", "net", "last", "module", "weights", "params", "model_ema",
-          "state_dict_ema", "ema")
-_WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and torch.compile: the weights are the same ones
-_PREFIXES = ("model.", "net.", "backbone.")
-# What a model's constructor sets and a file may lack: constants of the normalization, the counter of batch norm.
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "last", "module", "weights", "params")
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+_PREFIXES = ("model", "net", "backbone", "network")  # what people call the network in what they wrap it in
+# A copy that only follows the weights that were trained.
+_AVERAGES = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow|momentum|teacher|target)([._]|$)")
+# What a model's constructor sets and a file may lack: constants of the normalization, and what only counts.
 _CONSTANTS = ("mean", "std", "mu", "sigma", "num_batches_tracked")
+_NORMALIZERS = ("mean", "std", "mu", "sigma", "new_mean", "new_std", "pixel_mean", "pixel_std")
+_COUNTERS = ("n_averaged", "total_ops", "total_params", "initted", "epoch", "step", "global_step", "iteration",
+             "best_acc", "acc", "accuracy", "loss", "lr")  # one number each, beside the weights
+_LEFT_OVER = 4  # times as many tensors as are used, under a name that anybody may choose: another network's, then
+_SHOWN = 3  # names of each side in a refusal
 
 
-def read_state_dict(path: Path, say: Say) -> State:
-    """The tensors of a file, with the wrappers' prefixes taken off their names.
+@dataclass(frozen=True)
+class _Fit:
+    """One way to read the file's names. prefix: what stood before the names that are used. bare: parts of names that
+    were left out wherever they stood. files: the file's name of each tensor of the model that it has. wrong: in words,
+    what keeps them from fitting. beside: the file's names that this leaves over, and that speak against nothing."""
 
-    Raises FileNotFoundError, and ValueError for a file that is damaged, holds no weights, or would have to run code.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path} to read weights from")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    state = _unpack(content, path, say)
-    for wrapper in _WRAPPERS:
-        if all(key.startswith(wrapper) for key in state):
-            state = {key.removeprefix(wrapper): value for key, value in state.items()}
-    if any(value.dtype in (torch.float16, torch.bfloat16) for value in state.values()):
-        say(f"{path.name} holds half precision; the model computes in float32.")
-    return state
+    prefix: str
+    bare: tuple[str, ...]
+    files: Mapping[str, str]
+    wrong: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    def state(self, state: State) -> State:
+        """What the model loads."""
+        return {mine: state[theirs] for mine, theirs in self.files.items()}
+
+    @property
+    def usual(self) -> bool:
+        """Nothing stands before the names but what people call a network and its wrappers."""
+        return all(part in ("", *_NESTS, *_WRAPPERS, *_PREFIXES) for part in self.prefix.split("."))
+
+    @property
+    def rank(self) -> tuple[bool, bool, int]:
+        """The smaller, the likelier to be meant: no average over the weights, under names that people use."""
+        order = ("", *_NESTS, *_WRAPPERS, *_PREFIXES).index(self.prefix.split(".")[0]) if self.usual else 0
+        return bool(_AVERAGES.search(self.prefix.lower())), not self.usual, order
+
+    @property
+    def called(self) -> str:
+        return self.prefix.rstrip(".") or "no name"
 
 
 def load_into(model: nn.Module, state: State, path: Path, say: Say) -> None:
-    """Load `state` into `model`: as it is, else with a leading "model." or "net." put on or taken off every name, where
-    that makes everything match. Raises ValueError that names up to five tensors that do not fit."""
-    expected = _shapes(model.state_dict())
-    constants = {name for name, _ in model.named_buffers() if name.rsplit(".", 1)[-1] in _CONSTANTS}
-    best: tuple[State, list[str]] | None = None
-    for renamed in _renamings(state):
-        wrong = _differences(expected, _shapes(renamed), constants)
-        if best is None or len(wrong) < len(best[1]):
-            best = renamed, wrong
-    assert best is not None
-    renamed, wrong = best
-    kept = sorted(constants - renamed.keys() - {n for n in constants if n.endswith("num_batches_tracked")})
-    try:
-        # A model may know older names of its own tensors: its word counts, before any refusal.
-        model.load_state_dict(renamed, strict=bool(wrong))
-    except (RuntimeError, AttributeError) as error:
-        raise ValueError(_refusal(path, wrong or [str(error).splitlines()[0]], renamed)) from None
-    if kept and not wrong:
+    """Load `state` into `model`: as it is, else without what wrapped the network in the file or wraps it in the model
+    ("module.", "model.", any other name that stands before all), where that makes everything match.
+
+    Raises ValueError that names up to five tensors that do not fit, the first names of both sides and what was left
+    out; and for two sets of weights that both fit where nothing says which is meant.
+    """
+    fit = _best(model, state, path, say)
+    if fit.wrong:
+        _load_as_the_model_knows_it(model, state, path, fit)
+        return
+    chosen = fit.state(state)
+    if any(value.dtype in (torch.float16, torch.bfloat16) for value in chosen.values()):
+        say(f"{path.name} holds half precision; the model computes in float32.")
+    model.load_state_dict(chosen, strict=False)
+    kept = sorted(name for name in _constants(model) - fit.files.keys()
+                  if not _counts(name) and not name.endswith("num_batches_tracked"))
+    if kept:
         say(f"{path.name} has no {', '.join(kept)}: the model keeps what its constructor set.")
+    _say_what_is_left(path, fit, state, say)
+
+
+def _load_as_the_model_knows_it(model: nn.Module, state: State, path: Path, fit: _Fit) -> None:
+    """A model may know older names of its own tensors: its word counts, before any refusal."""
+    loaded = {name.removeprefix(fit.prefix): value for name, value in state.items() if name not in fit.beside}
+    wrong, mine = fit.wrong, model.state_dict()
+    if all(_takes(mine[name], value) for name, value in loaded.items() if name in mine):
+        try:
+            model.load_state_dict(loaded)
+            return
+        except (RuntimeError, AttributeError) as error:
+            wrong = wrong or (str(error).splitlines()[0],)
+    raise ValueError(_refusal(path, fit, wrong, list(loaded), list(mine)))
 
 
 def outputs_held(model: nn.Module, state: State) -> int | None:
     """For how many classes the weights were made, where that alone keeps them from fitting: every tensor of another
     shape differs in its first length, from the model's one number of classes to one other number. Else None."""
-    expected, found = _shapes(model.state_dict()), _shapes(state)
-    other = [name for name in expected if name in found and found[name] != expected[name]]
-    if not other or any(not expected[n] or not found[n] or expected[n][1:] != found[n][1:] for n in other):
+    fit = min(_fits(model, state), key=lambda fit: (len(fit.wrong), fit.rank))
+    expected = model.state_dict()
+    pairs = [(expected[mine].shape, state[theirs].shape) for mine, theirs in fit.files.items()
+             if not _takes(expected[mine], state[theirs])]
+    if not pairs or any(not mine or not theirs or mine[1:] != theirs[1:] for mine, theirs in pairs):
         return None
-    lengths = {(expected[n][0], found[n][0]) for n in other}
+    lengths = {(mine[0], theirs[0]) for mine, theirs in pairs}
     return lengths.pop()[1] if len(lengths) == 1 else None
 
 
-def _read_safetensors(path: Path) -> State:
-    try:
-        return safetensors.torch.load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or is no safetensors file ({error})") from None
+def _best(model: nn.Module, state: State, path: Path, say: Say) -> _Fit:
+    """The way of reading that fits, or that comes nearest. Where several do and hold different weights: by their names,
+    which is said; raises ValueError where the names do not tell."""
+    fits = sorted(_fits(model, state), key=lambda fit: (len(fit.wrong), fit.rank))
+    first = fits[0]
+    if first.wrong:  # of those that are as near: what has most taken off before its names
+        return max((fit for fit in fits if len(fit.wrong) == len(first.wrong)), key=lambda fit: len(fit.prefix))
+    others = [fit for fit in fits[1:] if not fit.wrong and not _same(first, fit, state)]
+    if others and others[0].rank == first.rank:
+        names = ", ".join(fit.called for fit in (first, *others))
+        raise ValueError(f"{path} holds several sets of weights that fit the model, under {names}, and nobody can tell "
+                         f'which is meant: save the one that is, torch.save(its_state_dict, "weights.pt"), and name '
+                         f"that file")
+    if others:
+        names = ", ".join(fit.called for fit in (first, *others))
+        say(f"{path.name} holds weights under {names}; those under {first.called} are used.")
+    return first
 
 
-def _read_pickle(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on how the file was written, which its reader cannot change
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles and archives raise many kinds
-        text = str(error)
-    wanted = re.search(r"GLOBAL (\S+)", text)
-    if "TorchScript" in text:
-        raise ValueError(f"{path} is a TorchScript archive, a program and not weights alone. Load it in a function of "
-                         f"your own (torch.jit.load) and name that: --model my_models.py:make")
-    if wanted or ("Unsupported oper" in text and _begins_as_pickle(path)):
-        more = f"it asks for {wanted[1]}" if wanted else "its pickle asks for more than tensors"
-        raise ValueError(
-            f"{path} holds more than weights ({more}), and opening it could run code that its writer chose, so it is "
-            f"not opened. Where you trust the file and have the code that wrote it, save the tensors alone: "
-            f'torch.save(model.state_dict(), "weights.pt"), and name that file'
-        )
-    reason = text.splitlines()[0] if text else "nothing could be read"
-    raise ValueError(f"{path} is damaged or is no file of weights ({reason})")
+def _same(a: _Fit, b: _Fit, state: State) -> bool:
+    return a.files.keys() == b.files.keys() and all(
+        a.files[name] == b.files[name] or torch.equal(state[a.files[name]], state[b.files[name]]) for name in a.files)
 
 
-def _begins_as_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(1) == b"\x80"
+def _fits(model: nn.Module, state: State) -> list[_Fit]:
+    """Every way of reading the names that fits; where there is none, every one that was tried."""
+    expected = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    constants, own = _constants(model), {name.rpartition(".")[2] for name in expected}
+    state = {name: value for name, value in state.items()
+             if not (_counts(name) and value.numel() == 1 and name.rpartition(".")[2] not in own)}
+    tried: list[_Fit] = []
+    for words in ((), _WRAPPERS, (*_WRAPPERS, *_PREFIXES)):
+        tried += _pairings(list(expected), constants, state, words)
+        whole = [fit for fit in tried if not (expected.keys() - constants - fit.files.keys())
+                 and all(_takes(expected[mine], state[theirs]) for mine, theirs in fit.files.items())]
+        used = {name for fit in whole for name in fit.files.values()}
+        fitting = [fit for one in whole if not (fit := _judged(one, expected, constants, state, used)).wrong]
+        if fitting:
+            return fitting
+    return [_judged(fit, expected, constants, state, set(fit.files.values())) for fit in tried]
 
 
-def _unpack(content: Any, path: Path, say: Say) -> State:
-    if _is_state(content):
-        return dict(content)
-    found = _nested(content) if isinstance(content, Mapping) else {}
-    if not found:
-        held = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(f"no weights found in {path}: it holds {held or 'nothing'}. A state_dict is expected, plain "
-                         f'or under "state_dict" or "model"')
-    name, state = next(iter(found.items()))
-    if len(found) > 1:
-        say(f"{path.name} holds weights under {', '.join(found)}; those under {name} are used.")
-    return dict(state)
+def _pairings(expected: list[str], constants: set[str], state: State, words: tuple[str, ...]) -> Iterator[_Fit]:
+    """The model's names with the file's, both without these words, under every prefix that may stand before the file's
+    or the model's."""
+    theirs, mine = _without(state, words), _without(expected, words)
+    if theirs is None or mine is None:
+        return
+    needed = [name for name, full in mine.items() if full not in constants] or list(mine)
+    for inner in dict.fromkeys(("", _common(needed))):
+        wanted = {name.removeprefix(inner): full for name, full in mine.items() if name.startswith(inner)}
+        anchors = [name.removeprefix(inner) for name in (needed[0], needed[-1])] if needed else []
+        outers = {name[:-len(anchor)] for anchor in anchors for name in theirs
+                  if name == anchor or name.endswith(f".{anchor}")}
+        tables = {"", *_tables(theirs)}
+        for outer in sorted(outers | tables):
+            files = {full: theirs[outer + name] for name, full in wanted.items() if outer + name in theirs}
+            if inner:  # what stands beside the network in the model, such as constants of the normalization
+                files |= {full: theirs[name] for name, full in mine.items() if full not in files and name in theirs}
+            if files or outer in tables:
+                yield _Fit(outer, words, files)
 
 
-def _nested(content: Mapping[Any, Any]) -> dict[str, Mapping[str, Tensor]]:
-    found: dict[str, Mapping[str, Tensor]] = {}
-    for nest in _NESTS:
-        inner = content.get(nest)
-        if not isinstance(inner, Mapping):
-            continue
-        if _is_state(inner):
-            found[nest] = inner
-        else:  # RobustBench's {"last": {"state_dict": ...}}
-            found |= {f"{nest}.{deeper}": inner[deeper] for deeper in _NESTS if _is_state(inner.get(deeper))}
-    return found
+def _judged(fit: _Fit, expected: State, constants: set[str], state: State, used: set[str]) -> _Fit:
+    """The same with what speaks against it. used: the file's names that this way of reading or another one uses, such
+    as copies of the weights."""
+    other = [_other(mine, expected[mine], state[theirs]) for mine, theirs in fit.files.items()
+             if not _takes(expected[mine], state[theirs])]
+    missing = [f"{name} is missing" for name in expected if name not in fit.files and name not in constants]
+    left = [name for name in state if name not in used]
+    foreign = [name for name in left if _bare(name, fit.bare).startswith(fit.prefix)]
+    beside = [name for name in left if name not in set(foreign)]
+    others = [name for name in _in_table(fit, beside) if not _normalizes(name, state)]
+    a_layer = fit.prefix.rstrip(".").rpartition(".")[2].isdigit()  # of a list of them, and not a network in a wrapper
+    if not fit.usual and len(others) > (0 if a_layer else _LEFT_OVER * len(fit.files)):
+        foreign, beside = left, []
+    strange = [f"{_bare(name, fit.bare).removeprefix(fit.prefix)} is not the model's" for name in foreign]
+    return replace(fit, wrong=(*other, *missing, *strange), beside=tuple(beside))
 
 
-def _is_state(content: Any) -> bool:
-    return isinstance(content, Mapping) and bool(content) and all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+def _takes(mine: Tensor, theirs: Tensor) -> bool:
+    """Of one shape, which a lazy layer has not yet; with values; no whole numbers (of a quantized net) for others."""
+    same = is_lazy(mine) or mine.shape == theirs.shape
+    return same and not theirs.is_meta and (theirs.is_floating_point() or not mine.is_floating_point())
 
 
-def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in state.items() if isinstance(value, Tensor)}
+def _other(name: str, mine: Tensor, theirs: Tensor) -> str:
+    if not is_lazy(mine) and mine.shape != theirs.shape:
+        return f"{name} is {tuple(theirs.shape)}, not {tuple(mine.shape)}"
+    if theirs.is_meta:
+        return f"{name} has no values (it was saved from the meta device)"
+    return f"{name} is {theirs.dtype}, not {mine.dtype}".replace("torch.", "")
 
 
-def _renamings(state: State) -> Iterator[State]:
-    yield state
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            yield {key.removeprefix(prefix): value for key, value in state.items()}
-    for prefix in (*_PREFIXES, *_WRAPPERS):
-        yield {prefix + key: value for key, value in state.items()}
+def _in_table(fit: _Fit, names: Iterable[str]) -> list[str]:
+    """Those that lie in the table of a checkpoint that the weights lie in."""
+    table = next((f"{nest}." for nest in _NESTS if fit.prefix.startswith(f"{nest}.")), "")
+    return [name for name in names if name.startswith(table)]
 
 
-def _differences(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]],
-                 constants: set[str]) -> list[str]:
-    other = [f"{name} is {found[name]}, not {expected[name]}" for name in expected
-             if name in found and found[name] != expected[name]]
-    missing = [f"{name} is missing" for name in expected if name not in found and name not in constants]
-    return other + missing + [f"{name} is not the model's" for name in found if name not in expected]
-
-
-def _refusal(path: Path, wrong: list[str], state: State) -> str:
+def _refusal(path: Path, fit: _Fit, wrong: tuple[str, ...], theirs: list[str], mine: list[str]) -> str:
     more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-    return (f"the weights in {path} do not fit the model: {'; '.join(wrong[:5])}{more}. The file holds {len(state)} "
-            f"tensors; build the model that they were trained in (its size, its number of classes)")
+    stripped = [f'"{fit.prefix}" before all names'] * bool(fit.prefix)
+    stripped += [f'"{word}." wherever it stood' for word in fit.bare if any(word in name.split(".") for name in theirs)]
+    after = f", after taking off {' and '.join(stripped)}" if stripped else ""
+    return (f"the weights in {path} do not fit the model: {'; '.join(wrong[:5])}{more}. The file holds {len(theirs)} "
+            f"tensors ({_first(theirs)}){after}, and the model {len(mine)} ({_first(mine)}); build the model that they "
+            f"were trained in (its size, its number of classes)")
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "") if names else "none"
+
+
+def _say_what_is_left(path: Path, fit: _Fit, state: State, say: Say) -> None:
+    """What lies beside the weights, in the table that they lie in: the constants of a normalization and other parts."""
+    left = [name for name in _in_table(fit, fit.beside) if not _counts(name)]
+    constants = [name for name in left if _normalizes(name, state)]
+    if constants:
+        figures = "; ".join(f"{name} {','.join(f'{float(one):.4g}' for one in state[name].flatten())}"
+                            for name in constants[:2])
+        say(f"{path.name} also holds the constants of a normalization ({figures}), for which the model has no place. "
+            f"Unless it normalizes by itself, give them as mean and std (--mean, --std).")
+    if others := [name for name in left if name not in constants]:
+        say(f"{path.name} also holds {len(others)} tensors that are not the model's ({_first(others)}): they are left "
+            f"out.")
+
+
+# Names.
+
+def _constants(model: nn.Module) -> set[str]:
+    """What the model has by itself, and a file may lack: what its constructor sets, and what only counts."""
+    return {name for name, _ in model.named_buffers() if name.rpartition(".")[2] in _CONSTANTS or _counts(name)}
+
+
+def _counts(name: str) -> bool:
+    return name.rpartition(".")[2] in _COUNTERS
+
+
+def _normalizes(name: str, state: State) -> bool:
+    return name.rpartition(".")[2] in _NORMALIZERS and state[name].numel() <= 16
+
+
+def _bare(name: str, words: tuple[str, ...]) -> str:
+    return ".".join(part for part in name.split(".") if part not in words) if words else name
+
+
+def _without(names: Iterable[str], words: tuple[str, ...]) -> dict[str, str] | None:
+    """The names without these words, each with the whole one; None where two become one."""
+    bare = {_bare(name, words): name for name in names}
+    return bare if len(bare) == len(list(names)) else None
+
+
+def _common(names: list[str]) -> str:
+    """What all names begin with, in whole parts: "net.inner."; never a whole name."""
+    parts = [name.split(".")[:-1] for name in names]
+    common = [] if not parts else list(parts[0])
+    for one in parts:
+        while one[:len(common)] != common:
+            common.pop()
+    return "".join(f"{part}." for part in common)
+
+
+def _tables(names: Iterable[str]) -> set[str]:
+    """The tables that weights are known to lie in, and what stands before all names."""
+    names = list(names)
+    return {f"{nest}." for nest in _NESTS if any(name.startswith(f"{nest}.") for name in names)} | {_common(names)}

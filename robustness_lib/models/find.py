@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from robustness_lib.errors import blame
+from robustness_lib.files import read_text
 from robustness_lib.inputs import Say
 from robustness_lib.models._state_dict_files import load_into, outputs_held, read_state_dict
 from robustness_lib.models.adapt import as_classifier
 from robustness_lib.models.architectures import build
 from robustness_lib.models.zoo import list_pretrained, load_pretrained
 
-__all__ = ["find_model"]
+__all__ = ["find_model", "published_resizing"]
 
 _FORMS = ('"my_pkg.models:make" or "my_models.py:make" (a function, a class or a model), "zoo:signs-pgd", '
           '"recipe:FILE.toml" (with weights), "torchvision:resnet18" or "timm:resnet18.a1_in1k"')
@@ -51,10 +52,11 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
         "torchvision:resnet18", "timm:resnet18.a1_in1k"     where these are installed. Without weights= their published
             weights are used, and fetched if they are not here. A tag after a dot chooses among several.
     weights: a .safetensors file, or one that `torch.load(weights_only=True)` reads: a state_dict, plain or under
-        "state_dict", "model" or the like, as training scripts and RobustBench write them; "module." of DataParallel
-        and torch.compile's prefix are taken off, and a leading "model." or "net." put on or taken off where that makes
-        everything match. A pickle that needs more is never opened. "random" leaves the model as it is built (with
-        seed 0), which only shows what an evaluation costs.
+        "state_dict", "model" or the like, as training scripts, Lightning, timm and RobustBench write them. What wrapped
+        the network when it was saved ("module." of DataParallel, torch.compile's prefix, "model." and other names
+        before all) is taken off, or put on, where that makes everything match. Of weights and their moving average the
+        weights are taken, which is said. A pickle that needs more is never opened. "random" leaves the model as it is
+        built (with seed 0), which only shows what an evaluation costs.
     classes: outputs of a torchvision or timm model; by default as the weights have it.
     mean, std: the normalization that the model expects, per channel, in pixel units of [0, 1]. For published weights of
         torchvision and timm it is known and filled in.
@@ -133,7 +135,7 @@ def _recipe_model(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("model")
+        table = tomllib.loads(read_text(path)).get("model")
     except ValueError as error:
         raise ValueError(f"{path} is no recipe: {error}") from error
     if not isinstance(table, dict) or not ("builder" in table or "name" in table):
@@ -152,10 +154,7 @@ def _torchvision(what: str, weights: str | Path | None, classes: int | None, say
     if tag and tag not in published.__members__:
         raise ValueError(f"torchvision has no weights {tag!r} for {plain}; there are "
                          f"{', '.join(published.__members__)}")
-    chosen = published[tag] if tag else published.DEFAULT
-    if weights is not None and not tag:
-        # A file that is called as it was published holds what was published.
-        chosen = next((w for w in published if w.url.rpartition("/")[2] == Path(weights).name), None)
+    chosen = _published(plain, tag, weights)
     options = {} if classes is None else {"num_classes": classes}
     if weights is not None:
         model = library.get_model(plain, weights=None, **options)
@@ -173,6 +172,41 @@ def _torchvision(what: str, weights: str | Path | None, classes: int | None, say
     say(f"{chosen} was made for images of {transforms.crop_size[0]} × {transforms.crop_size[0]} pixels (resize "
         f"{transforms.resize_size[0]}, crop {transforms.crop_size[0]}).")
     return _Built(model, transforms.mean, transforms.std)
+
+
+def _published(plain: str, tag: str, weights: str | Path | None) -> Any:
+    """The published weights of a torchvision model that are meant, or None."""
+    from torchvision import models as library
+
+    published = library.get_model_weights(plain)
+    if tag or weights is None:
+        return published[tag] if tag else published.DEFAULT
+    # A file that is called as it was published holds what was published.
+    return next((one for one in published if one.url.rpartition("/")[2] == Path(weights).name), None)
+
+
+def published_resizing(name: str, weights: str | Path | None = None) -> tuple[str, bool] | None:
+    """How images were resized for the published weights that a model's name means: the interpolation, and whether it
+    was antialiased. None where there are none, or nobody knows them. name, weights: as for `find_model`."""
+    where, _, what = str(name).rpartition(":")
+    plain, _, tag = what.partition(".")
+    if where == "torchvision":
+        from torchvision import models as library
+
+        known = library.list_models(module=library)
+        if plain not in known or (tag and tag not in library.get_model_weights(plain).__members__):
+            return None
+        transforms = getattr(_published(plain, tag, weights), "transforms", lambda: None)()
+        how = getattr(transforms, "interpolation", None)
+        return None if how is None else (how.value, getattr(transforms, "antialias", True) is not False)
+    if where == "timm" and importlib.util.find_spec("timm") is not None and (tag or weights is None):
+        try:
+            published = importlib.import_module("timm").get_pretrained_cfg(what)
+        except RuntimeError:  # no such weights, which is said where the model is built
+            return None
+        how = getattr(published, "interpolation", None)
+        return None if how is None else (how, True)  # timm resizes by PIL, which always does
+    return None
 
 
 def _timm(what: str, weights: str | Path | None, classes: int | None, say: Say) -> _Built:

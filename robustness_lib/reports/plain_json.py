@@ -18,11 +18,17 @@ __all__ = ["SCHEMA", "decode", "encode"]
 SCHEMA = 1
 
 
+def _written(field: dataclasses.Field[Any]) -> bool:
+    """Not what holds of this process or machine alone."""
+    return bool(field.metadata.get("written", True))
+
+
 def encode(thing: Any) -> Any:
     """Boolean columns become strings of 0 and 1 (a report of 1,000 images stays readable), other columns lists, and
     NaN, which JSON does not have, null."""
     if dataclasses.is_dataclass(thing):
-        return {field.name: encode(getattr(thing, field.name)) for field in dataclasses.fields(thing)}
+        return {field.name: encode(getattr(thing, field.name)) for field in dataclasses.fields(thing)
+                if _written(field)}
     if isinstance(thing, np.ndarray):
         if thing.dtype == np.bool_:
             return ["".join("01"[bit] for bit in row) for row in thing.tolist()] if thing.ndim == 2 else \
@@ -38,7 +44,7 @@ def encode(thing: Any) -> Any:
 def decode(cls: type[Any], text: str) -> Any:
     """The dataclass `cls` from what `encode` made of it, with its schema. Raises ValueError."""
     try:
-        content = json.loads(text)
+        content = json.loads(text.removeprefix("\ufeff"))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"this is not JSON ({error})") from error
     if not isinstance(content, dict) or "schema" not in content:
@@ -61,7 +67,7 @@ def _decode(kind: Any, value: Any) -> Any:
         hints = typing.get_type_hints(kind)
         # What reports have from some version on is not in older ones: its default stands for it.
         names = [field.name for field in dataclasses.fields(kind)
-                 if field.init and (field.name in value or not field.metadata.get("added"))]
+                 if field.init and _written(field) and (field.name in value or not field.metadata.get("added"))]
         missing = [name for name in names if name not in value]
         if missing or not isinstance(value, dict):
             raise KeyError(", ".join(missing))

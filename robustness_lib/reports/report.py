@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from robustness_lib.files import write_whole
+from robustness_lib.files import read_text, write_whole
 from robustness_lib.reports import plain_json
+from robustness_lib.reports.export import Exported, export_images
 from robustness_lib.reports.findings import Finding
 from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
@@ -144,7 +145,8 @@ class Report:
     seed, date: what a reader needs to do it again. provenance: what was evaluated, as whoever called it named it:
     model, weights and their checksum, normalization, data, command line, commit; empty where nobody says. drawn: of
     each image its file or row in the data; () where nobody says. seconds: of all steps, over all processes, also of the
-    parts that an earlier, killed run did.
+    parts that an earlier, killed run did. images: the folder with the adversarial images that were
+    kept, for `export`; not written.
     """
 
     threat: ThreatModel
@@ -164,6 +166,7 @@ class Report:
     provenance: Mapping[str, str] = field(default_factory=dict, metadata={"added": True})
     drawn: tuple[str, ...] = field(default=(), metadata={"added": True})
     seconds: float = 0.0
+    images: str | None = field(default=None, compare=False, metadata={"written": False})
 
     view: ClassVar[Callable[[Report], str] | None] = None  # how a notebook shows it; page.py says
 
@@ -361,9 +364,23 @@ class Report:
     def load(cls, path: str | Path) -> Report:
         """Read what `save` wrote. Raises ValueError, which names the file, where that is not what it holds."""
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, ValueError) as error:
+            return cls.from_json(read_text(Path(path)))
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    def export(self, folder: str | Path, images: str | Path | None = None) -> Exported:
+        """Write the adversarial images that the evaluation kept: PNG files of 8 bits (of other than 1 or 3 channels
+        .npy), each beside its clean image, and a table of them, adversarial.csv. Only images that the model was asked
+        about as they are written, and erred on, inside the threat model; distances are theirs.
+
+        images: the folder of `evaluate(..., keep_images=...)`, for a report that was loaded. Raises ValueError where
+        no images were kept, where they are of other data, and for a folder that holds other files.
+        """
+        source = images or self.images
+        if source is None:
+            raise ValueError("this report knows of no images: evaluate(..., keep_images=FOLDER) keeps them, and for a "
+                             "report that was loaded, export(folder, images=FOLDER) says where they are")
+        return export_images(Path(source), Path(folder), self.examples, (self.clean & ~self.robust).nonzero()[0])
 
     def _repr_html_(self) -> str | None:
         return None if Report.view is None else Report.view(self)

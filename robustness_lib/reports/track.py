@@ -9,7 +9,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-from robustness_lib.files import write_whole
+from robustness_lib.files import read_text, write_whole
 from robustness_lib.reports._charts import TrendChart, trend_chart
 from robustness_lib.reports.compare import without_seed
 from robustness_lib.reports.page import render
@@ -117,7 +117,7 @@ def read_history(path: str | Path) -> list[TrackedVersion]:
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_text(path).split("\n")
     entries = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.files import write_whole
+from robustness_lib.files import read_text, write_whole
 
 __all__ = ["Position", "TrainingFolder", "weights"]
 
@@ -50,7 +50,7 @@ class TrainingFolder:
         for half in path.glob("*.part"):  # left behind by a kill
             half.unlink(missing_ok=True)
         try:
-            theirs = dict(json.loads(file.read_text(encoding="utf-8")))
+            theirs = dict(json.loads(read_text(file)))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{file} cannot be read ({error}); delete the folder to begin again") from error
         different = [f"{key} (was {_short(theirs.get(key))}, is {_short(header.get(key))})"

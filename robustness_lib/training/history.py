@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustness_lib.files import write_whole
+from robustness_lib.files import read_text, write_whole
 from robustness_lib.statistics import Accuracy
 
 __all__ = ["Epoch", "History"]
@@ -82,7 +82,7 @@ class History:
     def load(cls, path: Path | str) -> History:
         """Raises ValueError for a file that is none."""
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(json.loads(read_text(Path(path))))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not the history of a training ({error})") from error
 

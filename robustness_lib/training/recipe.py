@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from robustness_lib.data import NAMES, find_data, held_out
 from robustness_lib.errors import said_to_be_at
-from robustness_lib.models import build, find_model
+from robustness_lib.files import read_text
+from robustness_lib.models import build, find_model, published_resizing
 from robustness_lib.querying.frozen import frozen
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training._toml_tables import check_known, check_type, make, threat
@@ -40,7 +41,7 @@ CHANGES: dict[str, type[Augmentation]] = {"flip": Flip, "shift": Shift}
 _NOT_IN_FIT = {"model", "data", "objective", "augment", "schedule", "validation", "threat", "folder", "save_seconds",
                "seed", "workers", "progress", "on_epoch"}
 _OF_MODEL = {"name": str, "weights": str, "classes": int, "mean": list[float], "std": list[float], "output": str | int}
-_OF_FOLDERS = ("resize", "crop", "channels")  # how images of many sizes become alike
+_OF_FOLDERS = {"resize": int, "crop": int, "channels": int, "interpolation": str, "antialias": bool}
 
 Split = tuple[Tensor, Tensor]
 OnStart = Callable[[nn.Module, Split, Split], None]
@@ -51,7 +52,8 @@ class Recipe:
     """name: the file's. architecture: {"builder", "arguments"} of a net of this package, or None where `model` names
     another (see `models.find_model`). data: see `data.find_data`. validation: a file or folder, or how many images at
     most of the validation split (or of the tenth that is held out). augment_given: by the recipe, and not by the set's
-    default in `AUGMENTATIONS`. settings: of `fit`. prepare: resize, crop and channels of `find_data`, for folders."""
+    default in `AUGMENTATIONS`. settings: of `fit`. prepare: resize, crop, channels, interpolation and antialias of
+    `find_data`, for folders: how images of many sizes become alike."""
 
     name: str
     data: str
@@ -72,6 +74,16 @@ class Recipe:
         """Whether it is a set that the package knows, with splits of its own."""
         return self.data in NAMES
 
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """`prepare`, and how images are resized where the published weights of the model say it and the recipe does
+        not."""
+        if "resize" not in self.prepare or "interpolation" in self.prepare:
+            return self.prepare
+        known = published_resizing(self.model.get("name", ""), self.model.get("weights"))
+        return self.prepare if known is None else dict(zip(("interpolation", "antialias"), known,
+                                                           strict=True)) | self.prepare
+
     def build(self) -> nn.Module:
         """The net with its initial weights, which follow from the seed. Raises ValueError."""
         with torch.random.fork_rng(), said_to_be_at("[model]"):
@@ -84,10 +96,10 @@ class Recipe:
     def load(self) -> tuple[Split, Split]:
         """Training and validation images with their labels. Raises ValueError, FileNotFoundError."""
         with said_to_be_at("[data] name"):
-            x, y, classes = find_data(self.data, split="train" if self.named_data else "test", **self.prepare)
+            x, y, classes = find_data(self.data, split="train" if self.named_data else "test", **self.preparation)
         if isinstance(self.validation, str):
             with said_to_be_at("[data] validation"):
-                x_val, y_val, theirs = find_data(self.validation, **self.prepare)
+                x_val, y_val, theirs = find_data(self.validation, **self.preparation)
                 if Path(self.data).is_dir() and any(a != b for a, b in zip(classes, theirs, strict=False)):
                     raise ValueError(f"the folders of {self.validation} are not those of {self.data}, so that labels "
                                      f"would mean other classes: {', '.join(theirs)}")
@@ -145,7 +157,7 @@ def read_recipe(source: str | Path) -> Recipe:
     """
     path = find_recipe(source)
     with said_to_be_at(str(path)):
-        return _parse(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
+        return _parse(path.stem, tomllib.loads(read_text(path)))
 
 
 def find_recipe(source: str | Path) -> Path:
@@ -196,8 +208,8 @@ def _data(table: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"[data] validation must be at least 1 image, or a file; found {validation}")
     if changes is not None:
         check_type("[data] augment", changes, list)
-    for key in _OF_FOLDERS:
-        check_type(f"[data] {key}", table.get(key, 1), int)
+    for key in _OF_FOLDERS.keys() & table.keys():
+        check_type(f"[data] {key}", table[key], _OF_FOLDERS[key])
     return {"data": table["name"], "validation": validation, "augment_given": changes is not None,
             "augment": AUGMENTATIONS.get(table["name"], ()) if changes is None else tuple(map(_change, changes)),
             "prepare": {key: table[key] for key in _OF_FOLDERS if key in table}}

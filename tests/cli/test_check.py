@@ -4,12 +4,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from robustness_lib import ThreatModel, data, models
 from robustness_lib.cli import app
-from robustness_lib.cli._options import parse_normalization
+from robustness_lib.cli._options import find_subject, parse_normalization
 
 MINE = """
 import torch
@@ -182,3 +183,44 @@ def test_threats():
             ThreatModel.parse(text)
     with pytest.raises(ValueError, match="norm must be"):
         ThreatModel.parse("l3:0.5")
+
+
+def write_pictures(folder):
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
+        for k in range(3):
+            pixels = np.random.default_rng(k).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{k}.png")
+
+
+def test_images_are_resized_as_the_published_weights_that_are_named_have_it(here, monkeypatch, capsys):
+    write_pictures(here / "val")
+    monkeypatch.setattr("robustness_lib.cli._options.find_model", lambda *names, **options: torch.nn.Flatten())
+    bicubic, _, _ = data.find_data("val", resize=8, interpolation="bicubic")
+    x = find_subject("torchvision:swin_t", "val", None, resize=8).x
+    assert torch.equal(x, bicubic)
+    assert "Images are resized as torchvision:swin_t has it: bicubic, with antialiasing." in capsys.readouterr().err
+    blunt = find_subject("torchvision:swin_t", "val", None, resize=8, antialias=False).x
+    assert torch.equal(blunt, data.find_data("val", resize=8, interpolation="bicubic", antialias=False)[0])
+    capsys.readouterr()
+    given = find_subject("torchvision:swin_t", "val", None, resize=8, interpolation="nearest").x
+    assert torch.equal(given, data.find_data("val", resize=8, interpolation="nearest")[0])
+    assert "resized" not in capsys.readouterr().err
+    own = find_subject("mine:make", "val", None, resize=8).x
+    assert torch.equal(own, data.find_data("val", resize=8)[0])
+    assert "nothing says how those of the model were" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "evaluate"])
+def test_options_say_how_images_are_resized(here, command):
+    write_pictures(here / "val")
+    more = ["--threat", "linf:8/255", "--out", "run", "--suite", "quick"] if command == "evaluate" else []
+    arguments = [command, "--model", "zoo:signs-tiny-standard", "--data", "val", "--crop", "32", *more]
+    for options, words in ((["--resize", "32", "--interpolation", "cubic"], "must be one of nearest"),
+                           (["--antialias"], "no resize is given"), (["--no-antialias"], "no resize is given")):
+        result = CliRunner().invoke(app, [*arguments, *options])
+        assert result.exit_code == 2
+        assert words in result.stderr
+    result = CliRunner().invoke(app, [*arguments, "--resize", "32", "--interpolation", "bicubic", "--no-antialias"])
+    assert result.exit_code in (0, 1), result.output
+    assert "resized" not in result.stderr

@@ -183,3 +183,17 @@ def test_torchrun_shares_the_work(tmp_path: Path) -> None:
     assert two.environment["processes"] == "2"
     assert np.array_equal(two.robust, one.robust)
     assert two.fingerprints == one.fingerprints
+
+
+def test_adversarial_images_are_exported(tmp_path: Path) -> None:
+    arguments = [*ARGUMENTS, "--suite", "quick", "-n", 30, "--out", tmp_path / "run", "--export", tmp_path / "images"]
+    content = json.loads(call(*arguments, "--json").stdout)
+    report = Report.load(tmp_path / "run" / "report.json")
+    assert content["exported"] + content["not_exported"] == int((report.clean & ~report.robust).sum())
+    lines = Path(content["images"]).read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + content["exported"] > 1
+    assert (tmp_path / "images" / lines[1].split(",")[-1]).is_file()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "report.json"]
+    assert "adversarial images are in" in " ".join(call(*arguments).stdout.split())
+    (tmp_path / "images" / "mine.txt").write_text("mine")
+    assert "holds other files (mine.txt)" in call(*arguments, code=2).stderr

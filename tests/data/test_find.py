@@ -276,3 +276,44 @@ def test_the_inventory_says_what_is_here(cache: Path, monkeypatch) -> None:
     assert not held["mnist"].here
     assert held["mnist"].sizes == {"test": 7}
     assert "damaged" in held["fashion-mnist"].problem
+
+
+# How images are resized.
+
+def test_images_are_resized_as_torchvision_would(folder):
+    mode = transforms.InterpolationMode
+    paths = [path for path, _ in ImageFolder(str(folder)).samples] if not (folder / ".hidden").rmdir() else []
+    for name, antialias in (("nearest", None), ("bicubic", None), ("bicubic", True), ("lanczos", True), ("box", None),
+                            ("bilinear", False), ("bicubic", False), ("nearest", False)):
+        resize = transforms.Resize(7, mode(name), antialias=antialias is not False)
+        if antialias is False:
+            theirs = [resize(transforms.functional.pil_to_tensor(Image.open(path))) / 255 for path in paths]
+        else:
+            theirs = [transforms.functional.to_tensor(resize(Image.open(path))) for path in paths]
+        assert torch.equal(find_data(folder, resize=7, interpolation=name, antialias=antialias)[0], torch.stack(theirs))
+    results = [find_data(folder, resize=7, interpolation=name, antialias=antialias)[0] for name, antialias in
+               (("nearest", None), ("bilinear", None), ("bilinear", False), ("bicubic", None), ("bicubic", False))]
+    assert not any(torch.equal(a, b) for k, a in enumerate(results) for b in results[:k])
+
+
+def test_where_nothing_says_how_it_is_said(folder):
+    sentences, say = said()
+    find_data(folder, resize=7, say=say)
+    assert "bilinear, with antialiasing" in sentences[0]
+    sentences.clear()
+    find_data(folder, resize=7, antialias=False, say=say)
+    assert "bilinear, without antialiasing" in sentences[0]
+    sentences.clear()
+    find_data(folder, resize=7, interpolation="bicubic", say=say)
+    find_data(folder, crop=7, say=say)
+    assert sentences == []
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"resize": 7, "interpolation": "cubic"}, "interpolation must be one of nearest.*; found 'cubic'"),
+    ({"crop": 7, "interpolation": "bicubic"}, "no resize is given"), ({"antialias": True}, "no resize is given"),
+    ({"resize": 7, "interpolation": "lanczos", "antialias": False}, "without antialias, interpolation must be"),
+])
+def test_resizing_that_cannot_be_meant(folder, options, words):
+    with pytest.raises(ValueError, match=words):
+        find_data(folder, **options)

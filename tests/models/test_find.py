@@ -180,6 +180,7 @@ def layouts(state):
         "both": {f"module._orig_mod.{k}": v for k, v in state.items()},
         "inner": {f"model.{k}": v for k, v in state.items()}, "net": {f"net.{k}": v for k, v in state.items()},
         "last": {"last": state, "best": state}, "last nested": {"last": {"state_dict": state}},
+        "parallel inside": {k.replace(".", ".module.", 1): v for k, v in state.items()},
     }
 
 
@@ -425,3 +426,16 @@ def test_outputs_are_only_guessed_where_they_alone_differ():
     assert outputs_held(model, held | {"3.weight": torch.zeros(7, 4), "3.bias": torch.zeros(7)}) == 7
     assert outputs_held(model, held | {"3.weight": torch.zeros(7, 4), "1.bias": torch.zeros(9)}) is None
     assert outputs_held(model, held | {"3.weight": torch.zeros(7, 5)}) is None
+
+
+@pytest.mark.parametrize(("name", "weights", "known"), [
+    ("torchvision:resnet18", None, ("bilinear", True)), ("torchvision:swin_t", None, ("bicubic", True)),
+    ("torchvision:resnet18", "folder/resnet18-f37072fd.pth", ("bilinear", True)),
+    ("torchvision:resnet18", "w.pth", None), ("timm:resnet18.none", None, None),
+    ("torchvision:swin_t.IMAGENET1K_V1", "w.pth", ("bicubic", True)), ("torchvision:swin_t", "random", None),
+    ("timm:resnet18.a1_in1k", None, ("bicubic", True)), ("timm:resnet18", "w.pth", None),
+    ("torchvision:nothing", None, None), ("torchvision:resnet18.V9", None, None), ("mine:make", None, None),
+    ("zoo:signs-pgd", None, None), ("nothing", None, None),
+])
+def test_how_images_were_resized_is_known_of_published_weights(name, weights, known):
+    assert models.published_resizing(name, weights) == known

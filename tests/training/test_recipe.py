@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -417,3 +418,22 @@ def test_settings_reach_the_training(here):
     for a, b in zip(made.parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert isinstance(made, nn.Module)
+
+
+def test_images_in_folders_are_resized_as_the_recipe_or_the_published_weights_say(here):
+    for name in "abc":
+        (here / "train" / name).mkdir(parents=True)
+        for k in range(10):
+            shade = np.random.default_rng(k).integers(0, 256, (19, 22, 3), dtype=np.uint8)
+            Image.fromarray(shade).save(here / "train" / name / f"{k}.png")
+    text = 'name = "train"\nresize = 8\ncrop = 8\n'
+    (bilinear, _), _ = read_recipe(write(here / "a.toml", data=text)).load()
+    recipe = read_recipe(write(here / "b.toml", data=f'{text}interpolation = "bicubic"\nantialias = false'))
+    (blunt, _), _ = recipe.load()
+    published = replace(recipe, model={"name": "torchvision:swin_t"}, prepare={"resize": 8, "crop": 8})
+    assert published.preparation == {"resize": 8, "crop": 8, "interpolation": "bicubic", "antialias": True}
+    (bicubic, _), _ = published.load()
+    assert not torch.equal(bilinear, bicubic)
+    assert not torch.equal(blunt, bicubic)
+    with pytest.raises(ValueError, match=r"\[data\] antialias must be true or false"):
+        read_recipe(write(here / "c.toml", data=f"{text}antialias = 1"))

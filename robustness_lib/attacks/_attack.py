@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,8 +53,6 @@ class Attack(ABC):
 
     mode: Mode = field(default="eval", kw_only=True)
 
-    follows_gradients: ClassVar[bool] = True  # of the model under attack
-
     def __post_init__(self) -> None:
         if self.mode not in ("eval", "keep"):
             raise ValueError(f'mode must be "eval" or "keep"; found {self.mode!r}')
@@ -80,6 +78,11 @@ class Attack(ABC):
     def _odd_settings(self, x: Tensor) -> tuple[AttackWarning, ...]:
         """What its settings hardly mean, for images x."""
         return ()
+
+    @property
+    def follows_gradients(self) -> bool:
+        """It climbs along gradients of the model under attack."""
+        return True
 
     @property
     def _samples(self) -> int:

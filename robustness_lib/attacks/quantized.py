@@ -90,6 +90,10 @@ class Quantized(Attack):
         return self._allowed.norm
 
     @property
+    def follows_gradients(self) -> bool:
+        return self.attack.follows_gradients
+
+    @property
     def knows_success(self) -> bool:
         return True
 

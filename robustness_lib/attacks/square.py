@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -44,7 +43,9 @@ class SquareAttack(BoundedAttack):
     seed: int = 0
     loss: Loss | str = field(default="margin", kw_only=True)
 
-    follows_gradients: ClassVar[bool] = False
+    @property
+    def follows_gradients(self) -> bool:
+        return False
 
     def __post_init__(self) -> None:
         super().__post_init__()

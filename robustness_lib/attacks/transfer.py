@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -35,7 +34,9 @@ class Transfer(BoundedAttack):
     surrogate: Classifier = field(repr=False)
     attack: BoundedAttack | None = None
 
-    follows_gradients: ClassVar[bool] = False  # only the surrogate's
+    @property
+    def follows_gradients(self) -> bool:
+        return False  # only the surrogate's
 
     def __post_init__(self) -> None:
         super().__post_init__()

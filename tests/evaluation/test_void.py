@@ -13,7 +13,7 @@ from quick_auto_attack import Quick, problem
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel
-from robustness_lib.attacks import FGSM, PGD, AutoAttack, SquareAttack
+from robustness_lib.attacks import FGSM, PGD, AutoAttack, Quantized, SquareAttack
 from robustness_lib.attacks.adaptive import EOT
 from robustness_lib.evaluation import Report, advice, evaluate
 from robustness_lib.reports.gate import gate
@@ -109,6 +109,7 @@ def test_an_honest_model_is_evaluated_and_pays_nothing() -> None:
     assert report.doubts == ()
     assert [record.name for record in report.attacks] == ["fgsm", "pgd-20"]
     assert evaluate(model, x, y, THREAT, SquareAttack(THREAT, queries=5)).valid
+    assert evaluate(model, x, y, THREAT, Quantized(SquareAttack(THREAT, queries=5))).valid
     assert evaluate(model, x, y, THREAT, lambda net, images, labels: images).valid
     assert evaluate(model, x, y, ThreatModel("linf", 0), "quick").valid
 

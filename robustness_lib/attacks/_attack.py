@@ -14,7 +14,7 @@ from robustness_lib.inputs import check_count, check_images, check_index, check_
 from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
-from robustness_lib.querying.warnings import AttackWarning, attack_warning, changed_mode
+from robustness_lib.querying.warnings import AttackWarning, attack_warning, changed_mode, joined_warnings
 
 __all__ = ["Attack", "AttackResult"]
 
@@ -173,7 +173,7 @@ class _Batch(NamedTuple):
 
 def _warnings(batches: list[_Batch], n: int) -> tuple[AttackWarning, ...]:
     """Only images that were not broken count: a success needs no excuse."""
-    warnings = {str(note): note for batch in batches for note in batch.notes}
+    warnings = {str(note): note for note in joined_warnings([note for b in batches for note in b.notes], n)}
     success, _, _, *seen = _Batch.joined(batches, torch.device("cpu"))
     for kind, marks in zip(("zero gradient", "not a number"), seen, strict=True):
         if images := (marks & ~success).nonzero()[:, 0].tolist():

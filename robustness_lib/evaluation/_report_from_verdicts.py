@@ -76,7 +76,8 @@ def report_from_verdicts(found: FoundVerdicts, ran: Ran, *, classes: Sequence[st
     broken_by, mistaken_for, distance = _first_broken(ran, columns, len(label))
     findings, too_few = _findings(ran, found)
     kinds = {kind for finding in findings or () for kind in _SAID_BY.get(finding.kind, ())}
-    warned = [str(warning) for warning in ensemble_warnings(found, ran.attacks) if warning.kind not in kinds]
+    warned = [str(warning) for warning in ensemble_warnings(found, ran.attacks)
+              if warning.about or warning.kind not in kinds]
     if "random answers" in kinds:  # said before anything was attacked
         notes = tuple(note for note in notes if note != str(attack_warning("random answers")))
     return Report(

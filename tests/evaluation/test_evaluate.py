@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,10 +19,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from robustness_lib import ThreatModel, data, models
-from robustness_lib.attacks import FAB, FGSM, PGD, AutoAttack, CarliniWagnerL2
+from robustness_lib.attacks import FAB, FGSM, PGD, AutoAttack, CarliniWagnerL2, Transfer
 from robustness_lib.attacks.adaptive import EOT
 from robustness_lib.evaluation import Contradiction, Refused, Report, _steps, evaluate
 from robustness_lib.evaluation.suites import Suite, SuiteEntry
+from robustness_lib.querying.warnings import AttackWarning
 
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1",
@@ -776,3 +778,33 @@ def test_where_no_step_of_the_curve_ran_there_is_no_record_of_it() -> None:
     assert [record.name for record in found.attacks] == ["fgsm"]
     assert np.array_equal(found.curve.stood[0], found.robust)
     assert "where the suite's attacks decide" in found.curve.settings
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes_are_counted(classes: int) -> None:
+    model, x, y = problem(classes=classes)
+    for suite in ([Quick(THREAT)], {"first": Quick(THREAT), "second": Quick(THREAT)}):
+        report = evaluate(model, x, y, THREAT, suite, batch_size=16)
+        (note,) = [note for note in report.notes if note.startswith("few classes")]
+        assert f"the model has {classes} classes" in note
+
+
+def test_warnings_of_other_kinds_of_attacks_keep_their_words_and_counts() -> None:
+    """Of a surrogate; of an attack that was written elsewhere; of several parts."""
+    model, x, y = problem()
+
+    class Own(PGD):
+        def run(self, *arguments, **options):
+            result = super().run(*arguments, **options)
+            everywhere = tuple(range(len(result.success)))
+            return replace(result, warnings=(AttackWarning("own", "the moon was full"),
+                                             AttackWarning("own too", "so it was here", everywhere)))
+
+    saturated = Transfer(THREAT, lambda z: 1e9 * model(z))
+    report = evaluate(model, x, y, THREAT, {"own": Own(THREAT, steps=1), "transfer": saturated}, batch_size=16)
+    assert "own: own: the moon was full" in report.notes
+    assert "own too: own: so it was here" in report.notes
+    (said,) = [note for note in report.notes if "surrogate" in note]
+    tried = int(report.attacks[1].tried.sum())
+    assert re.match(rf"zero gradient: transfer: on the surrogate: for \d+ of {tried} images ", said)
+    assert not [note for note in report.notes if " of 0 " in note or " 0 classes" in note]

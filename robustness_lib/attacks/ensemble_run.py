@@ -61,7 +61,8 @@ class AttackColumns:
 
     tried, broke: bool. mistaken_for: int64, the class that the adversarial image gets, −1 where there is none.
     distance: float64, NaN where there is none. spent: calls, queries, gradients, seconds. warnings: kind → places of
-    the images. others: warnings about another model than this, or in words of the attack's own. kept: what `keep` made of the images found, piece by piece, each with their places.
+    the images. others: warnings about another model than this, or in words of the attack's own. kept: what `keep` made
+    of the images found, piece by piece, each with their places.
     """
 
     tried: Tensor

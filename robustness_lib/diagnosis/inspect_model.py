@@ -182,7 +182,7 @@ class _Examination:
         labels, y = label_alternatives(predicted, self.y), self.y
         best = best_of(labels)
         found: list[Alternative] = []
-        if self.x.ndim == 4:
+        if self.x.ndim > 2:  # channels, not points
             rows = torch.linspace(0, len(y) - 1, min(len(y), _PAIRED)).long()
             answers = self._pixels(self.x[rows], y[rows], predicted[rows], found)
             top = best_of(found)

@@ -14,7 +14,8 @@ __all__ = ["Normalize", "as_classifier"]
 class Normalize(nn.Module):
     """(x − mean) / std per channel, as the model's first layer.
 
-    mean, std: one number per channel, in pixel units of [0, 1]. Kept out of the state dict, so that a wrapped
+    mean, std: one number per channel, in pixel units of [0, 1]. Channels are axis 1, whatever follows: points (N, D),
+    signals (N, C, L), images (N, C, H, W), videos (N, C, T, H, W). Kept out of the state dict, so that a wrapped
     model's weights keep their shape. Raises ValueError for lists of different length, a std that is not positive,
     and (on use) images with another number of channels.
     """
@@ -34,9 +35,29 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-3] != len(self.mean):
-            raise ValueError(f"Normalize has {len(self.mean)} channels; found images of shape {tuple(x.shape)}")
-        return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+        mean, std = self.along(x)
+        return (x - mean) / std
+
+    def along(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """mean and std, shaped and typed so that they broadcast over x (N, C, ...). Raises ValueError."""
+        count = len(self.mean)
+        if x.ndim < 2 or x.shape[1] != count:
+            raise ValueError(f"Normalize has {count} channels, along axis 1; found images of shape {tuple(x.shape)}"
+                             f"{_channel_advice(x, count)}")
+        shape = (-1, *[1] * (x.ndim - 2))
+        return self.mean.to(x.dtype).view(shape), self.std.to(x.dtype).view(shape)
+
+
+def _channel_advice(x: Tensor, count: int) -> str:
+    if x.ndim < 4 and x.ndim and x.shape[0] == count:
+        return ". One image goes in as x[None]"
+    if x.ndim > 2 and x.shape[-1] == count:
+        return ". Channels that come last go to axis 1 by x.movedim(-1, 1)"
+    if x.ndim == 5 and x.shape[2] == count:
+        return ". Videos (N, T, C, H, W) become (N, C, T, H, W) by x.transpose(1, 2)"
+    if x.ndim > 2 and x.shape[1] == 1 and count > 1:
+        return f". Grey images get as many channels by x.expand(-1, {count}{', -1' * (x.ndim - 2)})"
+    return ""
 
 
 class _AsClassifier(nn.Module):
@@ -50,9 +71,10 @@ class _AsClassifier(nn.Module):
 
 def as_classifier(model: nn.Module, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                   output: str | int | Callable[[Any], Tensor] = "auto") -> nn.Module:
-    """Wrap `model` into one that takes images (N, C, H, W) in [0, 1] and returns logits (N, K).
+    """Wrap `model` into one that takes images (N, C, ...) in [0, 1] and returns logits (N, K).
 
-    mean, std: the normalization that the model expects, moved inside (both or neither).
+    mean, std: the normalization that the model expects, one number per channel, moved inside (both or neither). See
+    `Normalize`: channels are axis 1 for any number of dimensions.
     output: where the logits are in what the model returns.
         "auto"    a tensor as it is; `.logits` of an object or mapping; else the first entry of a tuple or list
         "binary"  one logit per image, (N,) or (N, 1): becomes two, (0, z), so class 1 is predicted where z > 0

@@ -14,7 +14,8 @@ from robustness_lib.inputs import check_count, check_images, check_index, check_
 from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
-from robustness_lib.querying.warnings import AttackWarning, attack_warning, changed_mode, joined_warnings
+from robustness_lib.querying.refusals import refused_arrangement
+from robustness_lib.querying.warnings import AttackWarning, attack_warning, changed_mode, clamped, joined_warnings
 
 __all__ = ["Attack", "AttackResult"]
 
@@ -95,9 +96,10 @@ class Attack(ABC):
         on_step: called with a `Step` at every evaluation.
 
         Raises TypeError or ValueError, saying what was found and what to do, for images outside [0, 1], integer or
-        half-precision images, NaN, labels of the wrong type or out of range, and models without (N, K) logits.
+        half-precision images, NaN, labels of the wrong type or out of range, and models without (N, K) logits. Images
+        that rounding has left outside by at most 1e-6 are clamped, in a copy, and a warning says so.
         """
-        check_images(x)
+        given, x = x, check_images(x)
         check_labels(y, x)
         if target is not None:
             check_labels(target, x, "target")
@@ -108,7 +110,7 @@ class Attack(ABC):
         queried = QueriedModel(model, self._samples)
         size = batch_size or self._default_batch_size(x, queried, on_step)
         batches: list[_Batch] = []
-        with frozen(model, self.mode), queried.layout:
+        with refused_arrangement(model, x, self.mode), frozen(model, self.mode), queried.layout:
             x, y = (t.clone() if t.is_inference() else t.detach() for t in (x, y))
             x_adv = torch.empty_like(x, memory_format=torch.contiguous_format)
             queried.expect((y,) if target is None else (y, target))
@@ -121,7 +123,7 @@ class Attack(ABC):
                 x_adv[part] = search.best
                 batches.append(_Batch.of(search, x.device))
                 del search  # with its images on the model's device, before the next batch gets there
-            warnings = _warnings(batches, len(x)) + changed_mode(model, self.mode)
+            warnings = clamped(given, x) + _warnings(batches, len(x)) + changed_mode(model, self.mode)
         success, queries, gradients, *_ = _Batch.joined(batches, x.device)
         return AttackResult(x_adv, success, self._distance(x_adv, x, success), queried.calls, queries, gradients,
                             warnings)

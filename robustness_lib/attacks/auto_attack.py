@@ -22,7 +22,7 @@ from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch
 from robustness_lib.querying.first_look import FirstLook, first_look
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.querying.queried_model import QueriedModel
-from robustness_lib.querying.warnings import AttackWarning
+from robustness_lib.querying.warnings import AttackWarning, clamped
 from robustness_lib.state import Chunks, Content, fingerprint, model_fingerprint
 from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
@@ -150,7 +150,7 @@ class AutoAttack(AttackEnsemble):
         Raises TypeError or ValueError for input that cannot be attacked (see `Attack.run`), and ValueError for a
         state of another model, other data, another threat model, other settings or another batch size.
         """
-        check_images(x)
+        given, x = x, check_images(x)
         check_labels(y, x)
         if batch_size is not None:
             check_count("batch_size", batch_size)
@@ -175,7 +175,7 @@ class AutoAttack(AttackEnsemble):
             verdicts = EnsembleRun(steps, chunks, size, piece)(part)
         except StepFailed as failed:  # here nobody goes on without the images at hand
             raise failed.cause from None
-        return _result(self, part, named, look, verdicts, size)
+        return _result(self, part, named, look, verdicts, (*clamped(given, x), *size.warnings))
 
 
 def _keep_images(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor, content: Content) -> Content:
@@ -183,7 +183,8 @@ def _keep_images(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor,
 
 
 def _result(attack: AutoAttack, part: ImagePart, named: list[NamedAttack], look: FirstLook,
-            verdicts: Verdicts, size: ShrinkingBatchSize) -> AutoAttackResult:
+            verdicts: Verdicts, said: tuple[AttackWarning, ...]) -> AutoAttackResult:
+    """said: warnings about the images given and the run."""
     x_adv, device = part.x.clone(), part.x.device
     broken_by: list[str | None] = [None] * len(part)
     stages = []
@@ -199,6 +200,6 @@ def _result(attack: AutoAttack, part: ImagePart, named: list[NamedAttack], look:
     return AutoAttackResult(
         x_adv=x_adv, clean=verdicts.right.to(device), robust=verdicts.standing.to(device), broken_by=tuple(broken_by),
         distance=attack.threat.distance(x_adv, part.x), stages=tuple(stages),
-        warnings=(*look.warnings, *attack.warnings(look), *size.warnings, *(
+        warnings=(*look.warnings, *attack.warnings(look), *said, *(
             warning for warning in ensemble_warnings([(0, verdicts)], named)
             if warning.kind not in {said.kind for said in look.warnings})))

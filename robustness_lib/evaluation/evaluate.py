@@ -26,11 +26,12 @@ from robustness_lib.evaluation._data_parts import DataPart, data_parts
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
 from robustness_lib.evaluation._steps import CleanAnswers, DiagnosisStep, Proofs, curve_steps, keep_pictures
 from robustness_lib.evaluation.suites import Suite, SuiteLike, find_suite
-from robustness_lib.inputs import check_count
+from robustness_lib.inputs import check_count, check_label_range
 from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch_size
 from robustness_lib.querying.first_look import FirstLook, first_look
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.warnings import attack_warning
 from robustness_lib.reports.report import Failure, Report
 from robustness_lib.state import Chunks, fingerprint, model_fingerprint
 from robustness_lib.threat import ThreatModel
@@ -50,7 +51,8 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     model: images in [0, 1] to logits (N, K); see `robustness_lib.models.as_classifier`. Attacked in eval mode (mode
     "keep": as it is) and left as it was.
     x, y: images (N, ...) float32 or float64 and labels (N,) int64; or, as x alone, any iterable of batches (x, y),
-    such as a DataLoader that does not shuffle. Only one part of it is held in memory at a time.
+    such as a DataLoader that does not shuffle. Only one part of it is held in memory at a time. Images that rounding
+    has left up to 1e-6 outside of [0, 1] are clamped, in a copy, and a note counts them.
     threat: the norm and ε in pixel units of [0, 1].
     suite: "quick", "standard", "random" (see `SUITES`); or attacks: one, a list, or a mapping by name. Besides this
     library's, any function (model, x, y) -> x_adv will do; what it returns is verified.
@@ -92,7 +94,7 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
         curve=curve, seed=seed, mode=mode, state=None if state is None else Path(state),
         progress=progress or (lambda done, step: None))
     found = evaluation.run(data_parts(x, y, batch_size, lambda images: default_batch_size(
-        images, QueriedModel(model).device(images))))
+        images, QueriedModel(model).device(images)), evaluation.clamped))
     return report_from_verdicts(
         found, evaluation.ran, classes=classes, notes=evaluation.notes, failures=tuple(evaluation.failures),
         environment=_environment(model, evaluation.dtype, seed, mode, evaluation.team))
@@ -113,6 +115,7 @@ class _Evaluation:
         self.dtype = torch.float32
         self.ran: Ran
         self.seen = ""  # a fingerprint of all data so far
+        self.clamped: list[int] = []  # numbers of the images that rounding had left outside [0, 1]
 
     def run(self, parts: Iterator[DataPart]) -> list[tuple[int, Verdicts]]:
         """What was found on all parts, of all processes. Raises what `evaluate` says."""
@@ -138,6 +141,8 @@ class _Evaluation:
                                  f"{total} images")
             if total:
                 self.notes += tuple(map(str, size.warnings))
+            if self.clamped:
+                self.notes += (str(attack_warning("clamped", self.clamped, total)),)
         return self._of_all_processes(found)
 
     def _tell(self, part: DataPart, step: str, share: float) -> None:
@@ -146,6 +151,7 @@ class _Evaluation:
     def _check(self, part: DataPart, total: int) -> None:
         if self.team.size > 1:
             self.seen = fingerprint(self.seen, *part.digests)
+        check_label_range(part.y, self.ran.look.classes, part.first)
         certified = self.proofs.certified
         if certified is not None and total > len(certified):
             raise ValueError(f"certified must have one entry per image; found {len(certified)} for more images")

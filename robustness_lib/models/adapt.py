@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Normalize", "as_classifier"]
+__all__ = ["Normalize", "as_classifier", "find_logits"]
 
 
 class Normalize(nn.Module):
@@ -97,7 +97,7 @@ def _picker(output: str | int | Callable[[Any], Tensor]) -> Callable[[Any], Tens
     if callable(output):
         return output
     if output == "auto":
-        return _find_logits
+        return find_logits
     if output == "binary":
         return _two_logits
     return lambda answer: _entry(answer, output)
@@ -110,7 +110,9 @@ def _entry(answer: Any, name: str | int) -> Any:
         raise TypeError(f"the model returned {type(answer).__name__}, which has no {name!r}") from None
 
 
-def _find_logits(answer: Any) -> Tensor:
+def find_logits(answer: Any) -> Tensor:
+    """The logits in what a model returned: a tensor as it is; `.logits` of an object or mapping; else the first entry
+    of a tuple or list. Raises TypeError where there are none."""
     if isinstance(answer, Tensor):
         return answer
     if isinstance(answer, Mapping) and "logits" in answer:
@@ -120,15 +122,16 @@ def _find_logits(answer: Any) -> Tensor:
     elif isinstance(answer, (tuple, list)) and answer:
         answer = answer[0]
     if not isinstance(answer, Tensor):
+        names = f" with {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else ""
         raise TypeError(
-            f"no logits found in what the model returned ({type(answer).__name__}); "
-            f"say where they are with output= (a name, a number, or a function)"
+            f"no logits found in what the model returned ({type(answer).__name__}{names}); say where they are with "
+            f"as_classifier(model, output=...): a name, a number, or a function"
         )
     return answer
 
 
 def _two_logits(answer: Any) -> Tensor:
-    z = _find_logits(answer)
+    z = find_logits(answer)
     if z.ndim == 2 and z.shape[1] == 1:
         z = z[:, 0]
     if z.ndim != 1:

@@ -10,12 +10,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from robustness_lib.inputs import clamped_rows
 from robustness_lib.querying.frozen import Classifier, Mode
 
 __all__ = [
     "AttackWarning",
     "attack_warning",
     "changed_mode",
+    "clamped",
     "joined_warnings",
     "looks_like_probabilities",
     "modes_seen",
@@ -61,6 +63,9 @@ _TEXT = {
     "few classes":
         "a note only: the model has {of} classes, too few for the difference of logits ratio; the margin z_t − z_y "
         "was climbed in its place.",
+    "clamped":
+        "a note only: {images} of {of} images lay outside [0, 1] by rounding, at most 1e-6, as a normalization that "
+        "was undone leaves them; they were clamped to it, in a copy.",
     "not confirmed":
         "for {images} of {of} images an adversarial point did not fool the model again in a fresh pass in full "
         "float32, so it was not counted. A few are close calls; many mean that the answer depends on chance, on "
@@ -104,6 +109,12 @@ def attack_warning(kind: str, rows: Sequence[int] = (), of: int = 0, *, during: 
     text = _TEXT[kind].format(images=len(rows), of=of)
     where = f"{during}: " if during else ""
     return AttackWarning(kind, f"{where}on {about}: {text}" if about else where + text, tuple(rows), during, about)
+
+
+def clamped(given: Tensor, checked: Tensor) -> tuple[AttackWarning, ...]:
+    """Have some of the images given been clamped? checked: what `check_images` returned."""
+    rows = clamped_rows(given, checked)
+    return (attack_warning("clamped", rows, len(given)),) if rows else ()
 
 
 def joined_warnings(warnings: Iterable[AttackWarning], of: int, *, during: str = "") -> list[AttackWarning]:

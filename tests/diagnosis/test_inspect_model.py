@@ -352,7 +352,7 @@ def test_a_model_that_fails_is_named_with_its_place_and_what_it_takes():
         look(TINY, X[:, :1])
     with pytest.raises(ValueError, match=r"as points"):
         look(models.mlp([3 * 32 * 32, 10]))
-    with pytest.raises(ValueError, match=r"parameters are torch.float64: convert it, model.float\(\)"):
+    with pytest.raises(ValueError, match=r"parameters are torch.float64 and .*x.double\(\), or model.float\(\)"):
         look(models.tiny_cnn().double())
 
 

@@ -399,7 +399,7 @@ def test_a_model_and_data_of_ones_own_and_twice_the_same_weights(here):
 def test_a_model_that_returns_no_logits(here):
     (here / "my_models.py").write_text(MINE)
     recipe = read_recipe(write(here / "mine.toml", model='name = "my_models.py:image"'))
-    with pytest.raises(ValueError, match=r"must return logits \(N, K\); for one image it returned \(1, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"must return logits of shape \(1, K\) for 1 image; found \(1, 3, 8, 8\)"):
         recipe.run(progress=False)
 
 

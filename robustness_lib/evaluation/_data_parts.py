@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustness_lib.attacks.ensemble_run import ImagePart
 from robustness_lib.batches import read_batches
+from robustness_lib.input_advice import no_tensor_advice
 from robustness_lib.inputs import check_images, check_labels, clamped_rows
 
 __all__ = ["DataPart", "data_parts"]
@@ -81,7 +82,8 @@ def _batches(x: Any, y: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         yield x, y
         return
     if y is not None:
-        raise TypeError(f"labels were given, so x must be a tensor of images; found {type(x).__name__}")
+        raise TypeError(f"labels were given, so x must be a tensor of images; found {type(x).__name__}."
+                        f"{no_tensor_advice(x, 'x')}")
     if not isinstance(x, Iterable):
         loader = ". torch.utils.data.DataLoader(data, batch_size=100) makes batches of it" if hasattr(
             x, "__getitem__") else ""

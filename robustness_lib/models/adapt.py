@@ -81,6 +81,8 @@ def as_classifier(model: nn.Module, *, mean: Sequence[float] | None = None, std:
         another string, an integer: the attribute or key of that name, the entry of that number
         a function: applied to what the model returns
 
+    In training too, what else the model returns (auxiliary heads) is left out: it gets no loss, and does not change.
+
     Raises ValueError if only one of mean and std is given, TypeError (on use) if no logits are found.
     """
     if (mean is None) != (std is None):

@@ -106,11 +106,15 @@ def check_augmentable(x: Tensor) -> None:
         raise ValueError(f"augmentations change images (N, C, H, W); found shape {tuple(x.shape)}")
 
 
-def check_training_labels(y: Tensor, x: Tensor) -> None:
-    """As for an attack, and none below 0: PyTorch's cross-entropy would pass over −100 without a word."""
+def check_training_labels(y: Tensor, x: Tensor, numbers: Tensor | None = None) -> None:
+    """As for an attack, and none below 0: PyTorch's cross-entropy would pass over −100 without a word. numbers (N,): of
+    the images in the data set, 0 to N − 1 by default."""
     check_labels(y, x)
-    if len(y) and int(y.min()) < 0:
-        raise ValueError(f"labels must be 0 or more; found {int(y.min())}")
+    if len(below := (y < 0).nonzero()[:, 0]):
+        row = below[0]
+        raise ValueError(f"labels must be 0 or more; found {int(y[row])}, of image "
+                         f"{int(row if numbers is None else numbers[row])}. Negative numbers often mark images without "
+                         f"a label: leave these out")
 
 
 def check_model(model: nn.Module, device: torch.device, data: TrainingData,

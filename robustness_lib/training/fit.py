@@ -277,7 +277,7 @@ def _batches(data: TrainingData, order: Sequence[Tensor], workers: int, generato
     for rows, (x, y) in zip(order, read_batches(loader), strict=True):
         try:
             inside = check_images(x)
-            check_training_labels(y, x)
+            check_training_labels(y, x, rows)
         except (TypeError, ValueError) as error:
             first = ", ".join(map(str, rows[:5].tolist()))
             raise type(error)(f"a batch of the data (images {first}, ...): {error}") from error

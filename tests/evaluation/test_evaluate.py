@@ -336,6 +336,8 @@ class OfSizes(Dataset):
      r"\(batch\['pixel_values'\], batch\['labels'\]\)"),
     (lambda m, x, y: (m, TensorDataset(x, y), None, THREAT), TypeError, "found TensorDataset.*DataLoader"),
     (lambda m, x, y: (m, zip(x, y.tolist(), strict=True), None, THREAT), TypeError, "one image with its label"),
+    (lambda m, x, y: (m, x.numpy(), y, THREAT), TypeError, r"found ndarray. Try torch.from_numpy\(x\)"),
+    (lambda m, x, y: (m, list(x), y, THREAT), TypeError, r"found list. Try torch.stack\(list\(x\)\)"),
     (lambda m, x, y: (m, [(x.numpy(), y)], None, THREAT), TypeError, r"found ndarray. Try torch.from_numpy\(x\)"),
     (lambda m, x, y: (m, [(x, y.tolist())], None, THREAT), TypeError, r"found list. Try torch.tensor\(y\)"),
     (lambda m, x, y: (m, DataLoader(OfSizes(), batch_size=4), None, THREAT), TypeError,

@@ -110,7 +110,7 @@ class Attack(ABC):
         queried = QueriedModel(model, self._samples)
         size = batch_size or self._default_batch_size(x, queried, on_step)
         batches: list[_Batch] = []
-        with refused_arrangement(model, x, self.mode), frozen(model, self.mode), queried.layout:
+        with refused_arrangement(model, x, self.mode, queried), frozen(model, self.mode), queried.layout:
             x, y = (t.clone() if t.is_inference() else t.detach() for t in (x, y))
             x_adv = torch.empty_like(x, memory_format=torch.contiguous_format)
             queried.expect((y,) if target is None else (y, target))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Normalize", "as_classifier", "find_logits"]
+__all__ = ["Normalize", "as_classifier", "find_logits", "with_those_wrapped"]
 
 
 class Normalize(nn.Module):
@@ -110,6 +110,11 @@ def _entry(answer: Any, name: str | int) -> Any:
         return answer[name] if isinstance(name, int) or isinstance(answer, Mapping) else getattr(answer, name)
     except (AttributeError, KeyError, IndexError, TypeError):
         raise TypeError(f"the model returned {type(answer).__name__}, which has no {name!r}") from None
+
+
+def with_those_wrapped(model: nn.Module) -> list[nn.Module]:
+    """The model, and each that is wrapped by `as_classifier` in it."""
+    return [model, *(part.model for part in model.modules() if isinstance(part, _AsClassifier))]
 
 
 def find_logits(answer: Any) -> Tensor:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from robustness_lib.errors import one_line
 from robustness_lib.inputs import check_logits
 from robustness_lib.querying.channels_last import ChannelsLast
 from robustness_lib.querying.frozen import Classifier
@@ -110,7 +111,7 @@ class QueriedModel:
                 raise ValueError(IN_PLACE) from error
             if (advice := type_advice(self.model, x.dtype, str(error))) is None:
                 raise
-            raise TypeError(f"the model fails on the images ({error}): {advice}") from error
+            raise TypeError(f"the model fails on the images ({one_line(error)}): {advice}") from error
         self.calls += 1
         # What goes past autograd (.data, numpy) leaves the version as it was.
         if x._version != version or (before is not None and not torch.equal(x.detach(), before)):

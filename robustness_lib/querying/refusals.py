@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +34,11 @@ def type_advice(model: object, images: torch.dtype, error: str) -> str | None:
         return _of_parameters(held, images)
     if strays:
         name, kind = next(iter(strays.items()))
-        return (f"its parameters are {images}, like the images, but its buffer {name} is {kind}: "
-                f"model.to({images}) brings all to one type")
+        return (f"the images are {images}, but its buffer {name} is {kind}: model.to({images}) brings all of it to one "
+                f"type")
     return (f"its parameters are {images}, like the images, but on the way to them the images become another type (a "
-            f"constant of another type in the forward pass?): convert there, or to {images} before the next layer")
+            f"constant of another type in the forward pass?): convert there, or to {images} before the next layer"
+            ) if held else None
 
 
 def _of_parameters(held: set[torch.dtype], images: torch.dtype) -> str:
@@ -54,13 +55,21 @@ def _of_parameters(held: set[torch.dtype], images: torch.dtype) -> str:
     return f"its parameters are {kind} and the images {images}. Convert one of the two: x.{other}(), or model.{mine}()"
 
 
+class Asked(Protocol):
+    calls: int
+
+
 @contextmanager
-def refused_arrangement(model: Classifier, x: Tensor, mode: Mode = "eval") -> Iterator[None]:
+def refused_arrangement(model: Classifier, x: Tensor, mode: Mode = "eval",
+                        asked: Asked | None = None) -> Iterator[None]:
     """Where what is inside fails on the images x (N, ...) because the model takes them in another arrangement only, the
-    error is a ValueError that names it; else what was raised comes through."""
+    error is a ValueError that names it; else what was raised comes through. asked: who counts the model's calls; after
+    the first one it is not the arrangement."""
     try:
         yield
     except Exception as error:  # whatever a model may raise
+        if asked is not None and asked.calls > 1:
+            raise
         few = x if x.ndim == 3 and len(x) <= 4 else x[:2]  # three axes may be one image, (C, H, W)
         device = next(model.parameters(), few).device if isinstance(model, nn.Module) else few.device
         with frozen(model, mode):

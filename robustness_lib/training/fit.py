@@ -22,6 +22,7 @@ from tqdm import tqdm
 from robustness_lib.batches import read_batches
 from robustness_lib.distributed import Team
 from robustness_lib.inputs import NotANumber, check_images, check_label_range
+from robustness_lib.models.adapt import with_those_wrapped
 from robustness_lib.state import fingerprint, model_fingerprint, structure_fingerprint
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training._checks import (
@@ -354,14 +355,16 @@ def _heads_seen(model: nn.Module, objective: object, said: list[str]) -> Iterato
         if module.training and not isinstance(answer, Tensor) and words not in said:
             said.append(words)
 
-    if not isinstance(objective, Objective) or isinstance(model, torch.jit.ScriptModule):
+    if not isinstance(objective, Objective):
         yield
         return
-    hook = model.register_forward_hook(look)
+    hooks = [each.register_forward_hook(look) for each in with_those_wrapped(model)
+             if not isinstance(each, torch.jit.ScriptModule)]
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

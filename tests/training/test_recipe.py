@@ -374,6 +374,17 @@ def make():
 def image():
     class Same(nn.Conv2d): pass
     return Same(3, 3, 1)
+def in_place():
+    class InPlace(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.clamp_(0.2, 0.8))
+    return InPlace(nn.Flatten(), nn.Linear(192, 3))
+def heads():
+    class Heads(nn.Linear):
+        def forward(self, x):
+            logits = super().forward(x)
+            return (logits, logits) if self.training else logits
+    return nn.Sequential(nn.Flatten(), Heads(192, 3))
 """
 
 
@@ -394,6 +405,20 @@ def test_a_model_and_data_of_ones_own_and_twice_the_same_weights(here):
     assert history.kept in (1, 2)
     kept = safetensors.torch.load_file(here / "a" / "kept.safetensors")
     assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_model_that_works_in_place(here):
+    (here / "my_models.py").write_text(MINE)
+    recipe = read_recipe(write(here / "mine.toml", model='name = "my_models.py:in_place"'))
+    words = r"\[data\] name: \[model\] fails on its first image.*: the model changes its input in place"
+    with pytest.raises(ValueError, match=words):
+        recipe.run(progress=False)
+
+
+def test_auxiliary_heads_are_left_alone(here):
+    (here / "my_models.py").write_text(MINE)
+    _, history = read_recipe(write(here / "mine.toml", model='name = "my_models.py:heads"')).run(progress=False)
+    assert "auxiliary heads get no loss" in history.noted
 
 
 def test_a_model_that_returns_no_logits(here):

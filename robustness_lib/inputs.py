@@ -17,8 +17,8 @@ from robustness_lib.input_advice import (
     pixel_advice,
 )
 
-__all__ = ["ROUNDING", "NotANumber", "Say", "check_count", "check_images", "check_index", "check_label_range",
-           "check_labels", "check_logits", "check_real", "check_start", "clamped_rows"]
+__all__ = ["ROUNDING", "LabelOutOfRange", "NotANumber", "Say", "check_count", "check_images", "check_index",
+           "check_label_range", "check_labels", "check_logits", "check_real", "check_start", "clamped_rows"]
 
 ROUNDING = 1e-6  # outside the box: what float32 makes of (x − mean) / std undone
 
@@ -27,6 +27,10 @@ Say = Callable[[str], None]  # is told, in a sentence each, what was decided for
 
 class NotANumber(ValueError):
     """The model answers NaN."""
+
+
+class LabelOutOfRange(ValueError):
+    """A label that the model has no output for."""
 
 
 def check_count(name: str, value: object, least: int | None = 1) -> None:
@@ -153,6 +157,6 @@ def check_label_range(labels: Tensor, classes: int, first: int | Tensor = 0) -> 
     if low < 0 or high >= classes:
         row = int(((labels < 0) | (labels >= classes)).nonzero()[0])
         number = int(first[row]) if isinstance(first, Tensor) else first + row
-        raise ValueError(f"labels must lie in 0 ... {classes - 1} for {classes} logits; found {low} to {high}; the "
-                         f"first such is {int(labels[row])}, of image {number}"
-                         f"{label_range_advice(low, high, classes)}")
+        raise LabelOutOfRange(
+            f"labels must lie in 0 ... {classes - 1} for {classes} logits; found {low} to {high}; the first such is "
+            f"{int(labels[row])}, of image {number}{label_range_advice(low, high, classes)}")

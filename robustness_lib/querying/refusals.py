@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.errors import one_line, place
+from robustness_lib.inputs import LabelOutOfRange, NotANumber
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 
 __all__ = ["other_arrangement", "refused_arrangement", "type_advice"]
@@ -68,8 +69,8 @@ def refused_arrangement(model: Classifier, x: Tensor, mode: Mode = "eval",
     try:
         yield
     except Exception as error:  # whatever a model may raise
-        if asked is not None and asked.calls > 1:
-            raise
+        if isinstance(error, (LabelOutOfRange, NotANumber)) or (asked is not None and asked.calls > 1):
+            raise  # the model has answered
         few = x if x.ndim == 3 and len(x) <= 4 else x[:2]  # three axes may be one image, (C, H, W)
         device = next(model.parameters(), few).device if isinstance(model, nn.Module) else few.device
         with frozen(model, mode):

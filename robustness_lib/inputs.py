@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-__all__ = ["NotANumber", "Say", "check_count", "check_images", "check_index", "check_labels", "check_logits",
-           "check_real", "check_start", "check_targets"]
+from robustness_lib.input_advice import (
+    integer_advice,
+    label_advice,
+    label_range_advice,
+    no_tensor_advice,
+    pixel_advice,
+)
 
+__all__ = ["ROUNDING", "LabelOutOfRange", "NotANumber", "Say", "check_count", "check_images", "check_index",
+           "check_label_range", "check_labels", "check_logits", "check_real", "check_start", "check_targets",
+           "clamped_rows"]
+
+ROUNDING = 1e-6  # outside the box: what float32 makes of (x − mean) / std undone
 
 Say = Callable[[str], None]  # is told, in a sentence each, what was decided for whoever gave the input
 
 
 class NotANumber(ValueError):
     """The model answers NaN."""
+
+
+class LabelOutOfRange(ValueError):
+    """A label that the model has no output for."""
 
 
 def check_count(name: str, value: object, least: int | None = 1) -> None:
@@ -34,39 +49,57 @@ def check_real(name: str, value: object, what: str) -> float:
     return float(value)
 
 
-def check_images(x: Tensor) -> None:
-    """Floating-point images in the pixel box. Raises TypeError or ValueError."""
+def check_images(x: Tensor) -> Tensor:
+    """Floating-point images in the pixel box, to go on with: x itself; or, where rounding has left it outside by no
+    more than 1e-6 (as an undone normalization does), a copy that is clamped into it (`clamped_rows` tells whom).
+    Raises TypeError or ValueError."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"images must be a torch.Tensor of shape (N, ...); found {type(x).__name__}")
+        raise TypeError(f"images must be a torch.Tensor of shape (N, ...); found {type(x).__name__}."
+                        f"{no_tensor_advice(x, 'x')}")
     if not x.is_floating_point():
-        raise TypeError(f"images must be float32 or float64 in [0, 1]; found {x.dtype}. Divide 8-bit images by 255.")
+        raise TypeError(f"images must be float32 or float64 in [0, 1]; found {x.dtype}.{integer_advice(x)}")
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(
-            f"images must be float32 or float64; found {x.dtype}. Half precision cannot hold a small ε: "
-            f"pass x.float() and let the model convert."
+            f"images must be float32 or float64; found {x.dtype}. Half precision cannot hold a small ε: pass "
+            f"x.float(). A model that wants {x.dtype} converts them inside, or becomes model.float()."
         )
     if x.ndim < 2:
-        raise ValueError(f"images must have a batch dimension, (N, ...); found shape {tuple(x.shape)}")
+        advice = " One point goes in as x[None]." if x.ndim else ""
+        raise ValueError(f"images must have a batch dimension, (N, ...); found shape {tuple(x.shape)}.{advice}")
     if x.numel() == 0:
-        return
-    low, high = x.aminmax()
-    if torch.isnan(low):
+        return x
+    low, high = (float(value) for value in x.detach().aminmax())
+    if math.isnan(low):
         raise ValueError("images contain NaN")
     if low < 0 or high > 1:
-        raise ValueError(
-            f"images must lie in [0, 1]; found values from {low.item():.4g} to {high.item():.4g}. The usual cause is "
-            f"normalization outside the model, which also changes the meaning of ε: undo it, and wrap the model as "
-            f"robustness_lib.models.as_classifier(model, mean=..., std=...)."
-        )
+        if low >= -ROUNDING and high <= 1 + ROUNDING:
+            return x.detach().clamp(0, 1)
+        advice = "They hold infinities." if math.isinf(low) or math.isinf(high) else pixel_advice(x, low, high)
+        raise ValueError(f"images must lie in [0, 1]; found values from {_figure(low)} to {_figure(high)}. {advice}")
+    return x
+
+
+def _figure(value: float) -> str:
+    """Short, but not so short that a value outside the box looks like its edge."""
+    short = f"{value:.4g}"
+    return short if 0 <= value <= 1 or not 0 <= float(short) <= 1 else f"{value:.9g}"
+
+
+def clamped_rows(x: Tensor, checked: Tensor) -> list[int]:
+    """Places of the images of x that `check_images`, which returned `checked`, has clamped."""
+    return [] if checked is x else ((x < 0) | (x > 1)).flatten(1).any(1).nonzero()[:, 0].tolist()
 
 
 def check_labels(y: Tensor, x: Tensor, name: str = "y") -> None:
     """One int64 label per image. (Their range is checked against the first logits.)"""
-    if not isinstance(y, Tensor) or y.dtype != torch.int64:
-        found = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"{name} must be an int64 tensor of class numbers; found {found}. Try {name}.long().")
+    wanted = f"{name} must be an int64 tensor of class numbers, one label per image"
+    if not isinstance(y, Tensor):
+        raise TypeError(f"{wanted}; found {type(y).__name__}.{no_tensor_advice(y, name)}")
+    if y.dtype != torch.int64:
+        raise TypeError(f"{wanted}; found {y.dtype} of shape {tuple(y.shape)}.{label_advice(y, x, name)}")
     if y.shape != x.shape[:1]:
-        raise ValueError(f"{name} must have shape ({len(x)},), one label per image; found {tuple(y.shape)}")
+        raise ValueError(f"{name} must have shape ({len(x)},), one label per image; found {tuple(y.shape)}."
+                         f"{label_advice(y, x, name)}")
 
 
 def check_targets(target: Tensor, y: Tensor, x: Tensor) -> None:
@@ -110,7 +143,7 @@ def check_logits(logits: object, x: Tensor, labels: tuple[Tensor, ...]) -> None:
         raise TypeError(f"the model must return a tensor of logits (N, K); found {type(logits).__name__}. {help_}")
     if logits.ndim != 2 or len(logits) != len(x):
         raise ValueError(
-            f"the model must return logits of shape ({len(x)}, K) for {len(x)} images; "
+            f"the model must return logits of shape ({len(x)}, K) for {len(x)} image{'' if len(x) == 1 else 's'}; "
             f"found {tuple(logits.shape)}. {help_}"
         )
     if not logits.is_floating_point():
@@ -121,6 +154,18 @@ def check_logits(logits: object, x: Tensor, labels: tuple[Tensor, ...]) -> None:
     if torch.isnan(logits).any():
         raise NotANumber("the model returns NaN on images that it is shown: no verdict on these means anything")
     for label in labels:
-        low, high = (int(v) for v in label.aminmax())
-        if low < 0 or high >= classes:
-            raise ValueError(f"labels must lie in 0 ... {classes - 1} for {classes} logits; found {low} to {high}")
+        check_label_range(label, classes)
+
+
+def check_label_range(labels: Tensor, classes: int, first: int | Tensor = 0) -> None:
+    """Every label (N,) below the number of classes, and none below 0. first: the first image's number in the data, or
+    those of all (N,), for the error."""
+    if len(labels) == 0:
+        return
+    low, high = (int(v) for v in labels.aminmax())
+    if low < 0 or high >= classes:
+        row = int(((labels < 0) | (labels >= classes)).nonzero()[0])
+        number = int(first[row]) if isinstance(first, Tensor) else first + row
+        raise LabelOutOfRange(
+            f"labels must lie in 0 ... {classes - 1} for {classes} logits; found {low} to {high}; the first such is "
+            f"{int(labels[row])}, of image {number}{label_range_advice(low, high, classes)}")

@@ -14,7 +14,8 @@ from robustness_lib.inputs import check_count, check_images, check_index, check_
 from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
-from robustness_lib.querying.warnings import AttackWarning, attack_warning, changed_mode
+from robustness_lib.querying.refusals import refused_arrangement
+from robustness_lib.querying.warnings import AttackWarning, attack_warning, changed_mode, clamped, joined_warnings
 
 __all__ = ["Attack", "AttackResult"]
 
@@ -108,9 +109,10 @@ class Attack(ABC):
 
         Raises TypeError or ValueError, saying what was found and what to do, for images outside [0, 1], integer or
         half-precision images, NaN, labels of the wrong type or out of range, targets that are the labels, and models
-        without (N, K) logits.
+        without (N, K) logits. Images that rounding has left outside by at most 1e-6 are clamped, in a copy, and a
+        warning says so.
         """
-        check_images(x)
+        given, x = x, check_images(x)
         check_labels(y, x)
         if target is not None:
             check_targets(target, y, x)
@@ -121,7 +123,7 @@ class Attack(ABC):
         queried = QueriedModel(model, self._samples)
         size = batch_size or self._default_batch_size(x, queried, on_step)
         batches: list[_Batch] = []
-        with frozen(model, self.mode), queried.layout:
+        with refused_arrangement(model, x, self.mode, queried), frozen(model, self.mode), queried.layout:
             x, y = (t.clone() if t.is_inference() else t.detach() for t in (x, y))
             x_adv = torch.empty_like(x, memory_format=torch.contiguous_format)
             queried.expect((y,) if target is None else (y, target))
@@ -134,7 +136,8 @@ class Attack(ABC):
                 x_adv[part] = search.best
                 batches.append(_Batch.of(search, x.device))
                 del search  # with its images on the model's device, before the next batch gets there
-            warnings = self._odd_settings(x) + _warnings(batches, len(x)) + changed_mode(model, self.mode)
+            warnings = (*clamped(given, x), *self._odd_settings(x), *_warnings(batches, len(x)),
+                        *changed_mode(model, self.mode))
         success, queries, gradients, followed, *_ = _Batch.joined(batches, x.device)
         if self.follows_gradients:  # and where it succeeded at once it had no need of one
             followed |= success
@@ -190,7 +193,7 @@ class _Batch(NamedTuple):
 
 def _warnings(batches: list[_Batch], n: int) -> tuple[AttackWarning, ...]:
     """Only images that were not broken count: a success needs no excuse."""
-    warnings = {str(note): note for batch in batches for note in batch.notes}
+    warnings = {str(note): note for note in joined_warnings([note for b in batches for note in b.notes], n)}
     success, _, _, _, *seen = _Batch.joined(batches, torch.device("cpu"))
     for kind, marks in zip(("zero gradient", "not a number"), seen, strict=True):
         if images := (marks & ~success).nonzero()[:, 0].tolist():

@@ -167,7 +167,7 @@ class EOT(nn.Module):
                             f"attacks the EOT as it is; judge() its x_adv")
         if "stop" in {field.name for field in fields(attack)}:
             attack = replace(attack, stop="keep-success")  # type: ignore[call-arg]
-        result, x = attack.run(self, x, y, target, **options), x.detach()
+        result, x = attack.run(self, x, y, target, **options), check_images(x.detach())
         nearest = isinstance(attack, MinimumNormAttack)
         judge = partial(self.judge, draws=draws, mode=attack.mode, batch_size=options.get("batch_size"))
         x_adv = self._along_rays(result, x, y, target, judge) if nearest else result.x_adv
@@ -231,7 +231,7 @@ class EOT(nn.Module):
         check_count("draws", draws)
         if batch_size is not None:
             check_count("batch_size", batch_size)
-        check_images(x)
+        x = check_images(x)
         check_labels(y, x)
         if target is not None:
             check_targets(target, y, x)

@@ -22,7 +22,7 @@ from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch
 from robustness_lib.querying.first_look import FirstLook, first_look
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.querying.queried_model import QueriedModel
-from robustness_lib.querying.warnings import AttackWarning
+from robustness_lib.querying.warnings import AttackWarning, clamped
 from robustness_lib.state import Chunks, Content, fingerprint, model_fingerprint
 from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
@@ -156,7 +156,7 @@ class AutoAttack(AttackEnsemble):
         Raises TypeError or ValueError for input that cannot be attacked (see `Attack.run`), and ValueError for a
         state of another model, other data, another threat model, other settings or another batch size.
         """
-        check_images(x)
+        given, x = x, check_images(x)
         check_labels(y, x)
         if batch_size is not None:
             check_count("batch_size", batch_size)
@@ -181,7 +181,7 @@ class AutoAttack(AttackEnsemble):
             verdicts = EnsembleRun(steps, chunks, size, piece)(part)
         except StepFailed as failed:  # here nobody goes on without the images at hand
             raise failed.cause from None
-        return _result(self, part, named, look, verdicts, size)
+        return _result(self, part, named, look, verdicts, (*clamped(given, x), *size.warnings))
 
 
 def _keep_images(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor, content: Content) -> Content:
@@ -189,7 +189,8 @@ def _keep_images(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor,
 
 
 def _result(attack: AutoAttack, part: ImagePart, named: list[NamedAttack], look: FirstLook,
-            verdicts: Verdicts, size: ShrinkingBatchSize) -> AutoAttackResult:
+            verdicts: Verdicts, said: tuple[AttackWarning, ...]) -> AutoAttackResult:
+    """said: warnings about the images given and the run."""
     x_adv, device = part.x.clone(), part.x.device
     broken_by: list[str | None] = [None] * len(part)
     stages = []
@@ -205,11 +206,15 @@ def _result(attack: AutoAttack, part: ImagePart, named: list[NamedAttack], look:
     return AutoAttackResult(
         x_adv=x_adv, clean=verdicts.right.to(device), robust=verdicts.standing.to(device), broken_by=tuple(broken_by),
         distance=attack.threat.distance(x_adv, part.x), stages=tuple(stages),
-        warnings=_once(*voiding_warnings([(0, verdicts)], named, look), *look.warnings, *attack.warnings(look),
-                       *size.warnings, *ensemble_warnings([(0, verdicts)], named)))
+        warnings=_said_once(tuple(voiding_warnings([(0, verdicts)], named, look)),
+                            (*look.warnings, *attack.warnings(look), *said),
+                            tuple(ensemble_warnings([(0, verdicts)], named))))
 
 
-def _once(*warnings: AttackWarning) -> tuple[AttackWarning, ...]:
-    """What is said of the model is said once."""
-    of_the_model = {warning.kind: warning for warning in reversed(warnings) if not warning.rows}
-    return tuple(warning for warning in warnings if warning.rows or of_the_model[warning.kind] is warning)
+def _said_once(*groups: tuple[AttackWarning, ...]) -> tuple[AttackWarning, ...]:
+    """What one group says of the model attacked, no later one says again."""
+    told: list[AttackWarning] = []
+    for group in groups:
+        kinds = {warning.kind for warning in told if not warning.rows}
+        told += [warning for warning in group if warning.about or warning.kind not in kinds]
+    return tuple(told)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.querying.batch_size import ShrinkingBatchSize
+from robustness_lib.querying.warnings import AttackWarning
 from robustness_lib.state import Chunks, Content
 
 __all__ = ["AttackColumns", "EnsembleRun", "EnsembleStep", "ImagePart", "Refused", "StepFailed", "Verdicts"]
@@ -60,7 +61,8 @@ class AttackColumns:
 
     tried, broke: bool. mistaken_for: int64, the class that the adversarial image gets, −1 where there is none.
     distance: float64, NaN where there is none. spent: calls, queries, gradients, seconds. warnings: kind → places of
-    the images. kept: what `keep` made of the images found, piece by piece, each with their places.
+    the images. others: warnings about another model than this, or in words of the attack's own. kept: what `keep` made
+    of the images found, piece by piece, each with their places.
     """
 
     tried: Tensor
@@ -69,6 +71,7 @@ class AttackColumns:
     distance: Tensor
     spent: Counter[str] = field(default_factory=Counter)
     warnings: dict[str, list[int]] = field(default_factory=dict)
+    others: list[AttackWarning] = field(default_factory=list)
     kept: list[tuple[Tensor, Content]] = field(default_factory=list)
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from robustness_lib.precision import full_precision
 from robustness_lib.querying.confirm_predictions import confirm_predictions, predict_logits
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.querying.queried_model import NoGradient
+from robustness_lib.querying.warnings import AttackWarning
 from robustness_lib.state import Content
 from robustness_lib.threat import ThreatModel
 
@@ -84,7 +86,9 @@ class AttackStep(EnsembleStep):
         except NoGradient:
             return content | {"warnings": {"no gradient": list(range(m))},
                               "spent": {"seconds": time.perf_counter() - began}}
-        content["warnings"] = {warning.kind: list(warning.rows) for warning in result.warnings}
+        ordinary = [w for w in result.warnings if not w.about and (w.counts_images or w.kind == "changed mode")]
+        content["warnings"] = {warning.kind: list(warning.rows) for warning in ordinary}
+        content["others"] = [asdict(warning) for warning in result.warnings if warning not in ordinary]
         content["followed"] = result.followed.cpu()
         claimed = (result.success.cpu() & self.threat.allows(result.distance).cpu()).nonzero()[:, 0]
         x_adv, broken = self._confirm(content, result.x_adv, x, y, claimed, size)
@@ -119,6 +123,8 @@ class AttackStep(EnsembleStep):
         columns.spent.update(content.pop("spent"))
         for kind, at in content.pop("warnings").items():
             columns.warnings.setdefault(kind, []).extend(rows[at].tolist())
+        columns.others += [AttackWarning(**other | {"rows": tuple(rows[list(other["rows"])].tolist())})
+                           for other in content.pop("others", ())]
         columns.kept.append((broken, content))
         if self.counts:
             verdicts.standing[broken] = False

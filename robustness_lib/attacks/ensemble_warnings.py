@@ -10,7 +10,7 @@ from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import Verdicts
 from robustness_lib.attacks.square import SquareAttack
 from robustness_lib.querying.first_look import FirstLook
-from robustness_lib.querying.warnings import AttackWarning, attack_warning, square_ahead
+from robustness_lib.querying.warnings import AttackWarning, attack_warning, joined_warnings, square_ahead
 
 __all__ = ["VOID_SHARE", "ensemble_warnings", "voiding_warnings"]
 
@@ -44,8 +44,6 @@ def ensemble_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[N
                 seen[named.name, kind] |= {first + row for row in at}
     for kind in sorted({kind for _, kind in seen} & _ABOUT_THE_MODEL):
         yield attack_warning(kind)
-    for name in (name for name, kind in seen if kind == "step size"):
-        yield attack_warning("step size", during=name)
     climbing = [named.name for named in attacks if not isinstance(named.attack, SquareAttack) and tried[named.name]
                 and ((named.name, _DETACHED) in seen or (named.name, _BLIND) in seen or _gradients(found, named.name))]
     whole = bool(climbing) and all(seen[name, _DETACHED] >= tried[name] for name in climbing)
@@ -56,6 +54,8 @@ def ensemble_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[N
         if left and kind not in _ABOUT_THE_MODEL | {_BLIND} and not (whole and kind == _DETACHED):
             yield attack_warning(kind, left, len(tried[name]), during=name)
     yield from _zero_gradients(climbing, seen, tried, standing, n)
+    for name in tried:
+        yield from joined_warnings(_others(found, name, standing), len(tried[name]), during=name)
     followed = set().union(*(tried[name] - seen[name, _DETACHED] for name in climbing)) if climbing else set()
     for named in attacks:
         if isinstance(named.attack, SquareAttack) and named.on == "survivors":
@@ -106,6 +106,15 @@ def _zero_gradients(climbing: Sequence[str], seen: dict[tuple[str, str], set[int
     for name, images in blind.items():
         if only_here := sorted(images - everywhere):
             yield attack_warning("one loss blind", only_here, n, during=name)
+
+
+def _others(found: Sequence[tuple[int, Verdicts]], name: str, standing: set[int]) -> Iterator[AttackWarning]:
+    """What an attack has said of another model or in its own words, if of images, then of those that still stand."""
+    for first, verdicts in found:
+        for warning in verdicts.attacks[name].others:
+            left = tuple(first + row for row in warning.rows if first + row in standing)
+            if left or not warning.rows:
+                yield replace(warning, rows=left)
 
 
 def _rows(found: Sequence[tuple[int, Verdicts]], name: str, column: str) -> set[int]:

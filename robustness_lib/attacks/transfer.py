@@ -61,7 +61,9 @@ class Transfer(BoundedAttack):
         except (TypeError, ValueError) as error:
             error.add_note("(This was the attack on the surrogate, not on the victim.)")
             raise
-        search.notes += [AttackWarning(w.kind, f"on the surrogate: {w.message}", w.rows) for w in found.warnings]
+        places = (run.rows.cpu() + search.offset).tolist()  # of the images shown to the surrogate, among all given
+        search.notes += [AttackWarning(w.kind, f"on the surrogate: {w.message}", tuple(places[row] for row in w.rows),
+                                       about="the surrogate") for w in found.warnings]
         x_adv = run.search.queried.layout.arrange(found.x_adv)
         logits = search.queried.logits(x_adv)
         run.offer(1, x_adv, run.goal.value(logits), logits)

@@ -16,7 +16,8 @@ from robustness_lib import counter_random
 from robustness_lib.data import _folder
 from robustness_lib.data._axes import Array, channels_first, find_axes
 from robustness_lib.data._load import NAMES, load
-from robustness_lib.inputs import Say, check_count
+from robustness_lib.input_advice import SLIGHTLY
+from robustness_lib.inputs import ROUNDING, Say, check_count
 
 __all__ = ["find_data"]
 
@@ -98,7 +99,7 @@ def _from_npz(path: Path, n: int | None, seed: int, say: Say, drawn: Drawn) -> F
             raise ValueError("it holds no images")
         classes = _class_names(arrays.get("classes"), y)
         axes = find_axes(images, arrays.get("axes"))
-        _check_values(images)
+        _check_values(images, say)
         chosen = _sample(len(y), n, seed, str(path), say)
         x = _pixels(channels_first(images[chosen], axes))
         if axes not in ("ND", "NHW", "NCHW", "NHWC") or (x.shape[1] not in (1, 3) and axes != "ND"):
@@ -182,7 +183,7 @@ def _class_names(names: Array | None, y: npt.NDArray[np.int64]) -> tuple[str, ..
     return tuple(str(name) for name in names)
 
 
-def _check_values(images: Array) -> None:
+def _check_values(images: Array, say: Say) -> None:
     """Of all images, not of the sample: a wrong scale is the file's."""
     if images.dtype == np.uint8:
         if images.size and images.max() <= 1:
@@ -196,15 +197,30 @@ def _check_values(images: Array) -> None:
     low, high = float(images.min()), float(images.max())
     if np.isnan(low) or np.isnan(high):
         raise ValueError("images contain NaN")
-    if low < 0:
-        raise ValueError(f"images must lie in [0, 1]; found {low:.4g} to {high:.4g}. They are probably normalized: "
-                         f"save them before that, and give the normalization as mean and std (--mean, --std), so "
-                         f"that it happens inside the model")
-    if high > 1:
-        cause = ". They are probably on the scale of 255: divide by 255, or save them as uint8" if high <= 255 else ""
-        raise ValueError(f"images must lie in [0, 1]; found {low:.4g} to {high:.4g}{cause}")
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(f"images must lie in [0, 1]; found {low:.7g} to {high:.7g}{_scale_advice(low, high)}")
+    outside = int(((images < 0) | (images > 1)).reshape(len(images), -1).any(1).sum()) if low < 0 or high > 1 else 0
+    if outside:
+        say(f"{outside:,} of the {len(images):,} images lie outside [0, 1] by rounding, at most 1e-6, as a "
+            f"normalization that was undone leaves them; they are clamped to it.")
+
+
+def _scale_advice(low: float, high: float) -> str:
+    if low >= -SLIGHTLY and high <= 1 + SLIGHTLY:
+        return ". That is the right scale, left a little by rounding or interpolation: save numpy.clip(images, 0, 1)"
+    if low >= -SLIGHTLY and 40 < high <= 255.5:
+        return ". They are probably on the scale of 255: divide by 255, or save them as uint8"
+    if low >= -SLIGHTLY and high > 255.5:
+        return ". They probably have more than 8 bits: divide by the end of their scale, such as 65535"
+    if low >= 0:
+        return ". Divide by the end of their scale"
+    if low >= -1 - SLIGHTLY and high <= 1 + SLIGHTLY:
+        return (". They are probably on a scale from −1 to 1: save (images + 1) / 2, and say --mean half, so that the "
+                "model gets what it was trained on")
+    return (". They are probably normalized: save them before that, and give the normalization as mean and std "
+            "(--mean, --std), so that it happens inside the model")
 
 
 def _pixels(images: Array) -> Tensor:
     x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-    return x.div_(255) if images.dtype == np.uint8 else x.clone()
+    return x.div_(255) if images.dtype == np.uint8 else x.clamp(0, 1)  # what rounding has left outside

@@ -62,7 +62,7 @@ class FeatureSqueezing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_batch(x)
-        logits: Tensor = self.model(x)
+        logits: Tensor = self.model(x.clone())  # it may work in place, and x is looked at again
         score, top = self._score(x, logits), logits.amax(1)
         reject = top + self.slope * (score - self.threshold)
         # Rounding must not decide: the next number above the largest logit, or below it, is the least.
@@ -73,7 +73,7 @@ class FeatureSqueezing(nn.Module):
     def score(self, x: Tensor) -> Tensor:
         """(N,), in [0, 2]: how far the answer moves when the image is squeezed."""
         check_batch(x)
-        return self._score(x, self.model(x))
+        return self._score(x, self.model(x.clone()))
 
     def rejects(self, x: Tensor) -> Tensor:
         """(N,) bool: score > threshold."""

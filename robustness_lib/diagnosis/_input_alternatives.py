@@ -178,7 +178,12 @@ def _renumbered(predicted: Tensor, y: Tensor) -> Alternative | None:
 def _undo(normalize: Normalize | None) -> PixelTransform:
     if normalize is None:
         return lambda x: x
-    return lambda x: x * normalize.std.to(x) + normalize.mean.to(x)
+
+    def undone(x: Tensor) -> Tensor:
+        mean, std = normalize.along(x)
+        return x * std + mean
+
+    return undone
 
 
 def _chain(first: PixelTransform, last: PixelTransform) -> PixelTransform:

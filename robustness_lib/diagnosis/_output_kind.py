@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from robustness_lib.errors import one_line, place
 from robustness_lib.models import as_classifier
+from robustness_lib.querying.queried_model import IN_PLACE
+from robustness_lib.querying.refusals import other_arrangement, type_advice
 from robustness_lib.querying.warnings import looks_like_probabilities, sum_to_one
 
 __all__ = ["RecognizedOutput", "Remark", "recognize_output"]
@@ -82,31 +84,21 @@ def _probabilities(model: Callable[[Tensor], Any], asked: Callable[[Tensor], Ten
 def _ask(model: Callable[[Tensor], Any], x: Tensor) -> Any:
     try:
         with torch.no_grad():
-            return model(x.clone())
+            shown = x.clone()
+            answer = model(shown)
     except Exception as error:  # whatever somebody's model raises
         at = place(error)
         raise ValueError(f"the model fails on images of shape {tuple(x.shape)}: {one_line(error)}"
-                         f"{f' ({at})' if at else ''}{_hint(model, x)}") from error
+                         f"{f' ({at})' if at else ''}{_hint(model, x, error)}") from error
+    if not torch.equal(shown, x):
+        raise ValueError(IN_PLACE)
+    return answer
 
 
-def _hint(model: Callable[[Tensor], Any], x: Tensor) -> str:
+def _hint(model: Callable[[Tensor], Any], x: Tensor, error: Exception) -> str:
     """What it might take instead."""
-    held = {p.dtype for p in model.parameters()} if isinstance(model, nn.Module) else set()
-    if held and x.dtype not in held:
-        return f". Its parameters are {', '.join(sorted(map(str, held)))}: convert it, model.float()"
-    if x.ndim != 4:
-        return ""
-    others = {"(N, H, W, C)": x.permute(0, 2, 3, 1), "points (N, D)": x.flatten(1)}
-    others |= {"grey (1 channel)": x.mean(1, keepdim=True)} if x.shape[1] == 3 else {}
-    others |= {"colour (3 channels)": x.repeat(1, 3, 1, 1)} if x.shape[1] == 1 else {}
-    for name, other in others.items():
-        try:
-            with torch.no_grad():
-                model(other)
-        except Exception:  # it does not take that either
-            continue
-        return f". It takes images as {name}: convert them in a function that wraps it"
-    return ""
+    advice = type_advice(model, x.dtype, str(error))
+    return other_arrangement(model, x) if advice is None else f". That is, {advice}"
 
 
 def _wrapped(model: Callable[[Tensor], Any], output: str) -> nn.Module:

@@ -33,7 +33,7 @@ from robustness_lib.models import Normalize
 from robustness_lib.precision import full_precision
 from robustness_lib.querying.frozen import frozen
 from robustness_lib.querying.queried_model import NoGradient, QueriedModel
-from robustness_lib.querying.warnings import modes_seen, varies
+from robustness_lib.querying.warnings import clamped, modes_seen, varies
 from robustness_lib.reports import plain_json
 from robustness_lib.reports.findings import P_VALUE
 from robustness_lib.statistics import Accuracy
@@ -100,7 +100,7 @@ def inspect_model(model: Callable[[Tensor], Any], x: Tensor, y: Tensor, *, threa
     Raises TypeError or ValueError for images and labels that cannot be used, for a model that fails on them (with its
     last line and place), and for answers in which no logits are found.
     """
-    check_images(x)
+    given, x = x, check_images(x)
     check_labels(y, x)
     if len(x) == 0:
         raise ValueError("no images to inspect the model on")
@@ -112,7 +112,9 @@ def inspect_model(model: Callable[[Tensor], Any], x: Tensor, y: Tensor, *, threa
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     training = tuple(name or "the model" for name, module in modules if module.training)
     with draws, frozen(model), full_precision():
-        return _Examination(model, x, y, size, device, classes).result(training, threat)
+        examination = _Examination(model, x, y, size, device, classes)
+        examination.remarks += [Remark("clamped", warning.message, serious=False) for warning in clamped(given, x)]
+        return examination.result(training, threat)
 
 
 class _Examination:
@@ -122,7 +124,7 @@ class _Examination:
                  classes: Sequence[str] | None) -> None:
         self.given, self.x, self.y, self.device = model, x, y.cpu(), device
         self.classes = len(classes) if classes is not None else int(y.max()) + 1
-        self.batch = x[:size].to(device)
+        self.batch = x[:size].to(device, copy=True)  # a model that works in place must not reach the caller's images
         with modes_seen(model) as switched:
             answer = recognize_output(model, self.batch)
         self.switched = tuple(sorted(name or "the model" for name in switched))
@@ -182,7 +184,7 @@ class _Examination:
         labels, y = label_alternatives(predicted, self.y), self.y
         best = best_of(labels)
         found: list[Alternative] = []
-        if self.x.ndim == 4:
+        if self.x.ndim > 2:  # channels, not points
             rows = torch.linspace(0, len(y) - 1, min(len(y), _PAIRED)).long()
             answers = self._pixels(self.x[rows], y[rows], predicted[rows], found)
             top = best_of(found)

@@ -46,7 +46,7 @@ def observe(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, *, ind
 
     Raises TypeError and ValueError as attacks do.
     """
-    check_images(x)
+    x = check_images(x)
     check_labels(y, x)
     check_count("seed", seed, least=None)
     if not isinstance(threat, ThreatModel):

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from robustness_lib.attacks.ensemble_run import ImagePart
-from robustness_lib.inputs import check_images, check_labels
+from robustness_lib.batches import read_batches
+from robustness_lib.input_advice import no_tensor_advice
+from robustness_lib.inputs import check_images, check_labels, clamped_rows
 from robustness_lib.state import image_digests
 
 __all__ = ["DataPart", "data_parts"]
@@ -34,25 +36,28 @@ class DataPart(ImagePart):
                 for rows in (slice(0, half), slice(half, len(self)))] if half else []
 
 
-def data_parts(x: Any, y: Tensor | None, size: int | None, default_size: Any) -> Iterator[DataPart]:
+def data_parts(x: Any, y: Tensor | None, size: int | None, default_size: Any,
+               clamped: list[int]) -> Iterator[DataPart]:
     """Cut the data into parts of `size` images (default_size(first images) where None), whatever batches they come in,
     so that the parts do not depend on the loader. Only one part is held at a time.
 
-    x: images (N, ...) with labels y (N,); or an iterable of batches (x, y), with y None.
+    x: images (N, ...) with labels y (N,); or an iterable of batches (x, y), with y None. clamped: gets the numbers of
+    the images that rounding had left outside [0, 1].
     Raises TypeError or ValueError for data that cannot be evaluated, with the numbers of the images.
     """
     first = number = 0
     held: list[tuple[Tensor, Tensor]] = []
     for images, labels in _batches(x, y):
+        start = first + sum(len(h) for h, _ in held)
         try:
-            check_images(images)
+            given, images = images, check_images(images)
             check_labels(labels, images)
         except (TypeError, ValueError) as error:
-            start = first + sum(len(h) for h, _ in held)
             raise type(error)(f"images {start} to {start + max(len(images), 1) - 1}: {error}"
                               if isinstance(images, Tensor) and y is None else str(error)) from error
         if len(images) == 0:
             continue
+        clamped += [start + row for row in clamped_rows(given, images)]
         if held and images.shape[1:] != held[0][0].shape[1:]:
             raise ValueError(f"all images must have one shape; found {tuple(held[0][0].shape[1:])} and then "
                              f"{tuple(images.shape[1:])}")
@@ -74,13 +79,13 @@ def _batches(x: Any, y: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         yield x, y
         return
     if y is not None:
-        raise TypeError(f"labels were given, so x must be a tensor of images; found {type(x).__name__}")
+        raise TypeError(f"labels were given, so x must be a tensor of images; found {type(x).__name__}."
+                        f"{no_tensor_advice(x, 'x')}")
     if not isinstance(x, Iterable):
-        raise TypeError(f"give images and labels, or an iterable of batches (x, y); found {type(x).__name__}")
-    for batch in x:
-        if not (isinstance(batch, (tuple, list)) and len(batch) >= 2):
-            raise TypeError(f"each batch must be a pair (x, y); found {type(batch).__name__}")
-        yield batch[0], batch[1]
+        loader = ". torch.utils.data.DataLoader(data, batch_size=100) makes batches of it" if hasattr(
+            x, "__getitem__") else ""
+        raise TypeError(f"give images and labels, or an iterable of batches (x, y); found {type(x).__name__}{loader}")
+    yield from read_batches(x)
 
 
 def _take(held: list[tuple[Tensor, Tensor]], size: int) -> tuple[tuple[Tensor, Tensor], list[tuple[Tensor, Tensor]]]:

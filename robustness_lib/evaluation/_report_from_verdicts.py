@@ -77,7 +77,8 @@ def report_from_verdicts(found: FoundVerdicts, ran: Ran, *, classes: Sequence[st
     doubts = list(voiding_warnings(found, ran.attacks, ran.look))
     kinds = {kind for finding in findings or () for kind in _SAID_BY.get(finding.kind, ())}
     kinds |= {doubt.kind for doubt in doubts}
-    warned = [str(warning) for warning in ensemble_warnings(found, ran.attacks) if warning.kind not in kinds]
+    warned = [str(warning) for warning in ensemble_warnings(found, ran.attacks)
+              if warning.about or warning.kind not in kinds | {odd.kind for odd in ran.look.warnings}]
     # What the first look said, before anything was attacked, may be said by then in other words.
     said = {str(warning) for warning in ran.look.warnings if warning.kind in kinds}
     notes = tuple(note for note in notes if note not in said)

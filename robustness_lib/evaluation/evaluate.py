@@ -36,11 +36,12 @@ from robustness_lib.evaluation._steps import (
     keep_pictures,
 )
 from robustness_lib.evaluation.suites import Suite, SuiteLike, find_suite
-from robustness_lib.inputs import check_count
+from robustness_lib.inputs import check_count, check_label_range
 from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch_size
 from robustness_lib.querying.first_look import FirstLook, first_look
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.warnings import attack_warning
 from robustness_lib.reports.report import Failure, Report
 from robustness_lib.state import Chunks, fingerprint, model_fingerprint
 from robustness_lib.threat import ThreatModel
@@ -62,7 +63,8 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     model: images in [0, 1] to logits (N, K); see `robustness_lib.models.as_classifier`. Attacked in eval mode (mode
     "keep": as it is) and left as it was.
     x, y: images (N, ...) float32 or float64 and labels (N,) int64; or, as x alone, any iterable of batches (x, y),
-    such as a DataLoader that does not shuffle. Only one part of it is held in memory at a time.
+    such as a DataLoader that does not shuffle. Only one part of it is held in memory at a time. Images that rounding
+    has left up to 1e-6 outside of [0, 1] are clamped, in a copy, and a note counts them.
     threat: the norm and ε in pixel units of [0, 1].
     suite: "quick", "standard", "random" (see `SUITES`); or attacks: one, a list, or a mapping by name. Besides this
     library's, any function (model, x, y) -> x_adv will do; what it returns is verified.
@@ -115,7 +117,7 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
         images=None if keep_images is None else KeptImages(Path(keep_images)),
         progress=progress or (lambda done, step: None), on_part=on_part or (lambda stand, through: None))
     found = evaluation.run(data_parts(x, y, batch_size, lambda images: default_batch_size(
-        images, QueriedModel(model).device(images))))
+        images, QueriedModel(model).device(images)), evaluation.clamped))
     report = report_from_verdicts(
         found, evaluation.ran, classes=classes, notes=evaluation.notes, failures=tuple(evaluation.failures),
         environment=_environment(model, evaluation.dtype, seed, mode, evaluation.team))
@@ -138,6 +140,7 @@ class _Evaluation:
         self.dtype = torch.float32
         self.ran: Ran
         self.seen = ""  # a fingerprint of all data so far
+        self.clamped: list[int] = []  # numbers of the images that rounding had left outside [0, 1]
 
     def run(self, parts: Iterator[DataPart]) -> list[tuple[int, Verdicts]]:
         """What was found on all parts, of all processes. Raises what `evaluate` says."""
@@ -165,6 +168,8 @@ class _Evaluation:
                                  f"{total} images")
             if total:
                 self.notes += tuple(map(str, size.warnings))
+            if self.clamped:
+                self.notes += (str(attack_warning("clamped", self.clamped, total)),)
         return self._of_all_processes(found)
 
     def _tell(self, part: DataPart, step: str, share: float) -> None:
@@ -173,6 +178,7 @@ class _Evaluation:
     def _check(self, part: DataPart, total: int) -> None:
         if self.team.size > 1:
             self.seen = fingerprint(self.seen, *part.digests)
+        check_label_range(part.y, self.ran.look.classes, part.first)
         certified = self.proofs.certified
         if certified is not None and total > len(certified):
             raise ValueError(f"certified must have one entry per image; found {len(certified)} for more images")

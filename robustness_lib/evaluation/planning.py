@@ -15,6 +15,7 @@ from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.querying.frozen import Classifier
 from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.refusals import refused_arrangement
 from robustness_lib.statistics import clopper_pearson
 from robustness_lib.threat import ThreatModel
 
@@ -89,7 +90,8 @@ def measure(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, batch_
     x, y = x[:_TRIED], y[:_TRIED]
     device = QueriedModel(model).device(x)
     size = batch_size or default_batch_size(x, device)
-    logits = predict_logits(model, x, size=size, labels=y)
+    with refused_arrangement(model, x):
+        logits = predict_logits(model, x, size=size, labels=y)
     # Attacks may ask in an order of memory in which convolutions are faster, and Square asks most: timed as it does.
     squares = SquareAttack(threat, queries=_QUERIES, stop="never")
     forward = min(_least_seconds(lambda: predict_logits(model, x, size=size), device),

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Normalize", "as_classifier"]
+__all__ = ["Normalize", "as_classifier", "find_logits", "with_those_wrapped"]
 
 
 class Normalize(nn.Module):
     """(x − mean) / std per channel, as the model's first layer.
 
-    mean, std: one number per channel, in pixel units of [0, 1]. Kept out of the state dict, so that a wrapped
+    mean, std: one number per channel, in pixel units of [0, 1]. Channels are axis 1, whatever follows: points (N, D),
+    signals (N, C, L), images (N, C, H, W), videos (N, C, T, H, W). Kept out of the state dict, so that a wrapped
     model's weights keep their shape. Raises ValueError for lists of different length, a std that is not positive,
     and (on use) images with another number of channels.
     """
@@ -34,9 +35,29 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-3] != len(self.mean):
-            raise ValueError(f"Normalize has {len(self.mean)} channels; found images of shape {tuple(x.shape)}")
-        return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+        mean, std = self.along(x)
+        return (x - mean) / std
+
+    def along(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """mean and std, shaped and typed so that they broadcast over x (N, C, ...). Raises ValueError."""
+        count = len(self.mean)
+        if x.ndim < 2 or x.shape[1] != count:
+            raise ValueError(f"Normalize has {count} channels, along axis 1; found images of shape {tuple(x.shape)}"
+                             f"{_channel_advice(x, count)}")
+        shape = (-1, *[1] * (x.ndim - 2))
+        return self.mean.to(x.dtype).view(shape), self.std.to(x.dtype).view(shape)
+
+
+def _channel_advice(x: Tensor, count: int) -> str:
+    if x.ndim < 4 and x.ndim and x.shape[0] == count:
+        return ". One image goes in as x[None]"
+    if x.ndim > 2 and x.shape[-1] == count:
+        return ". Channels that come last go to axis 1 by x.movedim(-1, 1)"
+    if x.ndim == 5 and x.shape[2] == count:
+        return ". Videos (N, T, C, H, W) become (N, C, T, H, W) by x.transpose(1, 2)"
+    if x.ndim > 2 and x.shape[1] == 1 and count > 1:
+        return f". Grey images get as many channels by x.expand(-1, {count}{', -1' * (x.ndim - 2)})"
+    return ""
 
 
 class _AsClassifier(nn.Module):
@@ -50,14 +71,17 @@ class _AsClassifier(nn.Module):
 
 def as_classifier(model: nn.Module, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                   output: str | int | Callable[[Any], Tensor] = "auto") -> nn.Module:
-    """Wrap `model` into one that takes images (N, C, H, W) in [0, 1] and returns logits (N, K).
+    """Wrap `model` into one that takes images (N, C, ...) in [0, 1] and returns logits (N, K).
 
-    mean, std: the normalization that the model expects, moved inside (both or neither).
+    mean, std: the normalization that the model expects, one number per channel, moved inside (both or neither). See
+    `Normalize`: channels are axis 1 for any number of dimensions.
     output: where the logits are in what the model returns.
         "auto"    a tensor as it is; `.logits` of an object or mapping; else the first entry of a tuple or list
         "binary"  one logit per image, (N,) or (N, 1): becomes two, (0, z), so class 1 is predicted where z > 0
         another string, an integer: the attribute or key of that name, the entry of that number
         a function: applied to what the model returns
+
+    In training too, what else the model returns (auxiliary heads) is left out: it gets no loss, and does not change.
 
     Raises ValueError if only one of mean and std is given, TypeError (on use) if no logits are found.
     """
@@ -75,7 +99,7 @@ def _picker(output: str | int | Callable[[Any], Tensor]) -> Callable[[Any], Tens
     if callable(output):
         return output
     if output == "auto":
-        return _find_logits
+        return find_logits
     if output == "binary":
         return _two_logits
     return lambda answer: _entry(answer, output)
@@ -88,7 +112,14 @@ def _entry(answer: Any, name: str | int) -> Any:
         raise TypeError(f"the model returned {type(answer).__name__}, which has no {name!r}") from None
 
 
-def _find_logits(answer: Any) -> Tensor:
+def with_those_wrapped(model: nn.Module) -> list[nn.Module]:
+    """The model, and each that is wrapped by `as_classifier` in it."""
+    return [model, *(part.model for part in model.modules() if isinstance(part, _AsClassifier))]
+
+
+def find_logits(answer: Any) -> Tensor:
+    """The logits in what a model returned: a tensor as it is; `.logits` of an object or mapping; else the first entry
+    of a tuple or list. Raises TypeError where there are none."""
     if isinstance(answer, Tensor):
         return answer
     if isinstance(answer, Mapping) and "logits" in answer:
@@ -98,15 +129,16 @@ def _find_logits(answer: Any) -> Tensor:
     elif isinstance(answer, (tuple, list)) and answer:
         answer = answer[0]
     if not isinstance(answer, Tensor):
+        names = f" with {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else ""
         raise TypeError(
-            f"no logits found in what the model returned ({type(answer).__name__}); "
-            f"say where they are with output= (a name, a number, or a function)"
+            f"no logits found in what the model returned ({type(answer).__name__}{names}); say where they are with "
+            f"as_classifier(model, output=...): a name, a number, or a function"
         )
     return answer
 
 
 def _two_logits(answer: Any) -> Tensor:
-    z = _find_logits(answer)
+    z = find_logits(answer)
     if z.ndim == 2 and z.shape[1] == 1:
         z = z[:, 0]
     if z.ndim != 1:

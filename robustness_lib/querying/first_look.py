@@ -11,6 +11,7 @@ from robustness_lib.querying.batch_size import ShrinkingBatchSize
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.refusals import refused_arrangement
 from robustness_lib.querying.warnings import (
     AttackWarning,
     attack_warning,
@@ -58,7 +59,7 @@ def first_look(model: Classifier, x: Tensor, y: Tensor, index: Tensor, threat: T
     """
     few = x[:_IMAGES]
     points = torch.cat((few, threat.random_point(few, seed=0, index=index[:_IMAGES])))
-    with modes_seen(model) as training:
+    with refused_arrangement(model, x, mode), modes_seen(model) as training:
         try:
             answers, again = _asked(model, points, y, size, mode, draws)
         except Exception:  # on some of these images only?

@@ -8,11 +8,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from robustness_lib.errors import one_line
 from robustness_lib.inputs import check_logits
 from robustness_lib.querying.channels_last import ChannelsLast
 from robustness_lib.querying.frozen import Classifier
+from robustness_lib.querying.refusals import type_advice
 
-__all__ = ["NoGradient", "QueriedModel"]
+__all__ = ["IN_PLACE", "NoGradient", "QueriedModel"]
+
+
+IN_PLACE = ("the model changes its input in place, so nobody knows what it answered to; write z = (z - mean) / std "
+            "and not z.sub_(mean).div_(std), and leave inplace=True out where the images come in")
 
 
 class NoGradient(ValueError):
@@ -36,7 +42,6 @@ class QueriedModel:
         self._unchecked: tuple[Tensor, ...] | None = None
         first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         self._device = None if first is None else first.device
-        self._dtype = None if first is None else first.dtype
 
     def device(self, x: Tensor) -> torch.device:
         """Where batches must travel: the device of the model's parameters, or x's where it has none."""
@@ -92,7 +97,7 @@ class QueriedModel:
         return logits, values, gradient
 
     def _ask(self, x: Tensor) -> Tensor:
-        version = x._version
+        version, before = x._version, None if self._unchecked is None else x.detach().clone()
         try:
             logits = self.model(x if self.layout.active else x.contiguous())
         except RuntimeError as error:
@@ -102,16 +107,15 @@ class QueriedModel:
             self.calls += 1
             if x.requires_grad and "Can't call numpy() on Tensor that requires grad" in str(error):
                 raise NoGradient(f"the model leaves PyTorch, so there is no gradient to follow ({error})") from error
-            if self._dtype in (None, x.dtype):
+            if "leaf Variable that requires grad" in str(error):
+                raise ValueError(IN_PLACE) from error
+            if (advice := type_advice(self.model, x.dtype, str(error))) is None:
                 raise
-            raise TypeError(
-                f"the model's parameters are {self._dtype} and the images {x.dtype}, and the model failed on them "
-                f"({error}). Convert one of the two: x.float(), or model.double()."
-            ) from error
+            raise TypeError(f"the model fails on the images ({one_line(error)}): {advice}") from error
         self.calls += 1
-        if x._version != version:
-            raise ValueError("the model changes its input in place, so nobody knows what it answered to; "
-                             "write z = (z - mean) / std and not z.sub_(mean).div_(std)")
+        # What goes past autograd (.data, numpy) leaves the version as it was.
+        if x._version != version or (before is not None and not torch.equal(x.detach(), before)):
+            raise ValueError(IN_PLACE)
         if self._unchecked is not None:
             check_logits(logits, x, self._unchecked)
             self._unchecked = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,13 +10,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from robustness_lib.inputs import clamped_rows
 from robustness_lib.querying.frozen import Classifier, Mode
 
 __all__ = [
     "AttackWarning",
     "attack_warning",
     "changed_mode",
+    "clamped",
     "depends_on_batch",
+    "joined_warnings",
     "looks_like_probabilities",
     "modes_seen",
     "square_ahead",
@@ -71,6 +74,9 @@ _TEXT = {
     "few classes":
         "a note only: the model has {of} classes, too few for the difference of logits ratio; the margin z_t − z_y "
         "was climbed in its place.",
+    "clamped":
+        "a note only: {images} of {of} images lay outside [0, 1] by rounding, at most 1e-6, as a normalization that "
+        "was undone leaves them; they were clamped to it, in a copy.",
     "not confirmed":
         "for {images} of {of} images an adversarial point did not fool the model again in a fresh pass in full "
         "float32, so it was not counted. A few are close calls; many mean that the answer depends on chance, on "
@@ -83,13 +89,15 @@ class AttackWarning:
     """Something that makes a verdict doubtful, and what to do about it.
 
     rows: positions of the images that it concerns; none where it concerns the model. during: the attack of an
-    ensemble that saw it. voids: a verdict that rests on these answers is none, and no accuracy may be told of it.
+    ensemble that saw it. about: the model that it is about, where that is another than the one attacked. voids: a
+    verdict that rests on these answers is none, and no accuracy may be told of it.
     """
 
     kind: str
     message: str
     rows: tuple[int, ...] = field(default=(), repr=False)
     during: str = ""
+    about: str = ""
     voids: bool = False
 
     @property
@@ -101,10 +109,37 @@ class AttackWarning:
         return f"{self.kind}: {self.message}"
 
 
-def attack_warning(kind: str, rows: Sequence[int] = (), of: int = 0, *, during: str = "") -> AttackWarning:
-    """The warning of this kind. during: the attack that saw it."""
+    @property
+    def counts_images(self) -> bool:
+        """Its sentence is one of this library's and counts images, so that it can be said anew of more of them."""
+        return bool(self.rows) and self.kind in _TEXT
+
+
+def attack_warning(kind: str, rows: Sequence[int] = (), of: int = 0, *, during: str = "",
+                   about: str = "") -> AttackWarning:
+    """The warning of this kind. of: how many the sentence counts from, images or classes. during: the attack that saw
+    it. about: see `AttackWarning`."""
     text = _TEXT[kind].format(images=len(rows), of=of)
-    return AttackWarning(kind, f"{during}: {text}" if during else text, tuple(rows), during)
+    where = f"{during}: " if during else ""
+    return AttackWarning(kind, f"{where}on {about}: {text}" if about else where + text, tuple(rows), during, about)
+
+
+def clamped(given: Tensor, checked: Tensor) -> tuple[AttackWarning, ...]:
+    """Have some of the images given been clamped? checked: what `check_images` returned."""
+    rows = clamped_rows(given, checked)
+    return (attack_warning("clamped", rows, len(given)),) if rows else ()
+
+
+def joined_warnings(warnings: Iterable[AttackWarning], of: int, *, during: str = "") -> list[AttackWarning]:
+    """What several batches or parts have warned of, each thing once: where the sentence counts images, over all of
+    them, `of` these; else as it was said. during: the attack that saw it."""
+    rows: dict[tuple[str, str, str], set[int]] = {}
+    for warning in warnings:
+        key = (warning.kind, warning.about, "" if warning.counts_images else warning.message)
+        rows.setdefault(key, set()).update(warning.rows)
+    return [attack_warning(kind, sorted(at), of, during=during, about=about) if not said else
+            AttackWarning(kind, f"{during}: {said}" if during else said, tuple(sorted(at)), during, about)
+            for (kind, about, said), at in rows.items()]
 
 
 def changed_mode(model: Classifier, mode: Mode) -> tuple[AttackWarning, ...]:

@@ -9,16 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from robustness_lib.inputs import check_count, check_images, check_labels, check_logits
+from robustness_lib.inputs import check_count, check_images, check_labels
 from robustness_lib.querying.frozen import frozen
+from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.refusals import refused_arrangement
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training.augment import Augmentation
 from robustness_lib.training.objectives import Objective
 from robustness_lib.training.schedules import Schedule
 
-__all__ = ["TrainingData", "check_loss", "check_model", "check_settings", "check_training_labels", "length"]
+__all__ = ["TrainingData", "check_answer", "check_augmentable", "check_loss", "check_model", "check_settings",
+           "check_training_labels", "length"]
 
 TrainingData = tuple[Tensor, Tensor] | Dataset[Any]
 _COUNTS = {"epochs": 1, "batch_size": 1, "every": 1, "validation_steps": 1, "ramp": 0, "workers": 0, "seed": None}
@@ -78,7 +81,9 @@ def _check_augment(augment: object) -> None:
 
 def _check_data(data: TrainingData, augment: object, validation: object) -> None:
     if not isinstance(data, tuple) and not (isinstance(data, Dataset) and hasattr(data, "__len__")):
-        raise TypeError(f"data must be images and labels, (x, y), or a map-style Dataset; found {type(data).__name__}")
+        loader = ". Give its .dataset: batches are made here" if isinstance(data, DataLoader) else ""
+        raise TypeError(f"data must be images and labels, (x, y), or a map-style Dataset; found {type(data).__name__}"
+                        f"{loader}")
     for name, pair in (("data", data), ("validation", validation)):
         if pair is None or (name == "data" and isinstance(pair, Dataset)):
             continue
@@ -92,26 +97,40 @@ def _check_data(data: TrainingData, augment: object, validation: object) -> None
             raise ValueError("there are no images to train on, or none to validate with")
     if length(data) == 0:
         raise ValueError("there are no images to train on")
-    if augment and isinstance(data, tuple) and data[0].ndim != 4:
-        raise ValueError(f"augmentations change images (N, C, H, W); found shape {tuple(data[0].shape)}")
+    if augment and isinstance(data, tuple):
+        check_augmentable(data[0])
 
 
-def check_training_labels(y: Tensor, x: Tensor) -> None:
-    """As for an attack, and none below 0: PyTorch's cross-entropy would pass over −100 without a word."""
+def check_augmentable(x: Tensor) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"augmentations change images (N, C, H, W); found shape {tuple(x.shape)}")
+
+
+def check_training_labels(y: Tensor, x: Tensor, numbers: Tensor | None = None) -> None:
+    """As for an attack, and none below 0: PyTorch's cross-entropy would pass over −100 without a word. numbers (N,): of
+    the images in the data set, 0 to N − 1 by default."""
     check_labels(y, x)
-    if len(y) and int(y.min()) < 0:
-        raise ValueError(f"labels must be 0 or more; found {int(y.min())}")
+    if len(below := (y < 0).nonzero()[:, 0]):
+        row = below[0]
+        raise ValueError(f"labels must be 0 or more; found {int(y[row])}, of image "
+                         f"{int(row if numbers is None else numbers[row])}. Negative numbers often mark images without "
+                         f"a label: leave these out")
 
 
 def check_model(model: nn.Module, device: torch.device, data: TrainingData,
-                validation: tuple[Tensor, Tensor] | None) -> None:
-    """It answers its first image with logits (1, K), and every label is below K."""
+                validation: tuple[Tensor, Tensor] | None) -> int | None:
+    """How many logits the first image is answered with, every label being below; None where all is in a Dataset."""
     pairs = [pair for pair in (data, validation) if isinstance(pair, tuple)]
-    if pairs:
-        first = pairs[0][0][:1]
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), frozen(model), torch.no_grad():
-            logits = model(first.to(device))
-        check_logits(logits, first, tuple(y for _, y in pairs))
+    return check_answer(model, device, pairs[0][0], tuple(y for _, y in pairs)) if pairs else None
+
+
+def check_answer(model: nn.Module, device: torch.device, x: Tensor, labels: tuple[Tensor, ...] = ()) -> int:
+    """How many logits the first of the images is answered with, in eval mode and on a copy; labels: to be below. Raises
+    what an attack says of such a model."""
+    queried = QueriedModel(model)
+    queried.expect(labels)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), refused_arrangement(model, x), frozen(model):
+        return queried.logits(x[:1].to(device, copy=True)).shape[1]
 
 
 def check_loss(loss: object) -> Tensor:

@@ -19,12 +19,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from robustness_lib.batches import read_batches
 from robustness_lib.distributed import Team
-from robustness_lib.inputs import NotANumber, check_images
+from robustness_lib.inputs import NotANumber, check_images, check_label_range
+from robustness_lib.models.adapt import with_those_wrapped
 from robustness_lib.state import fingerprint, model_fingerprint, structure_fingerprint
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training._checks import (
     TrainingData,
+    check_answer,
+    check_augmentable,
     check_loss,
     check_model,
     check_settings,
@@ -35,7 +39,7 @@ from robustness_lib.training._folder import Position, TrainingFolder, weights
 from robustness_lib.training._training_state import TrainingState
 from robustness_lib.training.augment import Augmentation
 from robustness_lib.training.history import Epoch, History
-from robustness_lib.training.objectives import FastFGSM, Objective, PGDTraining
+from robustness_lib.training.objectives import FastFGSM, Objective, PGDTraining, step_logits
 from robustness_lib.training.schedules import OneCycle, Schedule
 from robustness_lib.training.validation import accuracies, collapse
 
@@ -43,6 +47,7 @@ __all__ = ["Diverged", "fit"]
 
 PlainObjective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 OnEpoch = Callable[[nn.Module, Epoch], None]
+_CLAMPED = "some images lay outside [0, 1] by rounding, at most 1e-6, and were clamped to it, in a copy"
 
 
 class Diverged(RuntimeError):
@@ -60,11 +65,14 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
         progress: bool = True, on_epoch: OnEpoch | None = None) -> History:
     """Train the model in place, on the device where it is.
 
-    data: images (N, ...) in [0, 1] and labels (N,) int64; or a map-style Dataset of such pairs, which is read by
-        `workers` processes. Each epoch is a new shuffle; a last batch that is not full is left out.
+    data: images (N, ...) in [0, 1] and labels (N,) int64; or a map-style Dataset of such pairs (more than two entries
+        are cut off), which is read by `workers` processes. Each epoch is a new shuffle; a last batch that is not full
+        is left out. Images that rounding has left up to 1e-6 outside are clamped, in a copy, and `noted` says so.
     objective: one of this package's, or any function (model, x, y) -> scalar loss. A function gets neither index nor
         seed, so that an attack in it repeats its random start in every step unless it is given others; with several
-        processes it gets the wrapped module (`bare` is the one to attack). It cannot be ramped.
+        processes it gets the wrapped module (`bare` is the one to attack). It cannot be ramped. Where the model answers
+        more than logits in training mode (auxiliary heads), this package's objectives learn from the logits alone, the
+        heads are left as they are, and `noted` says so; a function of your own may add a loss on them.
     schedule: `OneCycle` (the default) or `Piecewise`. optimizer: "adamw", or "sgd" with Nesterov momentum .9.
     clip: the gradient's length, at most. augment: see `AUGMENTATIONS` for what keeps the label where.
     ramp: epochs before ε has its full size; it grows by equal amounts. At full ε from the start, learning starts late.
@@ -106,6 +114,10 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
                    schedule=schedule, keep=keep, patience=patience, on_collapse=on_collapse, averaging=averaging,
                    optimizer=optimizer, clip=clip, augment=augment, validation=validation, save_seconds=save_seconds,
                    workers=workers)
+    said: list[str] = []  # what else should be known in the end
+    if isinstance(data, tuple):
+        data = _in_the_box(data, said)
+    validation = validation and _in_the_box(validation, said)
     team, device = Team.now(), next(model.parameters()).device
     count = length(data)
     batch_size = min(batch_size, count)
@@ -115,9 +127,10 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
     if len(set(team.gather(called))) > 1:
         raise ValueError("the processes were given different data: give each of them all of it, in one order; they "
                          "share the batches")
+    classes = None
     if validation is not None or isinstance(objective, Objective):
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
-            check_model(model, device, data, validation)
+            classes = check_model(model, device, data, validation)
     one_step = isinstance(objective, FastFGSM) or (isinstance(objective, PGDTraining) and objective.steps == 1)
     steps = count // batch_size
     if averaging is not None and averaging ** (epochs * steps) > 0.1:
@@ -145,11 +158,11 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
         rule = get_ema_multi_avg_fn(averaging)  # type: ignore[no-untyped-call]
         average = AveragedModel(model, multi_avg_fn=rule, use_buffers=True)
     run = TrainingState(model, descent, scheduler, average, Position(), kept_in, team)
-    with _own_random_numbers(seed, team, device):
+    with _own_random_numbers(seed, team, device), _heads_seen(model, objective, said):
         run.resume()
         at, history = run.position, run.history
         if one_step and validation is None:
-            history.noted = "without validation images nobody watched for catastrophic overfitting"
+            said.append("without validation images nobody watched for catastrophic overfitting")
         good = weights(model)
 
         def diverged(words: str) -> Diverged:
@@ -169,7 +182,15 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
             wrapped.train()
             bar = tqdm(total=steps, initial=at.step, desc=f"epoch {epoch + 1}/{epochs}", unit="batch", delay=2,
                        postfix=run.said, leave=False, disable=not progress or team.rank > 0)
-            for x, y in _batches(data, mine[at.step:], workers, generator):
+            for x, y in _batches(data, mine[at.step:], workers, generator, said):
+                if not isinstance(data, tuple):
+                    if classes is None and isinstance(objective, Objective):
+                        with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
+                            classes = check_answer(model, device, x)
+                    if classes is not None:
+                        check_label_range(y, classes, mine[at.step])
+                    if augment:
+                        check_augmentable(x)
                 x, y = x.to(device), y.to(device)
                 for change, how in zip(augment, drawn[at.step], strict=True):
                     x = change.apply(x, how[:, team.rank::team.size])
@@ -177,7 +198,7 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
                     with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
                         loss = check_loss(loss_of(wrapped, x, y, mine[at.step]))
                 except NotANumber:  # said by the attack inside; all processes are to meet it in the backward pass
-                    loss = wrapped(x).sum() * torch.nan
+                    loss = step_logits(wrapped, x).sum() * torch.nan
                 descent.zero_grad()
                 # A loss that is no number, with a gradient that is one, would be seen by its own process alone.
                 sound = torch.ones_like(loss).where(loss.isfinite(), torch.nan)
@@ -226,6 +247,9 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
                 history.stopped, history.collapsed, at.finished = reason, True, True
             elif reason is not None:
                 history.noted, history.collapsed = reason, one_step
+            for words in said:
+                if words not in (history.noted or ""):
+                    history.noted = words if history.noted is None else f"{words}; {history.noted}"
             at.finished = at.finished or at.epoch == epochs
             if on_epoch is not None:
                 on_epoch(best_model, record)
@@ -243,18 +267,32 @@ def _bind(objective: Objective | PlainObjective, share: float,
     return lambda model, x, y, index: objective(model, x, y)
 
 
-def _batches(data: TrainingData, order: Sequence[Tensor], workers: int,
-             generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: TrainingData, order: Sequence[Tensor], workers: int, generator: Generator,
+             said: list[str]) -> Iterator[tuple[Tensor, Tensor]]:
     if isinstance(data, tuple):
         for rows in order:
             yield data[0][rows], data[1][rows]
-    else:
-        # Without a generator a loader draws from the global one, and dropout would go another way after a kill.
-        for x, y in DataLoader(data, batch_sampler=[rows.tolist() for rows in order], num_workers=workers,
-                               generator=generator):
-            check_images(x)
-            check_training_labels(y, x)
-            yield x, y
+        return
+    # Without a generator a loader draws from the global one, and dropout would go another way after a kill.
+    loader = DataLoader(data, batch_sampler=[rows.tolist() for rows in order], num_workers=workers, generator=generator)
+    for rows, (x, y) in zip(order, read_batches(loader), strict=True):
+        try:
+            inside = check_images(x)
+            check_training_labels(y, x, rows)
+        except (TypeError, ValueError) as error:
+            first = ", ".join(map(str, rows[:5].tolist()))
+            raise type(error)(f"a batch of the data (images {first}, ...): {error}") from error
+        if inside is not x and _CLAMPED not in said:
+            said.append(_CLAMPED)
+        yield inside, y
+
+
+def _in_the_box(pair: tuple[Tensor, Tensor], said: list[str]) -> tuple[Tensor, Tensor]:
+    """The same images; those that rounding had left outside of [0, 1], clamped in a copy, and said."""
+    inside = check_images(pair[0])
+    if inside is not pair[0] and _CLAMPED not in said:
+        said.append(_CLAMPED)
+    return inside, pair[1]
 
 
 def _name_of(data: TrainingData) -> str:
@@ -306,6 +344,27 @@ def _help(folder: TrainingFolder, epoch: int) -> str:
 
 def _is_finite(model: nn.Module) -> bool:
     return all(bool(value.isfinite().all()) for value in (*model.parameters(), *model.buffers()))
+
+
+@contextmanager
+def _heads_seen(model: nn.Module, objective: object, said: list[str]) -> Iterator[None]:
+    """Has the model more to say in training than this package's objectives learn from?"""
+    def look(module: nn.Module, inputs: object, answer: object) -> None:
+        words = (f"in training mode the model answers more than logits ({type(answer).__name__}): they alone are "
+                 f"learned from, and auxiliary heads get no loss")
+        if module.training and not isinstance(answer, Tensor) and words not in said:
+            said.append(words)
+
+    if not isinstance(objective, Objective):
+        yield
+        return
+    hooks = [each.register_forward_hook(look) for each in with_those_wrapped(model)
+             if not isinstance(each, torch.jit.ScriptModule)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -19,10 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 from robustness_lib import counter_random
 from robustness_lib.attacks import PGD
 from robustness_lib.inputs import check_index
+from robustness_lib.models import find_logits
 from robustness_lib.querying.frozen import frozen
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "Standard", "bare"]
+__all__ = ["TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "Standard", "bare", "step_logits"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Objective(ABC):
     x: (N, ...) in [0, 1]. y: (N,) int64. index: (N,) each image's number in its data set (default 0 ... N − 1), and
     seed: any whole number; an image's random numbers follow from these two. `fit` gives a new seed every epoch.
     label_smoothing: share of the label's probability that is spread evenly over all classes, in [0, 1).
-    The model is called in the mode in which it is; it is left in that mode.
+    The model is called in the mode in which it is; it is left in that mode. Of what it answers in training mode,
+    the logits are learned from and nothing else: auxiliary heads (GoogLeNet's, Inception's) get no loss of their own.
     """
 
     label_smoothing: float = field(default=0.0, kw_only=True)
@@ -60,7 +62,7 @@ class Standard(Objective):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
                  seed: int = 0) -> Tensor:
-        return self._cross_entropy(model(x), y)
+        return self._cross_entropy(step_logits(model, x), y)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class GaussianAugmentation(Objective):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
                  seed: int = 0) -> Tensor:
-        return self._cross_entropy(model(x + self.sigma * _normal(x, index, seed)), y)
+        return self._cross_entropy(step_logits(model, x + self.sigma * _normal(x, index, seed)), y)
 
     def with_share(self, share: float) -> GaussianAugmentation:
         return replace(self, sigma=self.sigma * share)
@@ -114,7 +116,7 @@ class FastFGSM(_Adversarial):
         start = self.threat.random_point(x, seed=seed, index=check_index(index, x))
         gradient = _input_gradient(model, start, lambda logits: F.cross_entropy(logits, y, reduction="sum"))
         step = self.threat.steepest_step(gradient, self.step_share * self.threat.reach(x))
-        return self._cross_entropy(model(self.threat.project(start + step, x)), y)
+        return self._cross_entropy(step_logits(model, self.threat.project(start + step, x)), y)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class PGDTraining(_Adversarial):
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
                  seed: int = 0) -> Tensor:
         x_adv = self._attack(seed)(bare(model), x, y, index=index)
-        return self._cross_entropy(model(x_adv), y)
+        return self._cross_entropy(step_logits(model, x_adv), y)
 
     def _attack(self, seed: int) -> PGD:
         return PGD(self.threat, steps=self.steps, step_size=self.step_size, seed=seed, stop="never")
@@ -168,14 +170,15 @@ class TRADES(_Adversarial):
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
                  seed: int = 0) -> Tensor:
         with frozen(model), torch.no_grad():
-            clean = bare(model)(x)
+            clean = step_logits(bare(model), x)
         attack = PGD(self.threat, steps=self.steps, step_size=self.step_size, stop="never",
                      loss=lambda logits, _: kl_divergence(clean, logits))
         start = (x + 0.001 * _normal(x, index, seed)).clamp(0, 1)
         # One batch: the clean logits are in the order of the whole of it.
         x_adv = attack(bare(model), x, y, start=start, batch_size=len(x))
-        logits = model(x)
-        return self._cross_entropy(logits, y) + self.beta * kl_divergence(logits, model(x_adv)).mean()
+        logits = step_logits(model, x)
+        attacked = step_logits(model, x_adv)
+        return self._cross_entropy(logits, y) + self.beta * kl_divergence(logits, attacked).mean()
 
     def with_share(self, share: float) -> Objective:
         return _with_share(self, share)
@@ -187,6 +190,12 @@ def kl_divergence(from_logits: Tensor, to_logits: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(1)
 
 
+def step_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """The logits that a step is taken on: what the model answers or, where it answers more in training mode (auxiliary
+    heads), the logits that `as_classifier` finds in it. Nothing else in the answer is learned from."""
+    return find_logits(model(x))
+
+
 def bare(model: nn.Module) -> nn.Module:
     """The model inside PyTorch's DistributedDataParallel: an attack must not set off the exchange of gradients."""
     return model.module if isinstance(model, DistributedDataParallel) else model
@@ -195,7 +204,7 @@ def bare(model: nn.Module) -> nn.Module:
 def _input_gradient(model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
     with frozen(model):
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(loss(bare(model)(x)), x)[0]
+        return torch.autograd.grad(loss(step_logits(bare(model), x)), x)[0]
 
 
 def _with_share(objective: PGDTraining | TRADES, share: float) -> Objective:

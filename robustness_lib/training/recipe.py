@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.data import NAMES, find_data, held_out
-from robustness_lib.errors import said_to_be_at
+from robustness_lib.errors import one_line, place, said_to_be_at
 from robustness_lib.files import read_text
 from robustness_lib.models import build, find_model, published_resizing
-from robustness_lib.querying.frozen import frozen
 from robustness_lib.threat import ThreatModel
+from robustness_lib.training._checks import check_answer
 from robustness_lib.training._toml_tables import check_known, check_type, make, threat
 from robustness_lib.training.augment import AUGMENTATIONS, Augmentation, Flip, Shift
 from robustness_lib.training.fit import OnEpoch, fit
@@ -237,13 +237,11 @@ def _check_fit(model: nn.Module, x: Tensor, y: Tensor) -> None:
     """Before anything is trained: the model takes such an image, and has an output for each label."""
     device = next((p.device for p in model.parameters()), x.device)
     try:
-        with frozen(model), torch.no_grad():
-            outputs = model(x[:1].to(device))
+        outputs = check_answer(model, device, x)
     except Exception as error:  # of the user's model, any
+        ours = isinstance(error, (ValueError, TypeError)) and not place(error)
         raise ValueError(f"[model] fails on its first image, of shape {tuple(x.shape[1:])}: "
-                         f"{' '.join(f'{type(error).__name__}: {error}'.split())[:300]}") from error
-    if outputs.ndim != 2:
-        raise ValueError(f"[model] must return logits (N, K); for one image it returned {tuple(outputs.shape)}")
-    if int(y.max()) >= outputs.shape[1]:
-        raise ValueError(f"it has the label {int(y.max())}, and [model] has {outputs.shape[1]} outputs: labels from 0 "
-                         f"to {outputs.shape[1] - 1}")
+                         f"{' '.join(str(error).split()) if ours else one_line(error)}") from error
+    if int(y.max()) >= outputs:
+        raise ValueError(f"it has the label {int(y.max())}, and [model] has {outputs} outputs: labels from 0 to "
+                         f"{outputs - 1} (image {int((y >= outputs).nonzero()[0])} is the first with a higher one)")

@@ -178,7 +178,7 @@ def _probabilities(model: nn.Module, x: Tensor) -> NDArray[np.float64]:
     model.eval()
     try:
         with torch.no_grad():
-            return np.asarray(model(x)[0].double().softmax(0).cpu().numpy(), dtype=np.float64)
+            return np.asarray(model(x.clone())[0].double().softmax(0).cpu().numpy(), dtype=np.float64)
     finally:
         for module in training:
             module.training = True

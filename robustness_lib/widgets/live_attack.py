@@ -12,6 +12,8 @@ import torch
 import traitlets
 from torch import Tensor, nn
 
+from robustness_lib.inputs import ROUNDING
+
 __all__ = ["LiveAttack", "live_attack"]
 
 _HERE = Path(__file__).parent
@@ -52,13 +54,13 @@ def live_attack(
         raise ValueError("live_attack needs at least one model: {name: nn.Sequential(...)}")
     if labels is None:
         with torch.no_grad():
-            labels = next(iter(models.values()))(images).argmax(1)
+            labels = next(iter(models.values()))(images.clone()).argmax(1)  # it may work in place
     labels = [int(label) for label in labels]
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) != len(labels) or not labels:
         raise ValueError(
             f"images must be (N, 1 or 3, H, W) with N labels; found {tuple(images.shape)}, {len(labels)} labels"
         )
-    if not images.is_floating_point() or images.min() < 0 or images.max() > 1:
+    if not images.is_floating_point() or images.min() < -ROUNDING or images.max() > 1 + ROUNDING:
         raise ValueError("images must be floating point in [0, 1]; is a normalization applied outside the model?")
     if not 1 <= max_level <= 255:
         raise ValueError(f"max_level is the largest ε in grey levels, 1 to 255; found {max_level}")

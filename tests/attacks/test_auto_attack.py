@@ -18,7 +18,7 @@ from torch import nn
 from robustness_lib import ThreatModel
 from robustness_lib.attacks import FAB, AutoAttack, AutoPGD, SquareAttack
 from robustness_lib.attacks.adaptive import EOT
-from robustness_lib.querying.warnings import square_ahead
+from robustness_lib.querying.warnings import attack_warning, square_ahead
 
 
 def kinds(result):
@@ -552,7 +552,8 @@ def test_an_empty_batch_returns_empty():
 
 
 @pytest.mark.parametrize(("change", "error", "words"), [
-    ({"x": lambda x: 255 * x}, ValueError, "normalization outside the model"),
+    ({"x": lambda x: 255 * x}, ValueError, "from 0 to 255: divide by 255"),
+    ({"x": lambda x: 4 * x - 2}, ValueError, "normalization outside the model"),
     ({"y": lambda y: y.float()}, TypeError, "int64"), ({"y": lambda y: y + 6}, ValueError, "0 ... 5"),
     ({"index": lambda y: y[:3]}, ValueError, "index"), ({"batch_size": lambda y: 0}, ValueError, "batch_size"),
     ({"model": lambda y: lambda z: z}, ValueError, "as_classifier"),
@@ -598,3 +599,16 @@ def test_results_do_not_depend_on_partners_but_on_the_index():
     some = Quick(THREAT).run(model, x[rows], y[rows], index=rows)
     torch.testing.assert_close(some.x_adv, whole.x_adv[rows], atol=1e-9, rtol=0)
     assert dataclasses.astuple(THREAT) == ("linf", 0.05)
+
+
+def test_images_left_outside_by_rounding_are_clamped_and_it_is_said_once():
+    model, x, y = problem()
+    given = x.clamp(0.01, 0.99)
+    given[3, 0, 0, 0] = 1.0000001
+    before = given.clone()
+    result, plain = Quick(THREAT).run(model, given, y), Quick(THREAT).run(model, given.clamp(0, 1), y)
+    assert [(w.rows, w.message) for w in result.warnings if w.kind == "clamped"] == [
+        ((3,), attack_warning("clamped", [3], len(x)).message)]
+    assert torch.equal(given, before)
+    assert torch.equal(result.x_adv, plain.x_adv)
+    assert torch.equal(result.robust, plain.robust)

@@ -442,3 +442,22 @@ def test_batches_travel_to_the_models_device(name):
     result = ATTACKS[name](threat_of("linf")).run(model.cuda(), x, y, batch_size=7)
     assert result.x_adv.device == x.device
     torch.testing.assert_close(result.x_adv, expected.x_adv, atol=1e-9, rtol=0)
+
+
+@each_way_of_asking
+def test_images_left_outside_by_rounding_are_clamped_in_a_copy_and_it_is_said_once(name):
+    model, x, y, _ = problem()
+    x = x.clamp(0.1, 0.9)
+    plain = ATTACKS[name](threat_of("linf")).run(model, x, y)
+    given = x.clone()
+    given[2, 0, 0, 0], given[7, 0, 0, 0], given[7, 1, 1, 1] = -3e-8, 1.0000001, 1.0000005
+    before = given.clone()
+    for size in (None, 5):
+        result = ATTACKS[name](threat_of("linf")).run(model, given, y, batch_size=size)
+        (note,) = [warning for warning in result.warnings if warning.kind == "clamped"]
+        assert note.rows == (2, 7)
+        assert "2 of 24 images" in note.message
+        assert ((result.x_adv >= 0) & (result.x_adv <= 1)).all()
+        assert threat_of("linf").allows(threat_of("linf").distance(result.x_adv, given.clamp(0, 1))).all()
+    assert torch.equal(given, before)
+    assert [w for w in plain.warnings if w.kind == "clamped"] == []

@@ -176,6 +176,20 @@ def test_what_the_surrogates_attack_warns_of_is_handed_on():
     assert warning.kind == "zero gradient"
     assert warning.message.startswith("on the surrogate: for ")
     assert warning.images > 0
+    assert warning.about == "the surrogate"
+
+
+def test_warnings_of_the_surrogate_name_the_images_as_they_were_given():
+    """Some are wrong from the start and never get to it; and all batches are spoken of together."""
+    model, x, y = problem()
+    y = y.clone()
+    y[0] = (y[0] + 1) % 3
+    surrogate = mlp(5).double()
+    (whole,) = Transfer(LINF, lambda z: 1e7 * surrogate(z)).run(model, x, y).warnings
+    (parts,) = Transfer(LINF, lambda z: 1e7 * surrogate(z)).run(model, x, y, batch_size=5).warnings
+    assert whole == parts
+    assert f"for {whole.images} of {len(x)} images" in whole.message
+    assert 0 not in whole.rows
 
 
 def test_errors_of_the_surrogate_say_whose_they_are():

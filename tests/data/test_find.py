@@ -109,13 +109,29 @@ def test_a_sample_is_random_repeatable_and_grows(tmp_path):
     assert len(sentences) == 1
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_normalization_undone_is_clamped_and_said(tmp_path: Path, kind: type) -> None:
+    pictures = (PICTURES / 255).astype(kind)
+    pictures[0, 0, 0, 0], pictures[2, 0, 0, 0], pictures[2, 1, 1, 1] = 1.0000001, -3e-8, 1.0000005
+    np.savez(tmp_path / "val.npz", images=pictures, labels=LABELS)
+    told: list[str] = []
+    x, _, _ = find_data(tmp_path / "val.npz", say=told.append)
+    wanted = torch.from_numpy(pictures.astype(np.float32)).clamp(0, 1)
+    assert torch.equal(x, wanted if wanted.shape == x.shape else wanted.permute(0, 3, 1, 2))
+    assert [words for words in told if f"2 of the {len(LABELS)} images lie outside [0, 1] by rounding" in words]
+
+
 FLOATS = (PICTURES / 255).astype(np.float32)
 
 
 @pytest.mark.parametrize(("images", "labels", "words"), [
     (FLOATS * 4 - 2, LABELS, "probably normalized"),
     (FLOATS * 255, LABELS, "scale of 255"),
-    (FLOATS * 1000, LABELS, r"found 0 to 1000$"),
+    (FLOATS * 255 - 1e-3, LABELS, "scale of 255"),
+    (FLOATS * 2 - 1, LABELS, r"save \(images \+ 1\) / 2, and say --mean half"),
+    (FLOATS * 1.004 - 2e-3, LABELS, r"save numpy.clip\(images, 0, 1\)"),
+    (FLOATS * 2, LABELS, "Divide by the end of their scale"),
+    (FLOATS * 1000, LABELS, r"found 0 to 1000\. They probably have more than 8 bits"),
     (np.where(FLOATS > 0.99, np.nan, FLOATS), LABELS, "NaN"),
     (PICTURES.astype(np.int64), LABELS, "uint8"),
     (PICTURES // 255, LABELS, "only 0 and 1"),

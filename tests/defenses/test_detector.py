@@ -198,3 +198,28 @@ def test_wrong_use_is_refused():
         FeatureSqueezing(model, [BitDepth(model, 4)])(x)
     with pytest.raises(ValueError, match=r"must have shape \(N, C, H, W\)"):
         FeatureSqueezing(model)(x[0])
+
+
+def test_a_model_that_works_in_place_reaches_neither_the_callers_images_nor_the_score():
+    inner = net(8.0)
+
+    def half(x):
+        return inner(x.mul_(0.5))
+
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return half(x)
+
+    class Copying(nn.Module):
+        def forward(self, x):
+            return half(x.clone())
+
+    x = images()
+    before = x.clone()
+    detector = FeatureSqueezing(InPlace())
+    asked = [detector(x), detector.score(x), detector.rejects(x), detector.calibrate(x).threshold]
+    assert torch.equal(x, before)
+    wanted = FeatureSqueezing(Copying())
+    assert torch.equal(asked[0], wanted(x))
+    assert torch.equal(asked[1], wanted.score(x))
+    assert asked[3] == wanted.calibrate(x).threshold

@@ -97,6 +97,15 @@ def test_a_grey_model_that_expects_normalized_pixels():
     assert not any("green" in alternative.name for alternative in found.alternatives)
 
 
+@pytest.mark.parametrize("shape", [(3, 1024), (3, 4, 32, 8)], ids=["signals", "videos"])
+def test_channels_are_axis_one_also_of_what_is_no_image(shape):
+    """The same net, given its pixels in another shape, with another normalization than its own."""
+    mean, std = NORMALIZATIONS["imagenet"]
+    inner = Through(before=lambda x: undo("bytes", x.reshape(-1, 3, 32, 32)))
+    found = inspect_model(as_classifier(inner, mean=mean, std=std), X.reshape(-1, *shape), Y, classes=CLASSES)
+    assert "use --mean bytes" in message(found, "pixels")
+
+
 def test_a_normalization_too_many():
     mean, std = NORMALIZATIONS["imagenet"]
     found = look(as_classifier(TINY, mean=mean, std=std))
@@ -379,7 +388,7 @@ def test_a_model_that_fails_is_named_with_its_place_and_what_it_takes():
         look(TINY, X[:, :1])
     with pytest.raises(ValueError, match=r"as points"):
         look(models.mlp([3 * 32 * 32, 10]))
-    with pytest.raises(ValueError, match=r"parameters are torch.float64: convert it, model.float\(\)"):
+    with pytest.raises(ValueError, match=r"parameters are torch.float64 and .*x.double\(\), or model.float\(\)"):
         look(models.tiny_cnn().double())
 
 

@@ -6,22 +6,25 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from quick_auto_attack import Quick, problem
 from small_evaluation import SUITE, THREAT, small, verdicts
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from robustness_lib import ThreatModel, data, models
-from robustness_lib.attacks import FAB, FGSM, PGD, AutoAttack, CarliniWagnerL2
+from robustness_lib.attacks import FAB, FGSM, PGD, AutoAttack, CarliniWagnerL2, Transfer
 from robustness_lib.attacks.adaptive import EOT
 from robustness_lib.evaluation import Contradiction, Refused, Report, _steps, evaluate
 from robustness_lib.evaluation.suites import Suite, SuiteEntry
+from robustness_lib.querying.warnings import AttackWarning
 
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1",
@@ -302,6 +305,20 @@ def test_suites_that_make_no_sense_are_refused(suite, error, words: str) -> None
         evaluate(model, x, y, THREAT, suite)
 
 
+class OfSizes(Dataset):
+    """Images that grow."""
+
+    def __init__(self, *, pil: bool = False) -> None:
+        self.pil = pil
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, row: int):
+        image = torch.zeros(3, 4 + row, 4 + row)
+        return (Image.fromarray(image.byte().permute(1, 2, 0).numpy()) if self.pil else image), 0
+
+
 @pytest.mark.parametrize(("arguments", "error", "words"), [
     (lambda m, x, y: (m, x, y), TypeError, "threat must be a ThreatModel"),
     (lambda m, x, y: (m, x, None, THREAT), TypeError, "images need labels"),
@@ -310,8 +327,24 @@ def test_suites_that_make_no_sense_are_refused(suite, error, words: str) -> None
     (lambda m, x, y: (m, [x], None, THREAT), TypeError, "must be a pair"),
     (lambda m, x, y: (m, [], None, THREAT), ValueError, "no image"),
     (lambda m, x, y: (m, x[:0], y[:0], THREAT), ValueError, "no image"),
-    (lambda m, x, y: (m, x * 255, y, THREAT), ValueError, "normalization outside the model"),
+    (lambda m, x, y: (m, x * 255, y, THREAT), ValueError, "from 0 to 255: divide by 255"),
+    (lambda m, x, y: (m, x * 4 - 2, y, THREAT), ValueError, "normalization outside the model"),
     (lambda m, x, y: (m, [(x, y), (x * 2, y)], None, THREAT), ValueError, "images 60 to 119: images must lie in"),
+    (lambda m, x, y: (m, [{"image": x, "label": y}], None, THREAT), TypeError,
+     r"found a dict with image, label. Hand on pairs, such as \(batch\['image'\], batch\['label'\]\)"),
+    (lambda m, x, y: (m, [{"labels": y, "pixel_values": x}], None, THREAT), TypeError,
+     r"\(batch\['pixel_values'\], batch\['labels'\]\)"),
+    (lambda m, x, y: (m, TensorDataset(x, y), None, THREAT), TypeError, "found TensorDataset.*DataLoader"),
+    (lambda m, x, y: (m, zip(x, y.tolist(), strict=True), None, THREAT), TypeError, "one image with its label"),
+    (lambda m, x, y: (m, x.numpy(), y, THREAT), TypeError, r"found ndarray. Try torch.from_numpy\(x\)"),
+    (lambda m, x, y: (m, list(x), y, THREAT), TypeError, r"found list. Try torch.stack\(list\(x\)\)"),
+    (lambda m, x, y: (m, [(x.numpy(), y)], None, THREAT), TypeError, r"found ndarray. Try torch.from_numpy\(x\)"),
+    (lambda m, x, y: (m, [(x, y.tolist())], None, THREAT), TypeError, r"found list. Try torch.tensor\(y\)"),
+    (lambda m, x, y: (m, DataLoader(OfSizes(), batch_size=4), None, THREAT), TypeError,
+     r"several sizes, \(3, 4, 4\) and \(3, 5, 5\)"),
+    (lambda m, x, y: (m, DataLoader(OfSizes(pil=True), batch_size=4), None, THREAT), TypeError, r"ToTensor\(\)"),
+    (lambda m, x, y: (m, [(x, y), (x, y * 0 + 7)], None, THREAT), ValueError,
+     r"labels must lie in 0 \.\.\. 5 for 6 logits; found \d to 7; the first such is 7, of image 60\."),
     (lambda m, x, y: (m, [(x, y), (x[:, :, :5], y)], None, THREAT), ValueError, "one shape"),
     (lambda m, x, y: (m, x, y + 9, THREAT), ValueError, "labels must lie in 0 ... 5"),
     (lambda m, x, y: (m, x, y.int(), THREAT), TypeError, "int64"),
@@ -776,3 +809,46 @@ def test_where_no_step_of_the_curve_ran_there_is_no_record_of_it() -> None:
     assert [record.name for record in found.attacks] == ["fgsm"]
     assert np.array_equal(found.curve.stood[0], found.robust)
     assert "where the suite's attacks decide" in found.curve.settings
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes_are_counted(classes: int) -> None:
+    model, x, y = problem(classes=classes)
+    for suite in ([Quick(THREAT)], {"first": Quick(THREAT), "second": Quick(THREAT)}):
+        report = evaluate(model, x, y, THREAT, suite, batch_size=16)
+        (note,) = [note for note in report.notes if note.startswith("few classes")]
+        assert f"the model has {classes} classes" in note
+
+
+def test_warnings_of_other_kinds_of_attacks_keep_their_words_and_counts() -> None:
+    """Of a surrogate; of an attack that was written elsewhere; of several parts."""
+    model, x, y = problem()
+
+    class Own(PGD):
+        def run(self, *arguments, **options):
+            result = super().run(*arguments, **options)
+            everywhere = tuple(range(len(result.success)))
+            return replace(result, warnings=(AttackWarning("own", "the moon was full"),
+                                             AttackWarning("own too", "so it was here", everywhere)))
+
+    saturated = Transfer(THREAT, lambda z: 1e9 * model(z))
+    report = evaluate(model, x, y, THREAT, {"own": Own(THREAT, steps=1), "transfer": saturated}, batch_size=16)
+    assert "own: own: the moon was full" in report.notes
+    assert "own too: own: so it was here" in report.notes
+    (said,) = [note for note in report.notes if "surrogate" in note]
+    tried = int(report.attacks[1].tried.sum())
+    assert re.match(rf"zero gradient: transfer: on the surrogate: for \d+ of {tried} images ", said)
+    assert not [note for note in report.notes if " of 0 " in note or " 0 classes" in note]
+
+
+def test_images_left_outside_by_rounding_are_clamped_and_counted_once() -> None:
+    model, x, y = problem()
+    given = x.clamp(0.01, 0.99)
+    given[[3, 40, 41], 0, 0, 0] = torch.tensor([1.0000001, -3e-8, 1.0000005])
+    before = given.clone()
+    plain = evaluate(model, given.clamp(0, 1), y, THREAT, SUITE, batch_size=16)
+    for images in ((given, y), ([(given[:30], y[:30]), (given[30:], y[30:])], None)):
+        report = evaluate(model, *images, THREAT, SUITE, batch_size=16)
+        assert [note for note in report.notes if note.startswith("clamped: a note only: 3 of 60 images")]
+        assert verdicts(report) | {"notes": plain.notes} == verdicts(plain) | {"notes": plain.notes}
+    assert torch.equal(given, before)

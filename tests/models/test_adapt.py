@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +28,34 @@ def test_normalize_is_what_torchvision_does():
     x = images()
     torch.testing.assert_close(Normalize(MEAN, STD)(x), normalize(x, MEAN, STD))
     assert Normalize(MEAN, STD)(images(dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("rest", [(), (7,), (3,), (4, 5), (3, 3), (2, 4, 5), (3, 3, 3)])
+def test_channels_are_axis_one_whatever_follows(rest):
+    """Points, signals, images, videos; also where other axes are as long as the channels."""
+    x = torch.rand((6, 3, *rest), generator=torch.Generator().manual_seed(0))
+    by_hand = torch.stack([(x[:, c] - MEAN[c]) / STD[c] for c in range(3)], 1)
+    torch.testing.assert_close(Normalize(MEAN, STD)(x), by_hand)
+    model = as_classifier(nn.Flatten(), mean=MEAN, std=STD)
+    torch.testing.assert_close(model(x), by_hand.flatten(1))
+    result = FGSM(ThreatModel("linf", 0.01)).run(model, x, torch.zeros(6, dtype=torch.int64))
+    assert result.x_adv.shape == x.shape
+
+
+@pytest.mark.parametrize(("shape", "advice"), [
+    ((3, 8, 9), r"x\[None\]"),
+    ((2, 8, 9, 3), r"x.movedim\(-1, 1\)"),
+    ((2, 8, 3), r"x.movedim\(-1, 1\)"),
+    ((2, 7, 3, 8, 8), r"x.transpose\(1, 2\)"),
+    ((2, 1, 8, 8), r"x.expand\(-1, 3, -1, -1\)"),
+    ((2, 1, 8), r"x.expand\(-1, 3, -1\)"),
+])
+def test_normalize_says_how_other_channels_get_to_axis_one(shape, advice):
+    x = torch.rand(shape)
+    with pytest.raises(ValueError, match=rf"3 channels, along axis 1; found images of shape .*{advice}") as caught:
+        Normalize(MEAN, STD)(x)
+    advised = re.search(r"x(\[|\.).*", str(caught.value)).group()
+    assert Normalize(MEAN, STD)(eval(advised, {"x": x})).shape[1] == 3
 
 
 def test_normalize_adds_nothing_to_the_state_dict():

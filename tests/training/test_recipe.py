@@ -375,6 +375,17 @@ def make():
 def image():
     class Same(nn.Conv2d): pass
     return Same(3, 3, 1)
+def in_place():
+    class InPlace(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.clamp_(0.2, 0.8))
+    return InPlace(nn.Flatten(), nn.Linear(192, 3))
+def heads():
+    class Heads(nn.Linear):
+        def forward(self, x):
+            logits = super().forward(x)
+            return (logits, logits) if self.training else logits
+    return nn.Sequential(nn.Flatten(), Heads(192, 3))
 """
 
 
@@ -397,10 +408,24 @@ def test_a_model_and_data_of_ones_own_and_twice_the_same_weights(here):
     assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
 
 
+def test_a_model_that_works_in_place(here):
+    (here / "my_models.py").write_text(MINE)
+    recipe = read_recipe(write(here / "mine.toml", model='name = "my_models.py:in_place"'))
+    words = r"\[data\] name: \[model\] fails on its first image.*: the model changes its input in place"
+    with pytest.raises(ValueError, match=words):
+        recipe.run(progress=False)
+
+
+def test_auxiliary_heads_are_left_alone(here):
+    (here / "my_models.py").write_text(MINE)
+    _, history = read_recipe(write(here / "mine.toml", model='name = "my_models.py:heads"')).run(progress=False)
+    assert "auxiliary heads get no loss" in history.noted
+
+
 def test_a_model_that_returns_no_logits(here):
     (here / "my_models.py").write_text(MINE)
     recipe = read_recipe(write(here / "mine.toml", model='name = "my_models.py:image"'))
-    with pytest.raises(ValueError, match=r"must return logits \(N, K\); for one image it returned \(1, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"must return logits of shape \(1, K\) for 1 image; found \(1, 3, 8, 8\)"):
         recipe.run(progress=False)
 
 

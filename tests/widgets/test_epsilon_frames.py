@@ -142,3 +142,13 @@ def test_wrong_input_is_refused_in_words(
     arguments = {"x": image, "y": 0, "attack": FGSM(LINF), "epsilons": EPSILONS, "classes": None, **change}
     with pytest.raises(ValueError, match=message):
         epsilon_frames(model, **arguments)
+
+
+def test_a_model_that_works_in_place_does_not_reach_the_image(model: nn.Sequential, image: Tensor) -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return model(x.clamp_(0.2, 0.8))  # type: ignore[no-any-return]
+
+    before = image.clone()
+    epsilon_frames(InPlace(), image, 0, FGSM(ThreatModel("linf", 0.1)), [0.0])
+    assert torch.equal(image, before)

@@ -69,3 +69,15 @@ def test_wrong_input_is_refused_in_words(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         live_attack(**{"models": {"m": model}, "images": image[None], "labels": [0], **change})
+
+
+def test_the_images_are_as_they_were_and_may_be_left_outside_by_rounding(image: Tensor) -> None:
+    """Also where the first layer works in place; its answers are the labels."""
+    shape = image.shape if image.ndim == 3 else image.shape[1:]
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(int(torch.tensor(shape).prod()), 3)).eval()
+    images = image.reshape(1, *shape).clamp(0.01, 0.99)
+    images[0, 0, 0, 0], images[0, 0, 0, 1] = -3e-8, 1.0000001
+    before = images.clone()
+    widget = live_attack({"net": net}, images)
+    assert torch.equal(images, before)
+    assert np.frombuffer(widget.images, np.uint8)[:2].tolist() == [0, 255]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(robustness_lib.__file__).parent
 FLOORS = {
     0: {"counter_random", "threat", "norm_balls", "losses", "statistics", "shapes", "files", "inputs", "png",
-        "precision", "state", "straight_through", "distributed", "errors", "data", "models"},
+        "precision", "model_kinds", "state", "straight_through", "distributed", "errors", "data", "models"},
     1: {"querying", "reports"},
     2: {"attacks", "defenses"},
     3: {"certify"},

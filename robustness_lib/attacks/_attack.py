@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustness_lib.attacks._search import Search, StepObserver
 from robustness_lib.inputs import check_count, check_images, check_index, check_labels, check_start
-from robustness_lib.querying.batch_size import default_batch_size
+from robustness_lib.querying.batch_size import cut, default_batch_size
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.querying.warnings import AttackWarning, attack_warning, changed_mode
@@ -105,17 +105,16 @@ class Attack(ABC):
         if batch_size is not None:
             check_count("batch_size", batch_size)
         index = check_index(index, x)
-        queried = QueriedModel(model, self._samples)
+        queried = QueriedModel(model, self._samples, self.mode)
         size = batch_size or self._default_batch_size(x, queried, on_step)
         batches: list[_Batch] = []
         with frozen(model, self.mode), queried.layout:
             x, y = (t.clone() if t.is_inference() else t.detach() for t in (x, y))
             x_adv = torch.empty_like(x, memory_format=torch.contiguous_format)
             queried.expect((y,) if target is None else (y, target))
-            for first in range(0, len(x), size):
-                part = slice(first, first + size)
+            for part in cut(len(x), size):
                 search = self._begin(queried, x[part], y[part], None if target is None else target[part],
-                                     index[part], on_step, first)
+                                     index[part], on_step, part.start)
                 if len(search.standing()):
                     self._attack(search, None if start is None else start[part].detach().to(search.x))
                 x_adv[part] = search.best

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.errors import one_line, place
+from robustness_lib.model_kinds import advice_on
 from robustness_lib.models import as_classifier
 from robustness_lib.querying.warnings import looks_like_probabilities
 
@@ -45,11 +46,11 @@ def recognize_output(model: Callable[[Tensor], Any], x: Tensor) -> RecognizedOut
     kind, asked = "logits", model
     if not isinstance(answer, Tensor):
         kind = f"{type(answer).__name__} with logits in it"
-        asked = _wrapped(model, "auto")
+        asked = as_classifier(model)
         answer = _ask(asked, x)  # says where it looked if it finds none
         remarks = (Remark("output", f"the model returns a {kind}; as_classifier(model) takes them out"),)
     if answer.ndim == 1 or (answer.ndim == 2 and answer.shape[1] == 1):
-        return RecognizedOutput(_wrapped(model, "binary"), "one number per image", (Remark(
+        return RecognizedOutput(as_classifier(model, output="binary"), "one number per image", (Remark(
             "output", f"the model returns one number per image, {tuple(answer.shape)}; --output binary, or "
             'as_classifier(model, output="binary"), makes logits of two classes of it'),))
     if answer.ndim != 2 or len(answer) != len(x):
@@ -73,11 +74,13 @@ def _ask(model: Callable[[Tensor], Any], x: Tensor) -> Any:
     except Exception as error:  # whatever somebody's model raises
         at = place(error)
         raise ValueError(f"the model fails on images of shape {tuple(x.shape)}: {one_line(error)}"
-                         f"{f' ({at})' if at else ''}{_hint(model, x)}") from error
+                         f"{f' ({at})' if at else ''}{_hint(model, x, error)}") from error
 
 
-def _hint(model: Callable[[Tensor], Any], x: Tensor) -> str:
+def _hint(model: Callable[[Tensor], Any], x: Tensor, error: Exception) -> str:
     """What it might take instead."""
+    if advice := advice_on(error):
+        return f". {advice}"
     held = {p.dtype for p in model.parameters()} if isinstance(model, nn.Module) else set()
     if held and x.dtype not in held:
         return f". Its parameters are {', '.join(sorted(map(str, held)))}: convert it, model.float()"
@@ -94,9 +97,3 @@ def _hint(model: Callable[[Tensor], Any], x: Tensor) -> str:
             continue
         return f". It takes images as {name}: convert them in a function that wraps it"
     return ""
-
-
-def _wrapped(model: Callable[[Tensor], Any], output: str) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return as_classifier(model, output=output)
-    raise ValueError("the function must return logits (N, K); a torch.nn.Module can be wrapped with as_classifier")

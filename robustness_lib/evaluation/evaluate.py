@@ -22,6 +22,7 @@ from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, StepF
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
+from robustness_lib.errors import described
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
 from robustness_lib.evaluation._steps import CleanAnswers, DiagnosisStep, Proofs, curve_steps, keep_pictures
@@ -29,7 +30,7 @@ from robustness_lib.evaluation.suites import Suite, SuiteLike, find_suite
 from robustness_lib.inputs import check_count
 from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch_size
 from robustness_lib.querying.first_look import FirstLook, first_look
-from robustness_lib.querying.frozen import Classifier, Mode
+from robustness_lib.querying.frozen import Classifier, Mode, answers_by_batch
 from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.reports.report import Failure, Report
 from robustness_lib.state import Chunks, fingerprint, model_fingerprint
@@ -108,6 +109,7 @@ class _Evaluation:
         self.model, self.threat, self.suite, self.classes, self.curve = model, threat, suite, classes, curve
         self.seed, self.mode, self.state, self.progress = seed, mode, state, progress
         self.proofs, self.team = Proofs(certified, threat), Team.now()
+        self.whole = answers_by_batch(model, mode)
         self.failures: list[Failure] = []
         self.notes: tuple[str, ...] = ()
         self.dtype = torch.float32
@@ -121,7 +123,7 @@ class _Evaluation:
         with self.team.together():
             for part in parts:
                 if part.number == 0:
-                    size = ShrinkingBatchSize(len(part))
+                    size = ShrinkingBatchSize(len(part), fixed=self.whole)
                     ensemble = self._begin(part, size)
                 total, self.dtype = part.first + len(part), part.x.dtype
                 self._check(part, total)
@@ -153,11 +155,12 @@ class _Evaluation:
     def _without(self, part: DataPart, failed: StepFailed) -> list[DataPart]:
         """What to try instead. Where the model fails without any attack, the part's halves are, so that only the images
         that the model cannot take are without a verdict. Where an attack fails, all are: to keep only those that
-        earlier attacks broke would bend the accuracy."""
-        if failed.step == CleanAnswers.name and (halves := part.halves()):
+        earlier attacks broke would bend the accuracy; and where the model answers by its batch, since others would be
+        asked about."""
+        if failed.step == CleanAnswers.name and not self.whole and (halves := part.halves()):
             return halves
         error = failed.cause
-        failure = Failure(part.first, part.first + len(part) - 1, failed.step, f"{type(error).__name__}: {error}")
+        failure = Failure(part.first, part.first + len(part) - 1, failed.step, described(error))
         before = self.failures[-1] if self.failures else None
         if before and (before.last + 1, before.step, before.error) == (failure.first, failure.step, failure.error):
             self.failures[-1] = replace(before, last=failure.last)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustness_lib.model_kinds import check_usable
+
 __all__ = ["Normalize", "as_classifier"]
 
 
@@ -40,7 +42,7 @@ class Normalize(nn.Module):
 
 
 class _AsClassifier(nn.Module):
-    def __init__(self, model: nn.Module, pick: Callable[[Any], Tensor], normalize: nn.Module) -> None:
+    def __init__(self, model: Callable[[Tensor], Any], pick: Callable[[Any], Tensor], normalize: nn.Module) -> None:
         super().__init__()
         self.normalize, self.model, self._pick = normalize, model, pick
 
@@ -48,9 +50,11 @@ class _AsClassifier(nn.Module):
         return self._pick(self.model(self.normalize(x)))
 
 
-def as_classifier(model: nn.Module, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+def as_classifier(model: Callable[[Tensor], Any], *, mean: Sequence[float] | None = None,
+                  std: Sequence[float] | None = None,
                   output: str | int | Callable[[Any], Tensor] = "auto") -> nn.Module:
-    """Wrap `model` into one that takes images (N, C, H, W) in [0, 1] and returns logits (N, K).
+    """Wrap `model`, a module or any function of images, into one that takes images (N, C, H, W) in [0, 1] and returns
+    logits (N, K).
 
     mean, std: the normalization that the model expects, moved inside (both or neither).
     output: where the logits are in what the model returns.
@@ -59,15 +63,17 @@ def as_classifier(model: nn.Module, *, mean: Sequence[float] | None = None, std:
         another string, an integer: the attribute or key of that name, the entry of that number
         a function: applied to what the model returns
 
-    Raises ValueError if only one of mean and std is given, TypeError (on use) if no logits are found.
+    Raises ValueError if only one of mean and std is given, TypeError for what cannot be called and (on use) if no
+    logits are found.
     """
     if (mean is None) != (std is None):
         raise ValueError("give both mean and std, or neither")
     normalize = nn.Identity() if mean is None or std is None else Normalize(mean, std)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; found {type(model).__name__}")
+    if not isinstance(model, nn.Module):  # a module may still get its weights
+        check_usable(model)
     wrapper = _AsClassifier(model, _picker(output), normalize)
-    wrapper.training = model.training  # not .train(), which would also set the submodules of the caller's model
+    # Not .train(), which would also set the submodules of the caller's model. A function has no mode.
+    wrapper.training = getattr(model, "training", False)
     return wrapper
 
 

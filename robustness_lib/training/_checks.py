@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from robustness_lib.inputs import check_count, check_images, check_labels, check_logits
+from robustness_lib.model_kinds import check_usable
 from robustness_lib.querying.frozen import frozen
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training.augment import Augmentation
@@ -47,6 +48,7 @@ def check_settings(model: nn.Module, data: TrainingData, objective: object, *, v
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be positive, the longest that a gradient may be; found {clip}")
     _check_parts(objective, threat, schedule, others["ramp"])
+    check_usable(model)
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no parameters that require a gradient: there is nothing to train")
     if patience is not None:
@@ -105,10 +107,11 @@ def check_training_labels(y: Tensor, x: Tensor) -> None:
 
 def check_model(model: nn.Module, device: torch.device, data: TrainingData,
                 validation: tuple[Tensor, Tensor] | None) -> None:
-    """It answers its first image with logits (1, K), and every label is below K."""
+    """It answers its first two images with logits (2, K), and every label is below K. (One alone would be more than it
+    has to answer: batch norm and .squeeze() fail on it.)"""
     pairs = [pair for pair in (data, validation) if isinstance(pair, tuple)]
     if pairs:
-        first = pairs[0][0][:1]
+        first = pairs[0][0][:2]
         with torch.random.fork_rng([device] if device.type == "cuda" else []), frozen(model), torch.no_grad():
             logits = model(first.to(device))
         check_logits(logits, first, tuple(y for _, y in pairs))

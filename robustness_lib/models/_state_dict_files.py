@@ -12,8 +12,11 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from robustness_lib.inputs import Say
+from robustness_lib.model_kinds import check_usable
+from robustness_lib.models._program_files import program_kind
 
 __all__ = ["State", "load_into", "outputs_held", "read_state_dict"]
 
@@ -49,6 +52,8 @@ def read_state_dict(path: Path, say: Say) -> State:
 def load_into(model: nn.Module, state: State, path: Path, say: Say) -> None:
     """Load `state` into `model`: as it is, else with a leading "model." or "net." put on or taken off every name, where
     that makes everything match. Raises ValueError that names up to five tensors that do not fit."""
+    if any(is_lazy(value) for value in model.state_dict().values()):
+        check_usable(model)  # says what to do before
     expected = _shapes(model.state_dict())
     constants = {name for name, _ in model.named_buffers() if name.rsplit(".", 1)[-1] in _CONSTANTS}
     best: tuple[State, list[str]] | None = None
@@ -61,7 +66,8 @@ def load_into(model: nn.Module, state: State, path: Path, say: Say) -> None:
     kept = sorted(constants - renamed.keys() - {n for n in constants if n.endswith("num_batches_tracked")})
     try:
         # A model may know older names of its own tensors: its word counts, before any refusal.
-        model.load_state_dict(renamed, strict=bool(wrong))
+        # On the meta device there is nothing that could be written into.
+        model.load_state_dict(renamed, strict=bool(wrong), assign=any(p.is_meta for p in model.parameters()))
     except (RuntimeError, AttributeError) as error:
         raise ValueError(_refusal(path, wrong or [str(error).splitlines()[0]], renamed)) from None
     if kept and not wrong:
@@ -94,9 +100,9 @@ def _read_pickle(path: Path) -> Any:
     except Exception as error:  # damaged pickles and archives raise many kinds
         text = str(error)
     wanted = re.search(r"GLOBAL (\S+)", text)
-    if "TorchScript" in text:
-        raise ValueError(f"{path} is a TorchScript archive, a program and not weights alone. Load it in a function of "
-                         f"your own (torch.jit.load) and name that: --model my_models.py:make")
+    if (kind := program_kind(path)) is not None:
+        raise ValueError(f"{path} is {kind}, a whole program and not weights alone: name it as the model, "
+                         f"--model {path}")
     if wanted or ("Unsupported oper" in text and _begins_as_pickle(path)):
         more = f"it asks for {wanted[1]}" if wanted else "its pickle asks for more than tensors"
         raise ValueError(

@@ -16,12 +16,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from robustness_lib.cli._errors import failures, input_errors, prints_to_stderr
+from robustness_lib.cli._errors import any_errors, failures, prints_to_stderr
 from robustness_lib.cli._options import (
     ChannelsOption,
     ClassesOption,
     CropOption,
     DataOption,
+    DebugOption,
     DeviceOption,
     JsonOption,
     MeanOption,
@@ -70,14 +71,14 @@ def evaluate_command(
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", min=1,
                                                    help="images that travel to the device together")] = None,
     split: SplitOption = "test", resize: ResizeOption = None, crop: CropOption = None, channels: ChannelsOption = None,
-    seed: SeedOption = 0, as_json: JsonOption = False,
+    seed: SeedOption = 0, as_json: JsonOption = False, debug: DebugOption = False,
 ) -> None:
     """Attack a model and write a report. Several devices or machines: start it with torchrun --no-python.
 
     Exit codes: 0 done, whatever the verdict (`robustness gate` judges it); 2 wrong usage or input; 3 done, but some
     images have no verdict because the model failed on them; 130 interrupted.
     """
-    with input_errors(), prints_to_stderr(), team_from_environment() as team:
+    with any_errors(debug), prints_to_stderr(), team_from_environment() as team:
         against = ThreatModel.parse(threat)
         out.mkdir(parents=True, exist_ok=True)  # an error now costs nothing
         quiet = contextlib.redirect_stderr(None) if team.rank else contextlib.nullcontext()

@@ -90,8 +90,9 @@ class Attack(ABC):
         target: (N,) int64 classes to reach; success is then ŷ = target, else ŷ ≠ y.
         index: (N,) int64, each image's number in its data set (default 0 ... N − 1): an example's random numbers
         follow it from batch to batch. start: images to begin from (projected first) instead of the attack's own
-        start. batch_size: x stays where it is, batches of this size travel to the model's device; None sends all at
-        once, or on a CPU (for a model in eval mode, and nobody watching) parts that fit its caches.
+        start. batch_size: x stays where it is, batches of this size (see `cut` for a last image alone) travel
+        to the model's device; None sends all at once, or on a CPU (for a model in eval mode, and nobody
+        watching) parts that fit its caches.
         on_step: called with a `Step` at every evaluation.
 
         Raises TypeError or ValueError, saying what was found and what to do, for images outside [0, 1], integer or

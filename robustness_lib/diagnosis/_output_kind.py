@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.errors import one_line, place
+from robustness_lib.errors import described
 from robustness_lib.model_kinds import advice_on
 from robustness_lib.models import as_classifier
 from robustness_lib.querying.warnings import looks_like_probabilities
@@ -72,9 +72,8 @@ def _ask(model: Callable[[Tensor], Any], x: Tensor) -> Any:
         with torch.no_grad():
             return model(x.clone())
     except Exception as error:  # whatever somebody's model raises
-        at = place(error)
-        raise ValueError(f"the model fails on images of shape {tuple(x.shape)}: {one_line(error)}"
-                         f"{f' ({at})' if at else ''}{_hint(model, x, error)}") from error
+        raise ValueError(f"the model fails on images of shape {tuple(x.shape)}: {described(error)}"
+                         f"{_hint(model, x, error)}") from error
 
 
 def _hint(model: Callable[[Tensor], Any], x: Tensor, error: Exception) -> str:

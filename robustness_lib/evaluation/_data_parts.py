@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustness_lib.attacks.ensemble_run import ImagePart
 from robustness_lib.inputs import check_images, check_labels
+from robustness_lib.querying.batch_size import cut
 
 __all__ = ["DataPart", "data_parts"]
 
@@ -39,8 +40,8 @@ class DataPart(ImagePart):
 
 def data_parts(x: Any, y: Tensor | None, size: int | None, default_size: Any) -> Iterator[DataPart]:
     """Cut the data into parts of `size` images (default_size(first images) where None), whatever batches they come in,
-    so that the parts do not depend on the loader; a last one of a single image joins the one before (see `cut`), so
-    that one part is held at a time, and at most two images more than it before the loader is asked for the next batch.
+    so that the parts do not depend on the loader. Only one part is held at a time, and one image more: which may be the
+    last of all, and is then not left alone (see `cut`).
 
     x: images (N, ...) with labels y (N,); or an iterable of batches (x, y), with y None.
     Raises TypeError or ValueError for data that cannot be evaluated, with the numbers of the images.
@@ -62,14 +63,15 @@ def data_parts(x: Any, y: Tensor | None, size: int | None, default_size: Any) ->
                              f"{tuple(images.shape[1:])}")
         size = size or default_size(images)
         held.append((images.detach(), labels.detach()))
-        # One image more may be the last of all: then it joins this part.
         while sum(len(h) for h, _ in held) >= size + (2 if size > 1 else 0):
             part, held = _take(held, size)
             yield DataPart(*part, torch.arange(first, first + size), first, number)
             first, number = first + size, number + 1
-    if held:
-        part, _ = _take(held, rest := sum(len(h) for h, _ in held))
-        yield DataPart(*part, torch.arange(first, first + rest), first, number)
+    for last in cut(sum(len(h) for h, _ in held), size or 1):
+        rows = last.stop - last.start
+        part, held = _take(held, rows)
+        yield DataPart(*part, torch.arange(first, first + rows), first, number)
+        first, number = first + rows, number + 1
 
 
 def _batches(x: Any, y: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -22,7 +22,7 @@ from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, StepF
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
-from robustness_lib.errors import described
+from robustness_lib.errors import one_line, place
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
 from robustness_lib.evaluation._steps import CleanAnswers, DiagnosisStep, Proofs, curve_steps, keep_pictures
@@ -111,6 +111,7 @@ class _Evaluation:
         self.proofs, self.team = Proofs(certified, threat), Team.now()
         self.whole = answers_by_batch(model, mode)
         self.failures: list[Failure] = []
+        self.place = ""  # in somebody's code, of the first failure
         self.notes: tuple[str, ...] = ()
         self.dtype = torch.float32
         self.ran: Ran
@@ -160,7 +161,8 @@ class _Evaluation:
         if failed.step == CleanAnswers.name and not self.whole and (halves := part.halves()):
             return halves
         error = failed.cause
-        failure = Failure(part.first, part.first + len(part) - 1, failed.step, described(error))
+        failure = Failure(part.first, part.first + len(part) - 1, failed.step, one_line(error))
+        self.place = self.place or place(error)
         before = self.failures[-1] if self.failures else None
         if before and (before.last + 1, before.step, before.error) == (failure.first, failure.step, failure.error):
             self.failures[-1] = replace(before, last=failure.last)
@@ -233,7 +235,8 @@ class _Evaluation:
         self.notes = tuple(dict.fromkeys(note for _, _, notes, _ in everyone for note in notes))
         together = sorted((pair for theirs, *_ in everyone for pair in theirs), key=lambda pair: pair[0])
         if not together:
-            why = [f"; the first failure, in {f.step}: {f.error}" for f in self.failures[:1]]
+            at = f" ({self.place})" if self.place else ""
+            why = [f"; the first failure, in {f.step}: {f.error}{at}" for f in self.failures[:1]]
             raise ValueError("there is no image to report on" + "".join(why))
         return together
 

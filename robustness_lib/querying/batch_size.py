@@ -22,11 +22,11 @@ def default_batch_size(x: Tensor, device: torch.device) -> int:
 
 
 def cut(n: int, size: int) -> list[slice]:
-    """Where batches of `size` lie in n images. A last one of a single image joins the one before: some models fail on
-    one image alone, and whoever asked for larger batches has not tried it."""
+    """Where batches of `size` lie in n images. Where one image would be left alone, it and the batch before are
+    halved (of batches of two, joined): some models fail on one alone, and whoever asked for more has not tried it."""
     ends = [*range(size, n, size), n] if n else []
     if size > 1 and len(ends) > 1 and ends[-1] - ends[-2] == 1:
-        del ends[-2]
+        ends[-2:] = [n - (size + 1) // 2, n] if size > 2 else [n]
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 

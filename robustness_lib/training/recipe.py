@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.data import NAMES, find_data, held_out
-from robustness_lib.errors import said_to_be_at
+from robustness_lib.errors import described, said_to_be_at
 from robustness_lib.models import build, find_model
 from robustness_lib.querying.frozen import frozen
+from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training._toml_tables import check_known, check_type, make, threat
 from robustness_lib.training.augment import AUGMENTATIONS, Augmentation, Flip, Shift
@@ -225,11 +226,11 @@ def _check_fit(model: nn.Module, x: Tensor, y: Tensor) -> None:
     """Before anything is trained: the model takes such an image, and has an output for each label."""
     device = next((p.device for p in model.parameters()), x.device)
     try:
-        with frozen(model), torch.no_grad():
-            outputs = model(x[:1].to(device))
+        with frozen(model):
+            outputs = QueriedModel(model).logits(x[:1].to(device))
     except Exception as error:  # of the user's model, any
         raise ValueError(f"[model] fails on its first image, of shape {tuple(x.shape[1:])}: "
-                         f"{' '.join(f'{type(error).__name__}: {error}'.split())[:300]}") from error
+                         f"{described(error)}") from error
     if outputs.ndim != 2:
         raise ValueError(f"[model] must return logits (N, K); for one image it returned {tuple(outputs.shape)}")
     if int(y.max()) >= outputs.shape[1]:

@@ -138,7 +138,7 @@ def test_a_batch_that_decides_its_answers_stays_whole(name, tracked):
     model.seen.clear()
     attack = dataclasses.replace(ATTACKS[name], mode="keep" if tracked else "eval")
     result = attack.run(model, x, y, batch_size=6)
-    assert model.seen == {6, 7}  # 6 + 7, and not 6 + 6 + 1
+    assert model.seen == {6, 4, 3}  # and not 6 + 6 + 1
     assert result.success.any() or name == "cw"
 
 
@@ -197,14 +197,17 @@ def test_which_models_answer_by_their_batch():
 
 # Where batches are cut.
 
-def test_a_last_one_joins_the_batch_before():
+def test_no_last_one_is_left_alone_and_no_batch_is_larger_than_asked():
     def lengths(n, size):
         return [part.stop - part.start for part in cut(n, size)]
 
-    assert lengths(13, 4) == [4, 4, 5]
+    assert lengths(13, 4) == [4, 4, 3, 2]
+    assert lengths(13, 6) == [6, 4, 3]
+    assert lengths(7, 3) == [3, 2, 2]
     assert lengths(12, 4) == [4, 4, 4]
     assert lengths(14, 4) == [4, 4, 4, 2]
-    assert lengths(5, 4) == [5]
+    assert lengths(5, 4) == [3, 2]
+    assert lengths(5, 2) == [2, 3]  # but then
     assert lengths(1, 4) == [1]
     assert lengths(3, 1) == [1, 1, 1]  # as asked
     assert lengths(0, 4) == []
@@ -212,6 +215,8 @@ def test_a_last_one_joins_the_batch_before():
         for size in range(1, 9):
             parts = cut(n, size)
             assert [i for part in parts for i in range(part.start, part.stop)] == list(range(n))
+            assert all(1 < part.stop - part.start <= max(3, size) for part in parts) or min(n, size) == 1
+            assert size == 2 or all(part.stop - part.start <= size for part in parts)
 
 
 @pytest.mark.parametrize("given", [13, 4, 5, 1])
@@ -219,8 +224,9 @@ def test_parts_of_an_evaluation_end_with_no_single_image(given):
     x, y = images()
     batches = zip(torch.split(x, given), torch.split(y, given), strict=True)
     parts = list(data_parts(batches, None, 4, None))
-    assert [len(part) for part in parts] == [4, 4, 5]
-    assert [part.first for part in parts] == [0, 4, 8]
+    assert [len(part) for part in parts] == [4, 4, 3, 2]
+    assert [part.first for part in parts] == [0, 4, 8, 11]
+    assert [part.number for part in parts] == [0, 1, 2, 3]
     assert torch.equal(torch.cat([part.x for part in parts]), x)
     assert torch.cat([part.index for part in parts]).tolist() == list(range(13))
     assert [len(part) for part in data_parts(x, y, 1, None)] == [1] * 13

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["blame", "one_line", "place", "said_to_be_at"]
+__all__ = ["blame", "described", "in_words", "one_line", "place", "said_to_be_at"]
 
+_STANDARD = tuple({sysconfig.get_path("stdlib"), str(Path(sysconfig.get_path("stdlib")).resolve())})
 _PATHS = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
 _LIBRARIES = tuple({str(path) for path in _PATHS} | {str(path.resolve()) for path in _PATHS})
 _OURS = str(Path(__file__).resolve().parent)
@@ -23,17 +24,34 @@ def blame(what: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit):
-            said = 'it calls sys.exit; put what is to run as a script under if __name__ == "__main__"'
-        else:
-            said = one_line(error)
-        at = place(error)
-        raise ValueError(f"{what}: {said}{f' ({at})' if at else ''}") from error
+        raise ValueError(f"{what}: {described(error)}") from error
+
+
+def in_words(error: BaseException) -> bool:
+    """Whether it says all in its own words, as what this package raises about its input does: a ValueError, TypeError
+    or OSError that was raised here, or by Python itself."""
+    if not isinstance(error, (ValueError, TypeError, OSError)):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or frames[-1].filename.startswith(_OURS):
+        return True
+    return frames[-1].filename.startswith(_STANDARD) and "site-packages" not in frames[-1].filename
+
+
+def described(error: BaseException) -> str:
+    """Kind, message and place, on one line. Of an error of ours, the place of its cause."""
+    at = place(error) or (place(error.__cause__) if error.__cause__ else "")
+    return f"{one_line(error)}{f' ({at})' if at else ''}"
 
 
 def one_line(error: BaseException) -> str:
     """Kind and message, as the last line of a traceback has them, on one line and not endless."""
-    said = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    if isinstance(error, SystemExit):
+        return 'it calls sys.exit; put what is to run as a script under if __name__ == "__main__"'
+    text = str(error)
+    if "TorchScript interpreter" in text:  # a traceback of its own, of which the last line says what is wrong
+        text = text.strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
+    said = " ".join(f"{type(error).__name__}: {text}".split()).removesuffix(":")
     return said if len(said) <= 300 else said[:297] + "..."
 
 

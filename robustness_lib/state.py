@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.files import read_text, write_whole
+from robustness_lib.model_kinds import check_usable
 
 __all__ = ["Chunks", "Content", "fingerprint", "image_digests", "model_fingerprint", "structure_fingerprint"]
 
@@ -128,6 +129,8 @@ def _parts(thing: object, inside: tuple[int, ...] = ()) -> Iterator[Tensor | str
         for cell in thing.__closure__ or ():
             if id(cell.cell_contents) not in inside:
                 yield from _parts(cell.cell_contents, inside)
+    elif isinstance(thing, torch.jit.ScriptFunction):
+        yield from _script_parts(thing)
     elif isinstance(thing, CodeType):
         yield thing.co_code.hex() + repr(thing.co_names)
         for constant in thing.co_consts:
@@ -138,19 +141,36 @@ def _parts(thing: object, inside: tuple[int, ...] = ()) -> Iterator[Tensor | str
 
 
 def _module_parts(model: nn.Module, values: dict[str, Tensor], inside: tuple[int, ...]) -> Iterator[Tensor | str]:
+    check_usable(model)
     yield re.sub(r"0x[0-9a-f]+", "", repr(model))  # no addresses
     for name, value in values.items():
         yield from (name, value)
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            yield from _script_parts(module)
+            continue
         yield from _parts(type(module).forward, inside)
         settings = {key: value for key, value in vars(module).items() if not key.startswith("_")}
         yield from (f"{name}.{key}={value!r}" for key, value in settings.items()
                     if key != "training" and isinstance(value, (bool, int, float, str, tuple)))
         for key, value in settings.items():  # functions that a module was given, alone or in a list
             for given in value if isinstance(value, (list, tuple)) else (value,):
-                if isinstance(given, (FunctionType, MethodType, partial)) and id(given) not in inside:
+                known = isinstance(given, (FunctionType, MethodType, partial, torch.jit.ScriptFunction))
+                if known and id(given) not in inside:
                     yield key
                     yield from _parts(given, inside)
+
+
+def _script_parts(thing: Any) -> Iterator[Tensor | str]:
+    """A program of TorchScript: its code, the tensors that freezing put there, and what it reads of its attributes."""
+    code, constants = getattr(thing, "code_with_constants", (thing.code, None))  # a function has the code alone
+    yield re.sub(r"___torch_mangle_\d+\.", "", code)  # numbers that follow from what else was compiled
+    for name, value in constants.const_mapping.items() if constants else ():
+        yield from (name, value if isinstance(value, Tensor) else repr(value))
+    for name in sorted(set(re.findall(r"\bself\.(\w+)", code)) - {"training"}):
+        value = getattr(thing, name, None)
+        if isinstance(value, (Tensor, bool, int, float, str, tuple, list)):
+            yield from (name, value if isinstance(value, Tensor) else repr(value))
 
 
 def _agree(theirs: Any, mine: Any) -> bool:

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(robustness_lib.__file__).parent
 FLOORS = {
     0: {"counter_random", "threat", "norm_balls", "losses", "statistics", "shapes", "files", "inputs", "png",
-        "input_advice", "batches", "precision", "state", "straight_through", "streams", "distributed", "errors", "data",
-        "models"},
+        "input_advice", "batches", "precision", "model_kinds", "state", "straight_through", "streams", "distributed",
+        "errors", "data", "models"},
     1: {"querying", "reports"},
     2: {"attacks", "defenses"},
     3: {"certify"},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustness_lib.attacks._search import Search, StepObserver
 from robustness_lib.inputs import check_count, check_images, check_index, check_labels, check_start, check_targets
-from robustness_lib.querying.batch_size import default_batch_size
+from robustness_lib.querying.batch_size import cut, default_batch_size
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.querying.refusals import refused_arrangement
@@ -103,8 +103,9 @@ class Attack(ABC):
         target: (N,) int64 classes to reach; success is then ŷ = target, else ŷ ≠ y.
         index: (N,) int64, each image's number in its data set (default 0 ... N − 1): an example's random numbers
         follow it from batch to batch. start: images to begin from (projected first) instead of the attack's own
-        start. batch_size: x stays where it is, batches of this size travel to the model's device; None sends all at
-        once, or on a CPU (for a model in eval mode, and nobody watching) parts that fit its caches.
+        start. batch_size: x stays where it is, batches of this size (see `cut` for a last image alone) travel
+        to the model's device; None sends all at once, or on a CPU (for a model in eval mode, and nobody
+        watching) parts that fit its caches.
         on_step: called with a `Step` at every evaluation.
 
         Raises TypeError or ValueError, saying what was found and what to do, for images outside [0, 1], integer or
@@ -120,17 +121,16 @@ class Attack(ABC):
         if batch_size is not None:
             check_count("batch_size", batch_size)
         index = check_index(index, x)
-        queried = QueriedModel(model, self._samples)
+        queried = QueriedModel(model, self._samples, self.mode)
         size = batch_size or self._default_batch_size(x, queried, on_step)
         batches: list[_Batch] = []
         with refused_arrangement(model, x, self.mode, queried), frozen(model, self.mode), queried.layout:
             x, y = (t.clone() if t.is_inference() else t.detach() for t in (x, y))
             x_adv = torch.empty_like(x, memory_format=torch.contiguous_format)
             queried.expect((y,) if target is None else (y, target))
-            for first in range(0, len(x), size):
-                part = slice(first, first + size)
+            for part in cut(len(x), size):
                 search = self._begin(queried, x[part], y[part], None if target is None else target[part],
-                                     index[part], on_step, first)
+                                     index[part], on_step, part.start)
                 if len(search.standing()):
                     self._attack(search, None if start is None else start[part].detach().to(search.x))
                 x_adv[part] = search.best

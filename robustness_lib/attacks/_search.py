@@ -124,20 +124,23 @@ class Search:
             left = success.nonzero()[:, 0]
             if len(left) == 0:
                 break
-            success[left] = goal[left].reached(self.queried.logits(x_adv[left]))
+            answers = self.queried.logits(x_adv)[left] if self.queried.whole else self.queried.logits(x_adv[left])
+            success[left] = goal[left].reached(answers)
             queries[left] += self.queried.samples
         return success
 
     def standing(self) -> Tensor:
-        """Positions of the examples that still need work."""
-        return (~self.finished).nonzero()[:, 0]
+        """Positions of the examples that still need work; of all, while one does, where a batch is to stay whole."""
+        left = (~self.finished).nonzero()[:, 0]
+        return torch.arange(len(self.x), device=left.device) if self.queried.whole and len(left) else left
 
 
 class Run:
     """One pass over some examples of a search, packed together: what the loop touches at each step is contiguous.
 
     `best`, `best_rank` and `success` are this run's own; `commit` keeps of each example the better of run and search.
-    `hit` says who succeeded at the points offered last.
+    `hit` says who succeeded at the points offered last. `done`: who needed no work when it began, and is here because
+    the batch is to stay whole.
     """
 
     _STATE = ("best", "best_rank", "success", "finished", "queries", "gradients", "blind", "followed", "not_a_number")
@@ -150,6 +153,7 @@ class Run:
     blind: Tensor
     followed: Tensor
     not_a_number: Tensor
+    done: Tensor
     hit: Tensor  # (M,) bool
 
     def __init__(self, search: Search, rows: Tensor, restart: int = 0, goal: Goal | None = None) -> None:
@@ -159,6 +163,7 @@ class Run:
         self.project = search.threat.projection(self.x)
         for name in self._STATE:
             setattr(self, name, getattr(search, name)[rows])
+        self.done = self.finished.clone()
         self.best = self.x.clone()
         self.best_rank = torch.full_like(self.best_rank, -torch.inf)
         self.success = torch.zeros_like(self.success)
@@ -230,9 +235,9 @@ class Run:
     def finish(self) -> None:
         """Who needs no further step."""
         if self.search.stop == "success":
-            self.finished = self.success
+            self.finished = self.success | self.done
         elif self.search.stop == "nearest":
-            self.finished = self.success & (self.best_rank >= -self.search.threat.eps)
+            self.finished = (self.success & (self.best_rank >= -self.search.threat.eps)) | self.done
 
     def count(self, logits: Tensor, standing: Tensor) -> None:
         """An answer was spent on those standing."""
@@ -246,14 +251,15 @@ class Run:
 
     def drop_finished(self) -> Tensor | None:
         """Let the finished leave, if they are enough. Returns the positions (in this run) of those that remain, by
-        which the attack must pick from its own tensors, or None if nobody left."""
+        which the attack must pick from its own tensors, or None if nobody left. Of a batch that is to stay whole,
+        all leave at once."""
         keep = (~self.finished).nonzero()[:, 0]
-        if len(keep) > (1 - _LEAVE) * len(self.rows):
+        if len(keep) > (1 - _LEAVE) * len(self.rows) or (self.search.queried.whole and len(keep)):
             return None
         self.commit()
         self.rows, self.x, self.goal = self.rows[keep], self.x[keep], self.goal[keep]
         self.project = self.search.threat.projection(self.x)
-        for name in self._STATE:
+        for name in (*self._STATE, "done"):
             setattr(self, name, getattr(self, name)[keep])
         return keep
 

@@ -14,7 +14,7 @@ from robustness_lib.attacks._attack import Attack, AttackResult
 from robustness_lib.attacks._minimum_norm import MinimumNormAttack
 from robustness_lib.inputs import check_count, check_images, check_labels, check_logits, check_targets
 from robustness_lib.losses import margin_loss
-from robustness_lib.querying.batch_size import default_batch_size
+from robustness_lib.querying.batch_size import cut, default_batch_size
 from robustness_lib.querying.confirm_predictions import predict_logits_per_draw
 from robustness_lib.querying.frozen import Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
@@ -251,10 +251,11 @@ class EOT(nn.Module):
 
     def _blind(self, x: Tensor, y: Tensor, left: Tensor, mode: Mode, size: int | None) -> list[int]:
         """Numbers of the images left standing on which the margin's gradient is exactly zero."""
-        queried, numbers = QueriedModel(self), left.nonzero()[:, 0]
+        queried, numbers = QueriedModel(self, mode=mode), left.nonzero()[:, 0]
         found: list[int] = []
         with frozen(self, mode):
-            for part in torch.split(numbers, size or default_batch_size(x, x.device)) if len(numbers) else ():
+            for batch in cut(len(numbers), size or default_batch_size(x, x.device)) if len(numbers) else ():
+                part = numbers[batch]
                 images, labels = (of[part.to(of.device)].to(queried.device(x)) for of in (x, y))
                 queried.expect((labels,))
                 gradient = queried.gradient(images, partial(margin_loss, y=labels))[2]

@@ -20,7 +20,7 @@ from robustness_lib.attacks.square import SquareAttack
 from robustness_lib.inputs import check_count, check_images, check_index, check_labels
 from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch_size
 from robustness_lib.querying.first_look import FirstLook, first_look
-from robustness_lib.querying.frozen import Classifier, Mode
+from robustness_lib.querying.frozen import Classifier, Mode, answers_by_batch
 from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.querying.warnings import AttackWarning, clamped
 from robustness_lib.state import Chunks, Content, fingerprint, model_fingerprint
@@ -149,7 +149,7 @@ class AutoAttack(AttackEnsemble):
 
         index: (N,) int64, each image's number in its data set (default 0 ... N − 1). batch_size: images that travel
         to the model's device together, halved (and said) where its memory runs out; survivors are packed anew for each
-        attack.
+        attack, but not of a model that answers by its batch's statistics.
         state: a folder. What is finished is kept there; after a kill the same call goes on from there and ends with
         the same verdicts.
 
@@ -165,7 +165,7 @@ class AutoAttack(AttackEnsemble):
             nobody = torch.zeros(0, dtype=torch.bool)
             return AutoAttackResult(x.clone(), nobody, nobody, (), torch.zeros(0, dtype=torch.float64), ())
         piece = batch_size or default_batch_size(x, QueriedModel(model).device(x))
-        size = ShrinkingBatchSize(piece)
+        size = ShrinkingBatchSize(piece, fixed=answers_by_batch(model, self.mode))
         look = first_look(model, part.x, part.y, part.index, self.threat, size=size, mode=self.mode, draws=self.draws)
         named = self.named_attacks(look) if self.threat.eps > 0 else []
         header = {} if state is None else {

@@ -75,6 +75,7 @@ class CarliniWagnerL2(MinimumNormAttack):
 
     def _attack(self, search: Search, start: Tensor | None) -> None:
         todo = search.standing()
+        done = search.finished[todo]  # nobody, unless the batch is to stay whole
         begin = (search.x if start is None else search.queried.layout.arrange(start))[todo].clamp(0, 1)
         w_begin = torch.arctanh((2 * begin - 1) * _SQUEEZE)
         c = torch.full_like(begin.flatten(1)[:, 0], self.initial_c)
@@ -82,7 +83,7 @@ class CarliniWagnerL2(MinimumNormAttack):
         goal = _Confident(search.goal.loss, search.goal.y, search.goal.target, confidence=self.confidence)
         for number in range(self.search_steps):
             succeeded = self._minimize(_Round(search, todo, number, goal), w_begin, c)
-            search.finished[todo] = False  # they were finished for this c alone
+            search.finished[todo] = done  # they were finished for this c alone
             low, high = torch.where(succeeded, low, c), torch.where(succeeded, c, high)
             c = torch.where(high.isinf(), c * 10, (low + high) / 2).clamp_(max=_LARGEST_C)
         search.finished[todo] = True

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustness_lib.querying.batch_size import ShrinkingBatchSize
+from robustness_lib.querying.batch_size import ShrinkingBatchSize, cut
 from robustness_lib.querying.warnings import AttackWarning
 from robustness_lib.state import Chunks, Content
 
@@ -126,7 +126,8 @@ class EnsembleRun:
     """The steps, in order, over one part after the other.
 
     size: images that travel to the device together, halved while its memory runs out. piece: images that a step takes
-    at once, and what is kept on disk together. tell: called with each step's label and the share of steps that is done.
+    at once, and what is kept on disk together (where `size` is fixed, all of the part, whose batches stay as they are).
+    tell: called with each step's label and the share of steps that is done.
     """
 
     def __init__(self, steps: Sequence[EnsembleStep], chunks: Chunks, size: ShrinkingBatchSize, piece: int) -> None:
@@ -138,11 +139,12 @@ class EnsembleRun:
         verdicts = Verdicts(nobody, nobody.clone(), nobody.clone())
         for number, step in enumerate(self.steps):
             step.begin(verdicts)
-            todo = step.rows(part, verdicts)
-            if len(todo) == 0:
+            chosen = step.rows(part, verdicts)
+            if len(chosen) == 0:
                 continue
             tell(step.label, number / len(self.steps))
-            for place, rows in enumerate(torch.split(todo, self.piece)):
+            for place, piece in enumerate(cut(len(chosen), len(part) if self.size.fixed else self.piece)):
+                rows = chosen[piece]
                 key = f"{part.first:07d}+{len(part)}-{number:02d}-{place:05d}"
                 content = self.chunks.read(key)
                 if content is None:

@@ -13,7 +13,7 @@ from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import AttackColumns, EnsembleStep, ImagePart, Verdicts
 from robustness_lib.precision import full_precision
 from robustness_lib.querying.confirm_predictions import confirm_predictions, predict_logits
-from robustness_lib.querying.frozen import Classifier, Mode
+from robustness_lib.querying.frozen import Classifier, Mode, answers_by_batch
 from robustness_lib.querying.queried_model import NoGradient
 from robustness_lib.querying.warnings import AttackWarning
 from robustness_lib.state import Content
@@ -56,12 +56,16 @@ class AttackStep(EnsembleStep):
 
     counts: whether what it breaks no longer stands (at a larger ε than the run's it still does). keep: what to keep of
     the images found; called with the part, the places of the broken images, their adversarial images and the columns.
+
+    Of a model that answers by its batch (see `answers_by_batch`) all images of the part are attacked and asked about,
+    so that each stays among its neighbours; what is found on those not to be tried is dropped.
     """
 
     def __init__(self, named: NamedAttack, model: Classifier, threat: ThreatModel, mode: Mode, *, counts: bool = True,
                  keep: Callable[[AttackStep, ImagePart, Tensor, Tensor, Content], Content] | None = None) -> None:
         self.named, self.model, self.threat, self.mode = named, model, threat, mode
         self.name, self.counts, self.keep = named.name, counts, keep
+        self.whole = answers_by_batch(model, mode)
 
     def begin(self, verdicts: Verdicts) -> None:
         verdicts.attacks[self.name] = AttackColumns.empty(len(verdicts.right))
@@ -72,7 +76,8 @@ class AttackStep(EnsembleStep):
         return met.nonzero()[:, 0]
 
     def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
-        x, y, index = part.at(rows)
+        batch = torch.arange(len(part)) if self.whole else rows
+        x, y, index = part.at(batch)
         m, began = len(rows), time.perf_counter()
         content: Content = {
             "broke": torch.zeros(m, dtype=torch.bool), "followed": torch.full((m,), self.threat.eps == 0),
@@ -86,32 +91,42 @@ class AttackStep(EnsembleStep):
         except NoGradient:
             return content | {"warnings": {"no gradient": list(range(m))},
                               "spent": {"seconds": time.perf_counter() - began}}
-        ordinary = [w for w in result.warnings if not w.about and (w.counts_images or w.kind == "changed mode")]
-        content["warnings"] = {warning.kind: list(warning.rows) for warning in ordinary}
-        content["others"] = [asdict(warning) for warning in result.warnings if warning not in ordinary]
-        content["followed"] = result.followed.cpu()
-        claimed = (result.success.cpu() & self.threat.allows(result.distance).cpu()).nonzero()[:, 0]
-        x_adv, broken = self._confirm(content, result.x_adv, x, y, claimed, size)
+        tried = torch.isin(batch, rows)
+        place = (tried.cumsum(0) - 1).tolist()  # among those tried
+
+        def at(warning: AttackWarning) -> list[int]:
+            return [place[row] for row in warning.rows if tried[row]]
+
+        told = [warning for warning in result.warnings if not warning.rows or at(warning)]
+        ordinary = [w for w in told if not w.about and (w.counts_images or w.kind == "changed mode")]
+        content["warnings"] = {warning.kind: at(warning) for warning in ordinary}
+        content["others"] = [asdict(warning) | {"rows": at(warning)} for warning in told if warning not in ordinary]
+        content["followed"] = result.followed.cpu()[tried]
+        claimed = (result.success.cpu() & self.threat.allows(result.distance).cpu() & tried).nonzero()[:, 0]
+        broken, x_adv, columns = self._confirmed(result.x_adv, x, y, claimed, size)
+        found = [place[row] for row in broken.tolist()]
+        for name, column in columns.items():
+            content[name][found] = column
         if self.named.attack.knows_success and (lost := sorted(set(claimed.tolist()) - set(broken.tolist()))):
-            content["warnings"]["not confirmed"] = lost
+            content["warnings"]["not confirmed"] = [place[row] for row in lost]
         content["spent"] = {"calls": result.calls, "queries": int(result.queries.sum()),
                             "gradients": int(result.gradients.sum()), "seconds": time.perf_counter() - began}
-        return content if self.keep is None else content | self.keep(self, part, rows[broken], x_adv, content)
+        return content if self.keep is None else content | self.keep(self, part, batch[broken], x_adv, content)
 
-    def _confirm(self, content: Content, x_adv: Tensor, x: Tensor, y: Tensor, claimed: Tensor,
-                 size: int) -> tuple[Tensor, Tensor]:
-        """Ask again about the points at the places claimed; into the columns goes what is confirmed. Returns those
-        points and their places."""
+    def _confirmed(self, x_adv: Tensor, x: Tensor, y: Tensor, claimed: Tensor,
+                   size: int) -> tuple[Tensor, Tensor, Content]:
+        """Ask again about the points at the places claimed. Returns the places of those that are confirmed, their
+        points, and what goes into the columns."""
         if len(claimed) == 0:
-            return x_adv[:0], claimed
-        there = claimed.to(x.device)
-        points, logits, wrong = confirm_predictions(self.model, x_adv[there], x[there], y[claimed.to(y.device)],
+            return claimed, x_adv[:0], {}
+        asked = torch.arange(len(x)) if self.whole else claimed
+        there = asked.to(x.device)
+        points, logits, wrong = confirm_predictions(self.model, x_adv[there], x[there], y[asked.to(y.device)],
                                                     self.threat, size=size, mode=self.mode, draws=self.named.draws)
-        broken, points = claimed[wrong], points[wrong.to(x.device)]
-        content["broke"][broken] = True
-        content["mistaken_for"][broken] = logits[wrong].argmax(1)
-        content["distance"][broken] = self.threat.distance(points, x[broken.to(x.device)]).cpu()
-        return points, broken
+        wrong &= torch.isin(asked, claimed)
+        broken, points = asked[wrong], points[wrong.to(x.device)]
+        distance = self.threat.distance(points, x[broken.to(x.device)]).cpu()
+        return broken, points, {"broke": True, "mistaken_for": logits[wrong].argmax(1), "distance": distance}
 
     def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
         columns, broken = verdicts.attacks[self.name], rows[content.pop("broke")]

@@ -25,7 +25,7 @@ class FGSM(BoundedAttack):
         begin = run.x if start is None else self._given_start(run, start)
         _, _, gradient = run.gradient(begin)
         run.note_blind(gradient)
-        run.queries += 1  # the pass that gave the gradient
+        run.queries += ~run.finished  # the pass that gave the gradient
         x_adv = run.project(begin + search.threat.steepest_step(gradient, search.threat.reach(run.x)))
         logits = search.queried.logits(x_adv)
         run.offer(1, x_adv, run.goal.value(logits), logits)

@@ -13,6 +13,7 @@ from torch import Tensor
 from robustness_lib.attacks._attack import AttackResult
 from robustness_lib.attacks.ensemble_run import Refused
 from robustness_lib.counter_random import uniform
+from robustness_lib.querying.batch_size import cut
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.threat import ThreatModel
@@ -43,18 +44,25 @@ class ForeignAttack:
         return re.sub(r" at 0x[0-9a-f]+", "", repr(self.function))  # without addresses, so that two runs agree
 
     def run(self, model: Classifier, x: Tensor, y: Tensor, *, index: Tensor, batch_size: int) -> AttackResult:
-        """Attack the images x (N, ...) with labels y (N,) and numbers index (N,), batch_size at a time. Every image
-        counts as a success until it is asked about; passes are not counted.
+        """Attack the images x (N, ...) with labels y (N,) and numbers index (N,), batch_size at a time (and one alone,
+        if the model only takes two, twice over). Every image counts as a success until it is asked about; passes are
+        not counted.
 
         Raises Refused for anything but images of x's shape, inside the threat model and the pixel box.
         """
-        device = QueriedModel(model).device(x)
-        made = []
+        queried = QueriedModel(model, mode=self.mode)
+        device, made = queried.device(x), []
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), frozen(model, self.mode):
+            parts = cut(len(x), batch_size)
+            if any(part.stop - part.start == 1 for part in parts):
+                queried.logits(x[:1].to(device, copy=True))  # does it take one?
             torch.manual_seed(int(uniform((), seed=self.seed, index=index[:1], step=0).item() * 2**31))
-            for part in torch.split(torch.arange(len(x)), batch_size):
-                images = x[part.to(x.device)]
-                answer = self.function(model, images.to(device, copy=True), y[part.to(y.device)].to(device))
+            for part in parts:
+                images, times = x[part], 2 if queried.one_as_two and part.stop - part.start == 1 else 1
+                answer = self.function(model, torch.cat([images] * times).to(device, copy=True),
+                                       torch.cat([y[part]] * times).to(device))
+                if times == 2 and isinstance(answer, Tensor):
+                    answer = answer[:1]
                 made.append(_checked(self.name, answer, images, index[part], self.threat))
         x_adv, nothing = torch.cat(made), torch.zeros(len(x), dtype=torch.int64)
         return AttackResult(x_adv, torch.ones(len(x), dtype=torch.bool), self.threat.distance(x_adv, x), 0, nothing,

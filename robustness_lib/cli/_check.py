@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from robustness_lib.cli._errors import input_errors, prints_to_stderr
+from robustness_lib.cli._errors import any_errors, prints_to_stderr
 from robustness_lib.cli._options import (
     AntialiasOption,
     ChannelsOption,
     ClassesOption,
     CropOption,
     DataOption,
+    DebugOption,
     DeviceOption,
     InterpolationOption,
     JsonOption,
@@ -45,13 +46,13 @@ def check(
     threat: Annotated[str | None, typer.Option(
         "--threat", metavar="NORM:EPS", help="the threat model to come, such as linf:8/255")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", min=1, help="images in a call")] = None,
-    seed: SeedOption = 0, as_json: JsonOption = False,
+    seed: SeedOption = 0, as_json: JsonOption = False, debug: DebugOption = False,
 ) -> None:
     """Look at a model before its evaluation: normalization, output, labels, steadiness, gradient and speed.
 
     Exit codes: 0 nothing speaks against an evaluation; 1 something does; 2 wrong usage or input.
     """
-    with input_errors(), prints_to_stderr(), lines_without_terminal("looking at the model and the data") as lines:
+    with any_errors(debug), prints_to_stderr(), lines_without_terminal("looking at the model and the data") as lines:
         against = None if threat is None else ThreatModel.parse(threat)
         subject = find_subject(model, data, n, weights=weights, classes=classes, mean=mean, std=std, output=output,
                                device=device, split=split, seed=seed, resize=resize, crop=crop, channels=channels,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
 import typer
 
-from robustness_lib.errors import one_line, place
+from robustness_lib.errors import described, in_words
 
-__all__ = ["failures", "input_errors", "prints_to_stderr", "refuse"]
+__all__ = ["any_errors", "failures", "input_errors", "prints_to_stderr", "refuse"]
 
 
 def refuse(words: str) -> NoReturn:
@@ -32,6 +33,20 @@ def input_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def any_errors(debug: bool) -> Iterator[None]:
+    """As `input_errors`, for whatever is raised inside, by a user's model above all: what is not in words already gets
+    its kind and its place. debug: after its traceback."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):  # the command's own end
+        raise
+    except (Exception, SystemExit) as error:
+        if debug:
+            traceback.print_exception(error)
+        refuse(str(error) if in_words(error) else described(error))
+
+
+@contextlib.contextmanager
 def failures(what: str, interrupted: str) -> Iterator[None]:
     """Whatever a user's model raises in `what` becomes a ValueError of one line, with its place; Ctrl-C the words
     `interrupted` and exit code 130."""
@@ -40,11 +55,12 @@ def failures(what: str, interrupted: str) -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo(interrupted, err=True)
         raise typer.Exit(130) from None
-    except (ValueError, TypeError, OSError, typer.Exit):  # ours, in words already
+    except (typer.Exit, typer.Abort):
         raise
-    except Exception as error:
-        at = place(error)
-        raise ValueError(f"the {what} fails: {one_line(error)}{f' ({at})' if at else ''}") from error
+    except (Exception, SystemExit) as error:
+        if in_words(error):
+            raise
+        raise ValueError(f"the {what} fails: {described(error)}") from error
 
 
 @contextlib.contextmanager

@@ -16,13 +16,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from robustness_lib.cli._errors import failures, input_errors, prints_to_stderr
+from robustness_lib.cli._errors import any_errors, failures, prints_to_stderr
 from robustness_lib.cli._options import (
     AntialiasOption,
     ChannelsOption,
     ClassesOption,
     CropOption,
     DataOption,
+    DebugOption,
     DeviceOption,
     InterpolationOption,
     JsonOption,
@@ -85,7 +86,7 @@ def evaluate_command(
     interpolation: InterpolationOption = None, antialias: AntialiasOption = None,
     seed: SeedOption = 0, force: Annotated[bool, typer.Option(
         "--force", help="overwrite a report of another model or of other data in --out")] = False,
-    as_json: JsonOption = False,
+    as_json: JsonOption = False, debug: DebugOption = False,
 ) -> None:
     """Attack a model and write a report. Several devices or machines: start it with torchrun --no-python.
 
@@ -96,7 +97,7 @@ def evaluate_command(
     Exit codes: 0 done, whatever the verdict (`robustness gate` judges it); 2 wrong usage or input; 3 done, but there is
     no verdict, or some images have none because the model failed on them; 130 interrupted.
     """
-    with input_errors(), prints_to_stderr(), team_from_environment() as team:
+    with any_errors(debug), prints_to_stderr(), team_from_environment() as team:
         against = ThreatModel.parse(threat)
         out.mkdir(parents=True, exist_ok=True)  # an error now costs nothing
         quiet = contextlib.redirect_stderr(None) if team.rank else contextlib.nullcontext()

@@ -15,16 +15,17 @@ from robustness_lib.data import find_data
 from robustness_lib.models import find_model, published_resizing
 from robustness_lib.models.normalizations import NORMALIZATIONS
 
-__all__ = ["AntialiasOption", "ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DeviceOption",
-           "InterpolationOption", "JsonOption", "MeanOption", "ModelOption", "OutputOption", "ResizeOption",
-           "SeedOption", "SplitOption", "StdOption", "Subject", "WeightsOption", "find_subject"]
+__all__ = ["AntialiasOption", "ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DebugOption",
+           "DeviceOption", "InterpolationOption", "JsonOption", "MeanOption", "ModelOption", "OutputOption",
+           "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject", "WeightsOption", "find_subject"]
 
 _MODEL, _DATA = "Model", "Data"
 
 ModelOption = Annotated[str, typer.Option(
     "--model", metavar="NAME", rich_help_panel=_MODEL,
     help="my_pkg.models:make or my_models.py:make (a function, a class or a model), zoo:signs-pgd, "
-         "recipe:run/recipe.toml (of robustness train, with its weights), torchvision:resnet18, timm:resnet18.a1_in1k")]
+         "recipe:run/recipe.toml (of robustness train, with its weights), net.pt or net.pt2 (a program of torch.jit or "
+         "torch.export), torchvision:resnet18, timm:resnet18.a1_in1k")]
 WeightsOption = Annotated[str | None, typer.Option(
     "--weights", metavar="FILE", rich_help_panel=_MODEL,
     help=".safetensors, or a file of tensors written by torch.save; \"random\" for none, to see what a run costs")]
@@ -65,6 +66,10 @@ ChannelsOption = Annotated[int | None, typer.Option(
     help="of a folder's images; by default 1 where all are grey")]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="SEED", help="of everything that is drawn")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON and nothing else to stdout")]
+
+
+DebugOption = Annotated[bool, typer.Option(
+    "--debug", help="of a failure, the traceback too, and not only the line that says what and where")]
 
 
 class Subject(NamedTuple):

@@ -13,8 +13,8 @@ import torch
 import typer
 from torch import nn
 
-from robustness_lib.cli._errors import failures, input_errors, prints_to_stderr, refuse
-from robustness_lib.cli._options import DeviceOption, JsonOption
+from robustness_lib.cli._errors import any_errors, failures, prints_to_stderr, refuse
+from robustness_lib.cli._options import DebugOption, DeviceOption, JsonOption
 from robustness_lib.cli._progress import lines_without_terminal, on_terminal
 from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.errors import said_to_be_at
@@ -36,7 +36,7 @@ def train_command(
     listed: Annotated[bool, typer.Option("--list", help="print the recipes that come with the package")] = False,
     example: Annotated[bool, typer.Option("--example", help="print a recipe to begin from, for a network and data of "
                                                             "your own")] = False,
-    device: DeviceOption = "auto", as_json: JsonOption = False,
+    device: DeviceOption = "auto", as_json: JsonOption = False, debug: DebugOption = False,
 ) -> None:
     """Train a network as a recipe says. Several devices or machines: start it with torchrun --no-python.
 
@@ -58,7 +58,7 @@ def train_command(
         return
     if recipe is None:
         refuse(f"name a recipe: a .toml file (--example prints one), or one of {', '.join(list_recipes())}")
-    with input_errors(), prints_to_stderr():
+    with any_errors(debug), prints_to_stderr():
         found, path = read_recipe(recipe), find_recipe(recipe)
         content, folder = path.read_bytes(), out or Path("training") / found.name
         _check_same(folder / "recipe.toml", content)

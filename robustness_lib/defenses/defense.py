@@ -36,7 +36,8 @@ class Defense(nn.Module, ABC):
             found = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
             raise TypeError(f"{type(self).__name__} wraps a model, a torch.nn.Module; found {found}")
         self.model = model
-        self.training = model.training  # not .train(), which would also set the submodules of the caller's model
+        # Not .train(), which would also set the submodules of the caller's model. A frozen program has no mode.
+        self.training = getattr(model, "training", False)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(self.transform(x))

@@ -58,7 +58,8 @@ class FeatureSqueezing(nn.Module):
         self.squeezers = list(squeezers)
         self.parts = nn.ModuleList(s for s in squeezers if isinstance(s, nn.Module))  # so that they move with this one
         self.stochastic = any(getattr(getattr(s, "__self__", s), "stochastic", False) for s in squeezers)
-        self.training = model.training  # not .train(), which would also set the submodules of the caller's model
+        # Not .train(), which would also set the submodules of the caller's model. A frozen program has no mode.
+        self.training = getattr(model, "training", False)
 
     def forward(self, x: Tensor) -> Tensor:
         check_batch(x)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustness_lib.errors import one_line, place
+from robustness_lib.errors import described
+from robustness_lib.model_kinds import advice_on
 from robustness_lib.models import as_classifier
 from robustness_lib.querying.queried_model import IN_PLACE
 from robustness_lib.querying.refusals import other_arrangement, type_advice
@@ -47,14 +48,14 @@ def recognize_output(model: Callable[[Tensor], Any], x: Tensor) -> RecognizedOut
     kind, asked = "logits", model
     if not isinstance(answer, Tensor):
         kind = f"{type(answer).__name__} with logits in it"
-        asked = _wrapped(model, "auto")
+        asked = as_classifier(model)
         answer = _ask(asked, x)  # says where it looked if it finds none
         remarks = (Remark("output", f"the model returns a {kind}; as_classifier(model) takes them out"),)
     if answer.ndim in (1, 2) and len(answer) == len(x) and answer.is_floating_point() and \
             looks_like_probabilities(answer):
         return _probabilities(model, asked, answer, remarks)
     if answer.ndim == 1 or (answer.ndim == 2 and answer.shape[1] == 1):
-        return RecognizedOutput(_wrapped(model, "binary"), "one number per image", (Remark(
+        return RecognizedOutput(as_classifier(model, output="binary"), "one number per image", (Remark(
             "output", f"the model returns one number per image, {tuple(answer.shape)}; --output binary, or "
             'as_classifier(model, output="binary"), makes logits of two classes of it'),))
     if answer.ndim != 2 or len(answer) != len(x):
@@ -75,7 +76,7 @@ def _probabilities(model: Callable[[Tensor], Any], asked: Callable[[Tensor], Ten
     said = f"one number between 0 and 1 for each image, {tuple(answer.shape)}" if single else \
         "numbers between 0 and 1 and no others"
     then = '. Then wrap it: --output binary, or as_classifier(model, output="binary")' if single else ""
-    return RecognizedOutput(_wrapped(model, "binary") if single else asked, "probabilities", (*remarks, Remark(
+    return RecognizedOutput(as_classifier(model, output="binary") if single else asked, "probabilities", (*remarks, Remark(
         "probabilities", f"the model returns {said}, which looks like a probability; return the logit, what goes into "
         f"the {inside}{then}. On probabilities the gradients of the losses fade where the model is certain, and that "
         f"hides errors")))
@@ -87,9 +88,8 @@ def _ask(model: Callable[[Tensor], Any], x: Tensor) -> Any:
             shown = x.clone()
             answer = model(shown)
     except Exception as error:  # whatever somebody's model raises
-        at = place(error)
-        raise ValueError(f"the model fails on images of shape {tuple(x.shape)}: {one_line(error)}"
-                         f"{f' ({at})' if at else ''}{_hint(model, x, error)}") from error
+        raise ValueError(f"the model fails on images of shape {tuple(x.shape)}: {described(error)}"
+                         f"{_hint(model, x, error)}") from error
     if not torch.equal(shown, x):
         raise ValueError(IN_PLACE)
     return answer
@@ -97,11 +97,7 @@ def _ask(model: Callable[[Tensor], Any], x: Tensor) -> Any:
 
 def _hint(model: Callable[[Tensor], Any], x: Tensor, error: Exception) -> str:
     """What it might take instead."""
-    advice = type_advice(model, x.dtype, str(error))
-    return other_arrangement(model, x) if advice is None else f". That is, {advice}"
-
-
-def _wrapped(model: Callable[[Tensor], Any], output: str) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return as_classifier(model, output=output)
-    raise ValueError("the function must return logits (N, K); a torch.nn.Module can be wrapped with as_classifier")
+    if advice := advice_on(error):
+        return f". {advice}"
+    types = type_advice(model, x.dtype, str(error))
+    return other_arrangement(model, x) if types is None else f". That is, {types}"

@@ -31,6 +31,7 @@ from robustness_lib.inputs import check_count, check_images, check_labels
 from robustness_lib.losses import Loss, cross_entropy, margin_loss
 from robustness_lib.models import Normalize
 from robustness_lib.precision import full_precision
+from robustness_lib.querying.batch_size import cut
 from robustness_lib.querying.frozen import frozen
 from robustness_lib.querying.queried_model import NoGradient, QueriedModel
 from robustness_lib.querying.warnings import clamped, modes_seen, varies
@@ -110,7 +111,7 @@ def inspect_model(model: Callable[[Tensor], Any], x: Tensor, y: Tensor, *, threa
     device = QueriedModel(model).device(x)
     draws = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
-    training = tuple(name or "the model" for name, module in modules if module.training)
+    training = tuple(name or "the model" for name, module in modules if getattr(module, "training", False))
     with draws, frozen(model), full_precision():
         examination = _Examination(model, x, y, size, device, classes)
         examination.remarks += [Remark("clamped", warning.message, serious=False) for warning in clamped(given, x)]
@@ -126,7 +127,8 @@ class _Examination:
         self.classes = len(classes) if classes is not None else int(y.max()) + 1
         self.batch = x[:size].to(device, copy=True)  # a model that works in place must not reach the caller's images
         with modes_seen(model) as switched:
-            answer = recognize_output(model, self.batch)
+            # Two at least: some models drop the axis of a batch of one, whose answer then looks like something else.
+            answer = recognize_output(model, self.batch if size > 1 else x[torch.tensor([0, -1])].to(device))
         self.switched = tuple(sorted(name or "the model" for name in switched))
         self.queried, self.output, self.remarks = QueriedModel(answer.model), answer.kind, list(answer.remarks)
 
@@ -139,6 +141,7 @@ class _Examination:
         alternatives = () if self.output == "probabilities" else self._alternatives(predicted)
         self._guessing(accuracy)
         repeats, independent = self._steadiness()
+        self._alone()
         self._modes(training)
         gradient = self._gradients()
         if threat is not None and (doubt := threat.doubt_about_eps(self.x[0].numel())):
@@ -160,8 +163,8 @@ class _Examination:
         """Logits (n, K), float32 on the CPU."""
         out = []
         with blame("the model fails"):
-            for part in torch.split(x, len(self.batch)):
-                there = part.to(self.device, copy=True)
+            for part in cut(len(x), len(self.batch)):
+                there = x[part].to(self.device, copy=True)
                 out.append(self.queried.logits(feed(there) if feed else there).float().cpu())
         return torch.cat(out)
 
@@ -248,9 +251,9 @@ class _Examination:
             self._note("random answers", "the model answers differently when it is asked twice, so every verdict "
                        "depends on luck. Fix its randomness, or evaluate with the suite for such models (random)")
             return False, None
-        if len(first) < 2:
-            return True, None
         half = (len(first) + 1) // 2
+        if len(first) < 2 or (self.queried.whole and half < 2):
+            return True, None
         alone = self._answers(self.batch[:half])
         # Batches of different size round differently; statistics of the batch are farther away than that.
         scale = first.abs().amax().clamp(min=1e-12)
@@ -259,6 +262,15 @@ class _Examination:
                        "attacked images help or hurt their neighbours. Let batch norm use running statistics")
             return True, False
         return True, True
+
+    def _alone(self) -> None:
+        """Attacks ask about single images too, when the others are broken and may leave the batch."""
+        if self.queried.whole:
+            return
+        self._answers(self.batch[:1])
+        if self.queried.one_as_two:
+            self._note("one image", "the model fails on one image alone, or drops the batch's axis (a .squeeze() "
+                       "without its axis does it); attacks and evaluations show it such an image twice", serious=False)
 
     def _modes(self, training: tuple[str, ...]) -> None:
         if self.switched:

@@ -15,8 +15,8 @@ from robustness_lib.counter_random import bulk_normal
 from robustness_lib.inputs import check_count, check_images, check_index, check_labels
 from robustness_lib.losses import cross_entropy
 from robustness_lib.precision import full_precision
-from robustness_lib.querying.batch_size import default_batch_size
-from robustness_lib.querying.frozen import Classifier, Mode, frozen
+from robustness_lib.querying.batch_size import cut, default_batch_size
+from robustness_lib.querying.frozen import Classifier, Mode, answers_by_batch, frozen
 from robustness_lib.querying.queried_model import NoGradient, QueriedModel
 from robustness_lib.threat import ThreatModel
 
@@ -98,23 +98,27 @@ class _Case:
         return 16 * self.seed + number
 
     def parts(self, wanted: Tensor) -> Iterable[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Batches of the wanted (n,) bool: their rows and, on the model's device, images, labels; and the index."""
-        for rows in torch.split(wanted.nonzero()[:, 0], self.size):
-            if len(rows):
-                x, y = self.x[rows.to(self.x.device)], self.y[rows.to(self.y.device)]
-                yield rows, x.to(self.device), y.to(self.device), self.index[rows]
+        """Batches of the wanted (n,) bool: their rows and, on the model's device, images, labels; and the index. Of a
+        model that answers by its batch, all images while any is wanted."""
+        chosen = wanted.nonzero()[:, 0]
+        if len(chosen) and answers_by_batch(self.model, self.mode):
+            chosen = torch.arange(len(wanted))
+        for part in cut(len(chosen), self.size):
+            rows = chosen[part]
+            x, y = self.x[rows.to(self.x.device)], self.y[rows.to(self.y.device)]
+            yield rows, x.to(self.device), y.to(self.device), self.index[rows]
 
     def broken(self, attack: Attack, wanted: Tensor) -> Tensor:
         """(n,) bool: which of the wanted the attack breaks."""
         found = torch.zeros(len(wanted), dtype=torch.bool)
         for rows, x, y, index in self.parts(wanted):
-            found[rows] = attack.run(self.model, x, y, index=index, batch_size=self.size).success.cpu()
-        return found
+            found[rows] = attack.run(self.model, x, y, index=index, batch_size=len(x)).success.cpu()
+        return found & wanted
 
 
 def _answers(case: _Case) -> dict[str, Tensor]:
     """Whom the model has right, and who gets another answer when the same batches come again."""
-    queried, everybody = QueriedModel(case.model), torch.ones(len(case.x), dtype=torch.bool)
+    queried, everybody = QueriedModel(case.model, mode=case.mode), torch.ones(len(case.x), dtype=torch.bool)
     queried.expect((case.y,))
     right, varied = torch.zeros_like(everybody), torch.zeros_like(everybody)
     for rows, x, y, _ in case.parts(everybody):
@@ -137,7 +141,7 @@ def grey_eps(norm: str, pixels: int) -> float:
 def _slopes(case: _Case, right: Tensor) -> dict[str, Tensor]:
     """Is there a gradient, and does it point uphill? flat: (where there is one) a small step along it raises the loss
     by less than a step of the same length in a random direction, or not at all."""
-    queried = QueriedModel(case.model)
+    queried = QueriedModel(case.model, mode=case.mode)
     columns = {name: torch.zeros_like(right) for name in ("zero", "not_a_number", "flat")}
     size = _SMALL if case.threat.norm == "linf" else _SMALL * math.sqrt(max(1, case.x[:1].numel()))
     for rows, x, y, index in case.parts(right):
@@ -152,7 +156,7 @@ def _slopes(case: _Case, right: Tensor) -> dict[str, Tensor]:
         uphill, anywhere = (_odds(queried.logits((x + case.threat.steepest_step(direction, size)).clamp_(0, 1)), y)
                             for direction in (gradient, noise))
         columns["flat"][rows] = (~zero & ~lost & ((uphill <= _odds(logits, y)) | (uphill < anywhere))).cpu()
-    return columns
+    return {name: column & right for name, column in columns.items()}
 
 
 def _all_zero(gradient: Tensor) -> Tensor:
@@ -183,7 +187,7 @@ def _without_gradients(case: _Case, standing: Tensor, surrogate: Classifier | No
 
 def _random_search(case: _Case, standing: Tensor) -> Tensor:
     """Points drawn evenly from ball ∩ box, and its corners (of the L2 ball: points of the sphere)."""
-    queried, found = QueriedModel(case.model), torch.zeros_like(standing)
+    queried, found = QueriedModel(case.model, mode=case.mode), torch.zeros_like(standing)
     for draw in range(2 * POINTS):
         for rows, x, y, index in case.parts(standing & ~found):
             if draw < POINTS:
@@ -192,5 +196,5 @@ def _random_search(case: _Case, standing: Tensor) -> Tensor:
                 noise = bulk_normal(x.shape[1:], seed=case.draw(7), index=index, step=draw, dtype=x.dtype).to(x.device)
                 point = case.threat.project(x + case.threat.steepest_step(noise, case.threat.reach(x)), x)
             logits = queried.logits(point)
-            found[rows] = ((logits.argmax(1) != y) & ~logits.isnan().any(1)).cpu()
-    return found
+            found[rows] |= ((logits.argmax(1) != y) & ~logits.isnan().any(1)).cpu()
+    return found & standing

@@ -14,6 +14,7 @@ from robustness_lib.attacks.ensemble_run import ImagePart
 from robustness_lib.batches import read_batches
 from robustness_lib.input_advice import no_tensor_advice
 from robustness_lib.inputs import check_images, check_labels, clamped_rows
+from robustness_lib.querying.batch_size import cut
 from robustness_lib.state import image_digests
 
 __all__ = ["DataPart", "data_parts"]
@@ -39,7 +40,8 @@ class DataPart(ImagePart):
 def data_parts(x: Any, y: Tensor | None, size: int | None, default_size: Any,
                clamped: list[int]) -> Iterator[DataPart]:
     """Cut the data into parts of `size` images (default_size(first images) where None), whatever batches they come in,
-    so that the parts do not depend on the loader. Only one part is held at a time.
+    so that the parts do not depend on the loader. Only one part is held at a time, and one image more: which may be the
+    last of all, and is then not left alone (see `cut`).
 
     x: images (N, ...) with labels y (N,); or an iterable of batches (x, y), with y None. clamped: gets the numbers of
     the images that rounding had left outside [0, 1].
@@ -63,13 +65,15 @@ def data_parts(x: Any, y: Tensor | None, size: int | None, default_size: Any,
                              f"{tuple(images.shape[1:])}")
         size = size or default_size(images)
         held.append((images.detach(), labels.detach()))
-        while sum(len(h) for h, _ in held) >= size:
+        while sum(len(h) for h, _ in held) >= size + (2 if size > 1 else 0):
             part, held = _take(held, size)
             yield DataPart(*part, torch.arange(first, first + size), first, number)
             first, number = first + size, number + 1
-    if held:
-        part, _ = _take(held, rest := sum(len(h) for h, _ in held))
-        yield DataPart(*part, torch.arange(first, first + rest), first, number)
+    for last in cut(sum(len(h) for h, _ in held), size or 1):
+        rows = last.stop - last.start
+        part, held = _take(held, rows)
+        yield DataPart(*part, torch.arange(first, first + rows), first, number)
+        first, number = first + rows, number + 1
 
 
 def _batches(x: Any, y: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -24,6 +24,7 @@ from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, StepF
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
+from robustness_lib.errors import one_line, place
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
 from robustness_lib.evaluation._kept_images import KeptImages
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
@@ -39,7 +40,7 @@ from robustness_lib.evaluation.suites import Suite, SuiteLike, find_suite
 from robustness_lib.inputs import check_count, check_label_range
 from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch_size
 from robustness_lib.querying.first_look import FirstLook, first_look
-from robustness_lib.querying.frozen import Classifier, Mode
+from robustness_lib.querying.frozen import Classifier, Mode, answers_by_batch
 from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.querying.warnings import attack_warning
 from robustness_lib.reports.report import Failure, Report
@@ -135,7 +136,9 @@ class _Evaluation:
         self.seed, self.mode, self.state, self.progress, self.on_part = seed, mode, state, progress, on_part
         self.images = images
         self.proofs, self.team = Proofs(certified, threat), Team.now()
+        self.whole = answers_by_batch(model, mode)
         self.failures: list[Failure] = []
+        self.place = ""  # in somebody's code, of the first failure
         self.notes: tuple[str, ...] = ()
         self.dtype = torch.float32
         self.ran: Ran
@@ -149,7 +152,7 @@ class _Evaluation:
         with self.team.together():
             for part in parts:
                 if part.number == 0:
-                    size = ShrinkingBatchSize(len(part))
+                    size = ShrinkingBatchSize(len(part), fixed=self.whole)
                     ensemble = self._begin(part, size)
                 total, self.dtype = part.first + len(part), part.x.dtype
                 self._check(part, total)
@@ -186,11 +189,13 @@ class _Evaluation:
     def _without(self, part: DataPart, failed: StepFailed) -> list[DataPart]:
         """What to try instead. Where the model fails without any attack, the part's halves are, so that only the images
         that the model cannot take are without a verdict. Where an attack fails, all are: to keep only those that
-        earlier attacks broke would bend the accuracy."""
-        if failed.step == CleanAnswers.name and (halves := part.halves()):
+        earlier attacks broke would bend the accuracy; and where the model answers by its batch, since others would be
+        asked about."""
+        if failed.step == CleanAnswers.name and not self.whole and (halves := part.halves()):
             return halves
         error = failed.cause
-        failure = Failure(part.first, part.first + len(part) - 1, failed.step, f"{type(error).__name__}: {error}")
+        failure = Failure(part.first, part.first + len(part) - 1, failed.step, one_line(error))
+        self.place = self.place or place(error)
         before = self.failures[-1] if self.failures else None
         if before and (before.last + 1, before.step, before.error) == (failure.first, failure.step, failure.error):
             self.failures[-1] = replace(before, last=failure.last)
@@ -268,7 +273,8 @@ class _Evaluation:
         self.notes = tuple(dict.fromkeys(note for _, _, notes, _ in everyone for note in notes))
         together = sorted((pair for theirs, *_ in everyone for pair in theirs), key=lambda pair: pair[0])
         if not together:
-            why = [f"; the first failure, in {f.step}: {f.error}" for f in self.failures[:1]]
+            at = f" ({self.place})" if self.place else ""
+            why = [f"; the first failure, in {f.step}: {f.error}{at}" for f in self.failures[:1]]
             raise ValueError("there is no image to report on" + "".join(why))
         return together
 

@@ -14,7 +14,7 @@ from robustness_lib.evaluation._steps import DIAGNOSED
 from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.querying.frozen import Classifier
-from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.queried_model import NoGradient, QueriedModel
 from robustness_lib.querying.refusals import refused_arrangement
 from robustness_lib.statistics import clopper_pearson
 from robustness_lib.threat import ThreatModel
@@ -100,7 +100,7 @@ def measure(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, batch_
     try:
         gradient = _least_seconds(lambda: steps.run(model, x, y, batch_size=size), device) / len(x) / 4
         stands = ~PGD(threat, steps=20).run(model, x, y, batch_size=size).success
-    except ValueError:  # no gradient: only Square can try
+    except NoGradient:  # only Square can try
         gradient, stands = 2 * forward, logits.argmax(1) == y.cpu()
     right = float((logits.argmax(1) == y.cpu()).float().mean())
     return Costs(forward, gradient, right, float(stands.float().mean()), logits.shape[1])

@@ -78,7 +78,10 @@ def load_into(model: nn.Module, state: State, path: Path, say: Say) -> None:
     chosen = fit.state(state)
     if any(value.dtype in (torch.float16, torch.bfloat16) for value in chosen.values()):
         say(f"{path.name} holds half precision; the model computes in float32.")
-    model.load_state_dict(chosen, strict=False)
+    on_meta = any(parameter.is_meta for parameter in model.parameters())  # there nothing can be written into
+    if on_meta:
+        chosen = {name: value.to(model.state_dict()[name].dtype) for name, value in chosen.items()}
+    model.load_state_dict(chosen, strict=False, assign=on_meta)
     kept = sorted(name for name in _constants(model) - fit.files.keys()
                   if not _counts(name) and not name.endswith("num_batches_tracked"))
     if kept:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from robustness_lib.inputs import Say
+from robustness_lib.models._program_files import program_kind
 
 __all__ = ["State", "read_state_dict"]
 
@@ -144,14 +145,10 @@ def _zip_of_something_else(path: Path) -> str | None:
     except (zipfile.BadZipFile, OSError, ValueError):
         return f"damaged: it begins as an archive and its end is missing. Was a download cut short? {_AGAIN}"
     last = {name.rpartition("/")[2] for name in names}
-    if "constants.pkl" in last:
-        return ("a TorchScript archive, a program and not weights alone. Load it in a function of your own "
-                "(torch.jit.load) and name that: --model my_models.py:make")
+    if (kind := program_kind(path)) is not None:
+        return f"{kind}, a whole program and not weights alone: name it as the model, --model {path}"
     if "data.pkl" in last:
         return None
-    if "archive_format" in last or any("exported_program" in name for name in last):
-        return ("a program that torch.export saved, and not weights alone. Load it in a function of your own "
-                "(torch.export.load(file).module()) and name that: --model my_models.py:make")
     if names and all(name.endswith(".npy") for name in names):
         return f"an .npz file of NumPy arrays: put them into a PyTorch model as tensors, and {_TENSORS_ALONE}"
     if "model.weights.h5" in last:

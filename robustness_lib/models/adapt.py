@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustness_lib.model_kinds import check_usable
+
 __all__ = ["Normalize", "as_classifier", "find_logits", "with_those_wrapped"]
 
 
@@ -61,7 +63,7 @@ def _channel_advice(x: Tensor, count: int) -> str:
 
 
 class _AsClassifier(nn.Module):
-    def __init__(self, model: nn.Module, pick: Callable[[Any], Tensor], normalize: nn.Module) -> None:
+    def __init__(self, model: Callable[[Tensor], Any], pick: Callable[[Any], Tensor], normalize: nn.Module) -> None:
         super().__init__()
         self.normalize, self.model, self._pick = normalize, model, pick
 
@@ -69,9 +71,11 @@ class _AsClassifier(nn.Module):
         return self._pick(self.model(self.normalize(x)))
 
 
-def as_classifier(model: nn.Module, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+def as_classifier(model: Callable[[Tensor], Any], *, mean: Sequence[float] | None = None,
+                  std: Sequence[float] | None = None,
                   output: str | int | Callable[[Any], Tensor] = "auto") -> nn.Module:
-    """Wrap `model` into one that takes images (N, C, ...) in [0, 1] and returns logits (N, K).
+    """Wrap `model`, a module or any function of images, into one that takes images (N, C, ...) in [0, 1] and returns
+    logits (N, K).
 
     mean, std: the normalization that the model expects, one number per channel, moved inside (both or neither). See
     `Normalize`: channels are axis 1 for any number of dimensions.
@@ -82,16 +86,17 @@ def as_classifier(model: nn.Module, *, mean: Sequence[float] | None = None, std:
         a function: applied to what the model returns
 
     In training too, what else the model returns (auxiliary heads) is left out: it gets no loss, and does not change.
-
-    Raises ValueError if only one of mean and std is given, TypeError (on use) if no logits are found.
+    Raises ValueError if only one of mean and std is given, TypeError for what cannot be called and (on use) if no
+    logits are found.
     """
     if (mean is None) != (std is None):
         raise ValueError("give both mean and std, or neither")
     normalize = nn.Identity() if mean is None or std is None else Normalize(mean, std)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; found {type(model).__name__}")
+    if not isinstance(model, nn.Module):  # a module may still get its weights
+        check_usable(model)
     wrapper = _AsClassifier(model, _picker(output), normalize)
-    wrapper.training = model.training  # not .train(), which would also set the submodules of the caller's model
+    # Not .train(), which would also set the submodules of the caller's model. A function has no mode.
+    wrapper.training = getattr(model, "training", False)
     return wrapper
 
 
@@ -114,7 +119,8 @@ def _entry(answer: Any, name: str | int) -> Any:
 
 def with_those_wrapped(model: nn.Module) -> list[nn.Module]:
     """The model, and each that is wrapped by `as_classifier` in it."""
-    return [model, *(part.model for part in model.modules() if isinstance(part, _AsClassifier))]
+    wrapped = (part.model for part in model.modules() if isinstance(part, _AsClassifier))
+    return [model, *(one for one in wrapped if isinstance(one, nn.Module))]
 
 
 def find_logits(answer: Any) -> Tensor:

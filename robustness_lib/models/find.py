@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from robustness_lib.errors import blame
 from robustness_lib.files import read_text
 from robustness_lib.inputs import Say
+from robustness_lib.model_kinds import check_usable, switch_to_eval
+from robustness_lib.models._program_files import read_program
 from robustness_lib.models._state_dict_files import load_into, outputs_held, read_state_dict
 from robustness_lib.models.adapt import as_classifier
 from robustness_lib.models.architectures import build
@@ -25,8 +28,10 @@ from robustness_lib.models.zoo import list_pretrained, load_pretrained
 
 __all__ = ["find_model", "published_resizing"]
 
+_PROGRAMS = (".pt", ".pth", ".pt2", ".ts", ".jit", ".torchscript")
 _FORMS = ('"my_pkg.models:make" or "my_models.py:make" (a function, a class or a model), "zoo:signs-pgd", '
-          '"recipe:FILE.toml" (with weights), "torchvision:resnet18" or "timm:resnet18.a1_in1k"')
+          '"recipe:FILE.toml" (with weights), "net.pt" or "net.pt2" (a program of torch.jit or torch.export), '
+          '"torchvision:resnet18" or "timm:resnet18.a1_in1k"')
 
 
 class _Built(NamedTuple):
@@ -49,6 +54,8 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
         "zoo:signs-pgd"                                     shipped with this package
         "recipe:run/recipe.toml"                            the network that a training's recipe names (see
             `robustness train`); its weights are given by weights=
+        "net.pt", "net.pt2"                                 a whole program: a TorchScript archive (torch.jit.save), or
+            what torch.export.save wrote. Only from who you trust: it is code.
         "torchvision:resnet18", "timm:resnet18.a1_in1k"     where these are installed. Without weights= their published
             weights are used, and fetched if they are not here. A tag after a dot chooses among several.
     weights: a .safetensors file, or one that `torch.load(weights_only=True)` reads: a state_dict, plain or under
@@ -87,24 +94,29 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
     # Initial weights are drawn from the global generator; a model is not to depend on who drew before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = _build(name, weights, classes, tell)
+        built = _build(name, weights, classes, device, tell)
     if mean is None and built.mean is not None:
         mean, std = built.mean, built.std
         tell(f"{name} expects normalized images, as its published weights say: {_figures(mean)} is subtracted and the "
              f"rest divided by {_figures(std or ())}, inside the model.")
-    model = _full_precision(built.model, tell).eval()
+    model = _full_precision(built.model, tell)
+    switch_to_eval(model)
+    check_usable(model)
     if not (name.startswith("zoo:") and mean is None and output == "auto"):  # those return logits, as they are
         model = as_classifier(model, mean=mean, std=std, output=output)
+    switch_to_eval(model)
     try:
-        return model.eval().to(device)
+        return model.to(device)
     except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
         raise ValueError(f"the model cannot be moved to {device}: {str(error).splitlines()[0]}") from None
 
 
-def _build(name: str, weights: str | Path | None, classes: int | None, say: Say) -> _Built:
-    if not isinstance(name, str) or ":" not in name:
+def _build(name: str, weights: str | Path | None, classes: int | None, device: str | torch.device,
+           say: Say) -> _Built:
+    program = isinstance(name, str) and Path(name).suffix.lower() in _PROGRAMS
+    if not isinstance(name, str) or (":" not in name and not program):
         raise ValueError(_no_such_form(name))
-    where, _, what = name.rpartition(":")
+    where, _, what = ("program", "", name) if program else name.rpartition(":")
     if not where or not what:
         raise ValueError(_no_such_form(name))
     path = None if weights is None or str(weights) == "random" else Path(weights)
@@ -117,6 +129,8 @@ def _build(name: str, weights: str | Path | None, classes: int | None, say: Say)
             built = library(what, weights, held, say)
     elif classes is not None:
         raise ValueError("classes= is for models of torchvision and timm; your own function decides it itself")
+    elif program:
+        built = _Built(read_program(Path(name), device))
     elif where == "recipe":
         table = _recipe_model(Path(what))
         builder = table.pop("builder")
@@ -261,8 +275,8 @@ def _own(where: str, what: str) -> nn.Module:
             there = f"; it defines {', '.join(public[:12])}" if public else ""
             raise ValueError(f"{where} has no {what!r}{there}")
         thing = getattr(thing, part)
-    if isinstance(thing, nn.Module):
-        return thing
+    if isinstance(thing, (nn.Module, ExportedProgram)):
+        return _module_of(thing)
     if not callable(thing):
         raise TypeError(f"{where}:{what} is a {type(thing).__name__}; a function, a class or a model is needed")
     needed = _needed(thing)
@@ -272,9 +286,16 @@ def _own(where: str, what: str) -> nn.Module:
     torch.manual_seed(seed)  # again: importing it may have drawn, and that happens once only
     with blame(f"{where}:{what} failed"):
         model = thing()
-    if not isinstance(model, nn.Module):
+    if isinstance(model, type) or not (callable(model) or isinstance(model, ExportedProgram)):
         raise TypeError(f"{where}:{what} returned a {type(model).__name__}; a torch.nn.Module is needed")
-    return model
+    return _module_of(model)
+
+
+def _module_of(model: Any) -> nn.Module:
+    """Of a module, an exported program, or a function of images."""
+    if isinstance(model, ExportedProgram):
+        return model.module()
+    return model if isinstance(model, nn.Module) else as_classifier(model)
 
 
 def _module(where: str) -> ModuleType:

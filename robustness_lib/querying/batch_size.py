@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustness_lib.querying.warnings import AttackWarning
 
-__all__ = ["ShrinkingBatchSize", "default_batch_size"]
+__all__ = ["ShrinkingBatchSize", "cut", "default_batch_size"]
 
 # Pixel values in a batch on the CPU: activations of much more fall out of the caches. On `signs-pgd`, 400 images of
 # 3×32×32 took about a fifth less time in parts of 128 than at once (one machine, one thread).
@@ -21,18 +21,29 @@ def default_batch_size(x: Tensor, device: torch.device) -> int:
     return max(32, _CACHE_VALUES // x[0].numel()) if device.type == "cpu" else 250
 
 
-class ShrinkingBatchSize:
-    """The number of images that travel to the device together: `now`, halved each time memory runs out."""
+def cut(n: int, size: int) -> list[slice]:
+    """Where batches of `size` lie in n images. Where one image would be left alone, it and the batch before are
+    halved (of batches of two, joined): some models fail on one alone, and whoever asked for more has not tried it."""
+    ends = [*range(size, n, size), n] if n else []
+    if size > 1 and len(ends) > 1 and ends[-1] - ends[-2] == 1:
+        ends[-2:] = [n - (size + 1) // 2, n] if size > 2 else [n]
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
-    def __init__(self, asked: int) -> None:
+
+class ShrinkingBatchSize:
+    """The number of images that travel to the device together: `now`, halved each time memory runs out. fixed: never,
+    since images would meet other neighbours, on whom the model's answers depend."""
+
+    def __init__(self, asked: int, *, fixed: bool = False) -> None:
         self.now = self.asked = asked
+        self.fixed = fixed
 
     def can_shrink(self, error: Exception) -> bool:
         """Whether half as many may do: the device had too little memory, and there is more than one image."""
         words = str(error).lower()
         too_little = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in words or \
             "can't allocate memory" in words
-        return too_little and self.now > 1
+        return too_little and self.now > 1 and not self.fixed
 
     def shrink(self) -> None:
         """To be called outside the handler of the exception, whose frames hold the tensors that have to go."""

@@ -46,7 +46,7 @@ class ChannelsLast:
             return images.contiguous()
         return images.contiguous(memory_format=torch.channels_last)
 
-    def blames(self, error: RuntimeError) -> bool:
+    def blames(self, error: Exception) -> bool:
         refusals = ("view size is not compatible", "Cannot view a tensor")  # the second is the compiler's
         return self.active and any(words in str(error) for words in refusals)
 

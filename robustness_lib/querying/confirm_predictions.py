@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.precision import full_precision
+from robustness_lib.querying.batch_size import cut
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.threat import ThreatModel
@@ -19,20 +20,21 @@ def predict_logits(model: Classifier, x: Tensor, *, size: int, mode: Mode = "eva
 
     x (N, ...) with N ≥ 1 stays where it is. Raises TypeError or ValueError for a model without (N, K) logits.
     """
-    queried = QueriedModel(model, draws)
+    queried = QueriedModel(model, draws, mode)
     if labels is not None:
         queried.expect((labels,))
     with frozen(model, mode), full_precision():
-        return torch.cat([queried.logits(part.to(queried.device(x), copy=True)).cpu() for part in torch.split(x, size)])
+        return torch.cat([queried.logits(x[part].to(queried.device(x), copy=True)).cpu()
+                          for part in cut(len(x), size)])
 
 
 def predict_logits_per_draw(model: Classifier, x: Tensor, *, size: int, mode: Mode = "eval", draws: int) -> Tensor:
     """`draws` answers of a model that answers at random (draws, N, K), on the CPU, one after the other: what moves in
     the model from pass to pass (a counter, a seed in a buffer) moves on, and is put back at the end."""
-    queried = QueriedModel(model)
+    queried = QueriedModel(model, mode=mode)
     with frozen(model, mode), full_precision():
-        return torch.stack([torch.cat([queried.logits(part.to(queried.device(x), copy=True)).cpu()
-                                       for part in torch.split(x, size)]) for _ in range(draws)])
+        return torch.stack([torch.cat([queried.logits(x[part].to(queried.device(x), copy=True)).cpu()
+                                       for part in cut(len(x), size)]) for _ in range(draws)])
 
 
 def confirm_predictions(model: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, threat: ThreatModel, *, size: int,

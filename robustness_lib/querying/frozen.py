@@ -8,11 +8,23 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["Classifier", "Mode", "frozen"]
+from robustness_lib.model_kinds import check_usable, switch_to_eval
+
+__all__ = ["Classifier", "Mode", "answers_by_batch", "frozen"]
 
 Classifier = Callable[[Tensor], Tensor]  # images (N, ...) in [0, 1] to logits (N, K)
 Mode = Literal["eval", "keep"]
+
+
+def answers_by_batch(model: Classifier, mode: Mode) -> bool:
+    """Whether the answer to an image follows from the other images of its batch too, as far as the model shows: in mode
+    "keep" a part of it is in training mode, or it has batch norm without running statistics. Such a batch is shown to
+    the model as it was given: whole."""
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    return any((mode == "keep" and getattr(part, "training", False))
+               or (isinstance(part, _BatchNorm) and part.running_mean is None) for part in parts)
 
 
 @contextmanager
@@ -21,19 +33,23 @@ def frozen(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
     after an exception. Buffers that a pass moves or replaces (running statistics, counters) are put back too.
 
     Gradients are taken with respect to the input alone, so `.grad` of the parameters is never touched.
-    A plain function is left as it is. Inside, autograd works even if the caller has switched it off.
+    A plain function is left as it is, and so is the mode of a program that has none (frozen, or exported). Inside,
+    autograd works even if the caller has switched it off.
+
+    Raises TypeError and ValueError for a model that cannot be asked (see `check_usable`).
     """
+    check_usable(model)
     with torch.inference_mode(False), torch.enable_grad():
         if not isinstance(model, nn.Module):
             yield
             return
-        was_training = [(module, module.training) for module in model.modules()]
+        was_training = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
         required_grad = [p for p in model.parameters() if p.requires_grad]
         buffers = [(module, name, buffer, buffer.clone()) for module in model.modules()
                    for name, buffer in module._buffers.items() if buffer is not None]
         try:
             if mode == "eval":
-                model.eval()
+                switch_to_eval(model)
             for parameter in required_grad:
                 parameter.requires_grad_(False)
             yield

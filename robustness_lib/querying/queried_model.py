@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustness_lib.errors import one_line
 from robustness_lib.inputs import check_logits
+from robustness_lib.model_kinds import advice_on, check_usable
 from robustness_lib.querying.channels_last import ChannelsLast
-from robustness_lib.querying.frozen import Classifier
+from robustness_lib.querying.frozen import Classifier, Mode, answers_by_batch
 from robustness_lib.querying.refusals import type_advice
 
-__all__ = ["IN_PLACE", "NoGradient", "QueriedModel"]
+__all__ = ["IN_PLACE", "NoGradient", "QueriedModel", "input_gradient"]
 
 
 IN_PLACE = ("the model changes its input in place, so nobody knows what it answered to; write z = (z - mean) / std "
@@ -30,11 +32,19 @@ class QueriedModel:
 
     samples: how often a point is asked for its answer, for models that answer at random: logits, loss and gradient
     are then means over the draws (expectation over transformation; Athalye et al. 2018, arXiv 1707.07397).
+    mode: that it is asked in.
     random: whether the model says that it answers at random: it or a part of it has a true attribute `stochastic`.
+    whole: its batches are to be shown as they were given (see `answers_by_batch`).
+    one_as_two: a batch of one image is shown as two, since the model was found to fail on one alone, or to drop its
+    axis. (Here images leave batches, so that it meets batches which nobody thought of.)
+
+    Raises TypeError and ValueError for a model that cannot be asked (see `check_usable`).
     """
 
-    def __init__(self, model: Classifier, samples: int = 1) -> None:
-        self.model, self.samples = model, samples
+    def __init__(self, model: Classifier, samples: int = 1, mode: Mode = "eval") -> None:
+        check_usable(model)
+        self.model, self.samples, self.whole = model, samples, answers_by_batch(model, mode)
+        self.one_as_two = False
         parts = model.modules() if isinstance(model, nn.Module) else (model,)
         self.random = any(getattr(part, "stochastic", False) is True for part in parts)
         self.calls = 0
@@ -70,7 +80,7 @@ class QueriedModel:
         """Logits (N, K), loss per example (N,), and the loss's gradient with respect to x: (N, ...).
 
         The loss is summed, not averaged: an average would make an example's gradient depend on the batch size. Raises
-        NoGradient where the answer does not depend on the input as autograd sees it.
+        NoGradient where the answer does not depend on the input as autograd sees it, and what `input_gradient` raises.
         """
         draws: list[tuple[Tensor, Tensor, Tensor]] = []
         while len(draws) < self.samples:
@@ -78,18 +88,12 @@ class QueriedModel:
             logits = self._ask(point)
             values = loss(logits)
             try:
-                gradient = torch.autograd.grad(values.sum(), point, allow_unused=True)[0] if values.requires_grad \
-                    else None
+                gradient = input_gradient(values.sum(), point)
             except RuntimeError as error:
                 if not self.layout.blames(error):
                     raise
                 self.layout.undo()
                 continue
-            if gradient is None:
-                raise NoGradient(
-                    "the model's output does not depend on its input as autograd sees it (the model detaches, converts "
-                    "to numpy, runs under no_grad, or is constant), so there is no gradient to follow"
-                )
             draws.append((logits.detach(), values.detach(), gradient))
         if self.samples == 1:
             return draws[0]
@@ -97,27 +101,104 @@ class QueriedModel:
         return logits, values, gradient
 
     def _ask(self, x: Tensor) -> Tensor:
-        version, before = x._version, None if self._unchecked is None else x.detach().clone()
-        try:
-            logits = self.model(x if self.layout.active else x.contiguous())
-        except RuntimeError as error:
-            if self.layout.blames(error):
-                self.layout.undo()
-                return self._ask(x)
-            self.calls += 1
-            if x.requires_grad and "Can't call numpy() on Tensor that requires grad" in str(error):
-                raise NoGradient(f"the model leaves PyTorch, so there is no gradient to follow ({error})") from error
-            if "leaf Variable that requires grad" in str(error):
-                raise ValueError(IN_PLACE) from error
-            if (advice := type_advice(self.model, x.dtype, str(error))) is None:
-                raise
-            raise TypeError(f"the model fails on the images ({one_line(error)}): {advice}") from error
-        self.calls += 1
-        # What goes past autograd (.data, numpy) leaves the version as it was.
-        if x._version != version or (before is not None and not torch.equal(x.detach(), before)):
-            raise ValueError(IN_PLACE)
+        given = _twice(x) if self.one_as_two and len(x) == 1 else x
+        logits: Any = None
+        alone: Any = None
+        while True:  # once; for one image that is not answered alone, once more
+            version, before = given._version, None if self._unchecked is None else given.detach().clone()
+            try:
+                logits = self.model(given if self.layout.active else given.contiguous())
+            except Exception as error:  # whatever a model may raise
+                if self.layout.blames(error):
+                    self.layout.undo()
+                    continue
+                self.calls += 1
+                if len(given) == 1:
+                    given, alone = _twice(x), self._reason(error, x)
+                    continue
+                if alone is None:
+                    raise self._reason(error, x)  # noqa: B904 - it has its cause
+            else:
+                self.calls += 1
+                # What goes past autograd (.data, numpy) leaves the version as it was.
+                if given._version != version or (before is not None and not torch.equal(given.detach(), before)):
+                    raise ValueError(IN_PLACE)
+                if len(given) == 1 and isinstance(logits, Tensor) and not _has_rows(logits, 1):
+                    given, alone = _twice(x), logits
+                    continue
+            break
+        if len(given) > len(x):
+            logits = self._of_one(alone, logits)
         if self._unchecked is not None:
             check_logits(logits, x, self._unchecked)
             self._unchecked = None
         # Losses and distances are kept in the images' own type, also where the model computes in another.
         return logits.to(x.dtype) if isinstance(logits, Tensor) else logits
+
+    def _of_one(self, alone: Any, both: Any) -> Any:
+        """The answer to an image that was shown twice. alone: to it alone before, or what was raised; None where that
+        was not tried. Rows that do not depend on each other lose nothing by it; where they do, the image would stand in
+        for its neighbours, so that there it is refused."""
+        failure = alone if isinstance(alone, Exception) else None
+        if not isinstance(both, Tensor) or not _has_rows(both, 2):  # two are no better
+            if failure is not None:
+                raise failure
+            return both if alone is None else alone
+        if self.whole:
+            said = one_line(failure) if failure is not None else "it drops the batch's axis"
+            raise ValueError(
+                f"the model takes two images but not one ({said}), and its answers follow from the batch, so that no "
+                f'second image can be made up: give two or more, or use running statistics (mode="eval")') from failure
+        self.one_as_two = True
+        return both[:1]
+
+    def _reason(self, error: Exception, x: Tensor) -> Exception:
+        """The error, or another with it as its cause that says what to do."""
+        reason: Exception | None = None
+        if isinstance(error, RuntimeError):
+            if x.requires_grad and "Can't call numpy() on Tensor that requires grad" in str(error):
+                reason = NoGradient(f"the model leaves PyTorch, so there is no gradient to follow ({error})")
+            elif "leaf Variable that requires grad" in str(error):
+                reason = ValueError(IN_PLACE)
+            elif (words := type_advice(self.model, x.dtype, str(error))) is not None:
+                reason = TypeError(f"the model fails on the images ({one_line(error)}): {words}")
+        elif advice := advice_on(error):
+            reason = TypeError(f"the model cannot be called as it is ({one_line(error)}). {advice}.")
+        if reason is None:
+            return error
+        reason.__cause__ = error
+        return reason
+
+
+def _twice(x: Tensor) -> Tensor:
+    return torch.cat((x, x))
+
+
+def _has_rows(answer: Tensor, n: int) -> bool:
+    return answer.ndim == 2 and len(answer) == n
+
+
+def input_gradient(total: Tensor, point: Tensor) -> Tensor:
+    """Of a sum with respect to the images (N, ...) that it was computed from.
+
+    Raises NoGradient where autograd sees no way back to them, and ValueError for a model that checkpoints its
+    activations in the reentrant way, which refuses this.
+    """
+    try:
+        gradient = torch.autograd.grad(total, point, allow_unused=True)[0] if total.requires_grad else None
+    except RuntimeError as error:
+        if "heckpoint" in str(error) and ".grad()" in str(error):
+            raise ValueError(
+                "the model checkpoints its activations in the reentrant way, through which no gradient with respect to "
+                "the images alone can be taken. Call torch.utils.checkpoint.checkpoint with use_reentrant=False "
+                "(Hugging Face: gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})),"
+                " or switch checkpointing off"
+            ) from error
+        raise
+    if gradient is None:
+        raise NoGradient(
+            "the model's output does not depend on its input as autograd sees it (the model detaches, converts to "
+            "numpy, runs under no_grad, is quantized or optimized for inference, or is constant), so there is no "
+            "gradient to follow"
+        )
+    return gradient

@@ -144,16 +144,17 @@ def joined_warnings(warnings: Iterable[AttackWarning], of: int, *, during: str =
 
 def changed_mode(model: Classifier, mode: Mode) -> tuple[AttackWarning, ...]:
     """Has a model that is held in eval mode left it?"""
-    if mode == "keep" or not isinstance(model, nn.Module) or not any(m.training for m in model.modules()):
+    if mode == "keep" or not isinstance(model, nn.Module):
         return ()
-    return (attack_warning("changed mode"),)
+    switched = any(getattr(module, "training", False) for module in model.modules())
+    return (attack_warning("changed mode"),) if switched else ()
 
 
 @contextmanager
 def modes_seen(model: Classifier) -> Iterator[set[str]]:
     """Names of the submodules that run in training mode while this is open, also if they are set back afterwards."""
     training: set[str] = set()
-    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+    if not isinstance(model, nn.Module):
         yield training
         return
 
@@ -161,7 +162,8 @@ def modes_seen(model: Classifier) -> Iterator[set[str]]:
         if module.training:
             training.add(name)
 
-    hooks = [module.register_forward_pre_hook(partial(note, name)) for name, module in model.named_modules()]
+    hooks = [module.register_forward_pre_hook(partial(note, name)) for name, module in model.named_modules()
+             if not isinstance(module, torch.jit.ScriptModule)]  # these refuse hooks
     try:
         yield training
     finally:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from robustness_lib.inputs import check_count, check_images, check_labels
+from robustness_lib.model_kinds import check_usable
 from robustness_lib.querying.frozen import frozen
 from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.querying.refusals import refused_arrangement
@@ -50,6 +51,7 @@ def check_settings(model: nn.Module, data: TrainingData, objective: object, *, v
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be positive, the longest that a gradient may be; found {clip}")
     _check_parts(objective, threat, schedule, others["ramp"])
+    check_usable(model)
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no parameters that require a gradient: there is nothing to train")
     if patience is not None:
@@ -125,12 +127,13 @@ def check_model(model: nn.Module, device: torch.device, data: TrainingData,
 
 
 def check_answer(model: nn.Module, device: torch.device, x: Tensor, labels: tuple[Tensor, ...] = ()) -> int:
-    """How many logits the first of the images is answered with, in eval mode and on a copy; labels: to be below. Raises
-    what an attack says of such a model."""
+    """How many logits the first two images are answered with, in eval mode and on a copy; labels: to be below. (One
+    alone would be more than a model has to answer: batch norm and .squeeze() fail on it.) Raises what an attack says
+    of such a model."""
     queried = QueriedModel(model)
     queried.expect(labels)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), refused_arrangement(model, x), frozen(model):
-        return queried.logits(x[:1].to(device, copy=True)).shape[1]
+        return queried.logits(x[:2].to(device, copy=True)).shape[1]
 
 
 def check_loss(loss: object) -> Tensor:

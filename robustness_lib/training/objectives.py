@@ -21,6 +21,7 @@ from robustness_lib.attacks import PGD
 from robustness_lib.inputs import check_index
 from robustness_lib.models import find_logits
 from robustness_lib.querying.frozen import frozen
+from robustness_lib.querying.queried_model import input_gradient
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "Standard", "bare", "step_logits"]
@@ -204,7 +205,7 @@ def bare(model: nn.Module) -> nn.Module:
 def _input_gradient(model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
     with frozen(model):
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(loss(step_logits(bare(model), x)), x)[0]
+        return input_gradient(loss(step_logits(bare(model), x)), x)
 
 
 def _with_share(objective: PGDTraining | TRADES, share: float) -> Objective:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.data import NAMES, find_data, held_out
-from robustness_lib.errors import one_line, place, said_to_be_at
+from robustness_lib.errors import described, place, said_to_be_at
 from robustness_lib.files import read_text
 from robustness_lib.models import build, find_model, published_resizing
 from robustness_lib.threat import ThreatModel
@@ -241,7 +241,7 @@ def _check_fit(model: nn.Module, x: Tensor, y: Tensor) -> None:
     except Exception as error:  # of the user's model, any
         ours = isinstance(error, (ValueError, TypeError)) and not place(error)
         raise ValueError(f"[model] fails on its first image, of shape {tuple(x.shape[1:])}: "
-                         f"{' '.join(str(error).split()) if ours else one_line(error)}") from error
+                         f"{' '.join(str(error).split()) if ours else described(error)}") from error
     if int(y.max()) >= outputs:
         raise ValueError(f"it has the label {int(y.max())}, and [model] has {outputs} outputs: labels from 0 to "
                          f"{outputs - 1} (image {int((y >= outputs).nonzero()[0])} is the first with a higher one)")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from robustness_lib.attacks import FGSM, PGD, BoundedAttack
 from robustness_lib.distributed import Team
-from robustness_lib.querying.frozen import frozen
+from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training.history import Epoch
@@ -46,10 +46,9 @@ def _counts(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel | None, 
 
 
 def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    device = next((p.device for p in model.parameters()), x.device)
-    with frozen(model), torch.no_grad():
-        parts = [model(part.to(device)).argmax(1).cpu() for part in torch.split(x, _BATCH)]
-    return torch.cat(parts) == y.cpu() if parts else torch.empty(0, dtype=torch.bool)
+    if len(x) == 0:
+        return torch.empty(0, dtype=torch.bool)
+    return predict_logits(model, x, size=_BATCH).argmax(1) == y.cpu()
 
 
 def collapse(epochs: list[Epoch], ramp: int = 0) -> str | None:

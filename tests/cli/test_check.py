@@ -224,3 +224,83 @@ def test_options_say_how_images_are_resized(here, command):
     result = CliRunner().invoke(app, [*arguments, "--resize", "32", "--interpolation", "bicubic", "--no-antialias"])
     assert result.exit_code in (0, 1), result.output
     assert "resized" not in result.stderr
+
+
+# Models that fail, each in its own way: one line with its place, and the traceback where it is asked for.
+
+FAILING = """
+import torch
+from torch import nn
+from robustness_lib.models import tiny_cnn
+
+class Failing(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.net, self.how, self.calls = tiny_cnn(), how, 0
+    def forward(self, x):
+        self.calls += 1
+        self.how(self)
+        return self.net(x)
+
+def fails_with(error, at=1):
+    def how(model):
+        if model.calls >= at:
+            raise error
+    return lambda: Failing(how)
+
+key, value, os_, runtime = (fails_with(kind("no luck")) for kind in (KeyError, ValueError, OSError, RuntimeError))
+late = fails_with(AssertionError("no luck"), at=6)
+leaves = fails_with(SystemExit(0))
+recursion = lambda: Failing(lambda model: model.how(model))
+
+class Slope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x): return x.clone()
+    @staticmethod
+    def backward(ctx, g): raise LookupError("no luck behind")
+
+class Backward(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = tiny_cnn()
+    def forward(self, x): return self.net(Slope.apply(x))
+class Two(nn.Module):
+    def forward(self, x, mask): return x
+"""
+WAYS = {"key": "KeyError: 'no luck'", "value": "ValueError: no luck", "os_": "OSError: no luck",
+        "runtime": "RuntimeError: no luck", "late": "AssertionError: no luck", "leaves": "it calls sys.exit",
+        "recursion": "RecursionError", "Backward": "LookupError: no luck behind", "Two": "missing 1 required"}
+
+
+@pytest.mark.parametrize("command", ["check", "evaluate"])
+@pytest.mark.parametrize("name", WAYS)
+def test_a_model_that_fails_is_one_line_with_its_place(here, name, command):
+    (here / "failing.py").write_text(FAILING)
+    more = ["--threat", "linf:8/255", "--suite", "quick", "--out", "run"] if command == "evaluate" else []
+    arguments = [command, "--model", f"failing.py:{name}", "--data", "val.npz", "-n", "40", *more]
+    result = CliRunner().invoke(app, arguments)
+    refused(result, WAYS[name], *(["failing.py, line "] if name != "Two" else []))
+    traced = CliRunner().invoke(app, [*arguments, "--debug"])
+    assert traced.exit_code == 2
+    assert "Traceback (most recent call last)" in traced.stderr
+    assert "robustness_lib" in traced.stderr
+    assert traced.stderr.strip().splitlines()[-1] == result.stderr.strip().splitlines()[-1]
+
+
+def test_debug_changes_nothing_where_nothing_fails_and_shows_what_is_in_words_too(here):
+    result = run("--model", "zoo:signs-tiny-standard", "--data", "signs", "-n", 100, "--debug")
+    assert result.exit_code == 0
+    assert "Traceback" not in result.stderr
+    result = run("--model", "zoo:no-such", "--data", "signs", "--debug")
+    assert "Traceback" in result.stderr
+    assert "no shipped model" in result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_is_checked(here):
+    torch.jit.script(models.load_pretrained("signs-tiny-standard")).save("net.pt")
+    for name in ("net.pt", "uses.py:make"):
+        (here / "uses.py").write_text("import torch\ndef make(): return torch.jit.load('net.pt')\n")
+        result = run("--model", name, "--data", "val.npz", "-n", 100)
+        assert result.exit_code == 0, result.output
+    refused(run("--model", "mine.py:make", "--weights", "net.pt", "--data", "val.npz"), "--model net.pt")

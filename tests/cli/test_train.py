@@ -189,6 +189,40 @@ def test_another_recipe_in_the_same_folder_is_refused(here: Path) -> None:
     assert "holds other files and no training" in " ".join(said.split())
 
 
+def test_a_network_that_drops_the_axis_of_a_single_image_is_trained(here: Path) -> None:
+    (here / "drops.py").write_text(MAKE.replace("def make", "class Drops(nn.Sequential):\n"
+                                                "    def forward(self, x): return super().forward(x).squeeze()\n"
+                                                "def make").replace("nn.Sequential(nn.Flatten", "Drops(nn.Flatten"))
+    changed(here, "my_models.py:make", "drops.py:make")
+    call("mine.toml", "--out", "run")
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("raise KeyError('no luck')", "KeyError: 'no luck' ("),
+    ("raise ValueError('no luck')", "ValueError: no luck ("),
+    ("return checkpoint(self.net, x, use_reentrant=True)", "use_reentrant=False"),
+])
+def test_a_network_that_fails_is_one_line_with_its_place(here: Path, line: str, words: str) -> None:
+    (here / "failing.py").write_text(f"""
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+class Failing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    def forward(self, x):
+        {line}
+""")
+    changed(here, "my_models.py:make", "failing.py:Failing")
+    said = call("mine.toml", "--out", "run", code=2).stderr.strip().splitlines()[-1]
+    assert words in said
+    assert "failing.py, line 9)" in said or "use_reentrant" in said
+    traced = CliRunner().invoke(app, ["train", "mine.toml", "--out", "run", "--debug"])
+    assert traced.exit_code == 2
+    assert "Traceback (most recent call last)" in traced.stderr
+    assert traced.stderr.strip().splitlines()[-1] == said
+
+
 def test_a_network_of_this_package_can_be_evaluated_by_its_recipe(here: Path) -> None:
     changed(here, 'name = "my_models.py:make"',
             'builder = "small_cnn"\nchannels = [4]\nin_shape = [3, 8, 8]\nclasses = 3\nhidden = 8')

@@ -152,6 +152,12 @@ def test_the_wrapper_keeps_the_models_mode():
     assert not mixed[0].training
 
 
-def test_a_function_is_refused_in_words():
-    with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
-        as_classifier(lambda z: z)
+def test_a_function_is_wrapped_too_and_what_is_none_is_refused_in_words():
+    model = net().eval()
+    wrapped = as_classifier(lambda z: (model(z), "aux"), mean=MEAN, std=STD)
+    x = images()
+    assert torch.equal(wrapped(x), as_classifier(model, mean=MEAN, std=STD)(x))
+    assert not wrapped.training  # a function has no mode, so that nobody is told to switch it
+    for thing in ("zoo:signs-pgd", None, type(model)):
+        with pytest.raises(TypeError, match="the model must be a"):
+            as_classifier(thing)

@@ -1,6 +1,7 @@
 import os
 import pickle
 import sys
+import warnings
 
 import pytest
 import torch
@@ -439,3 +440,96 @@ def test_outputs_are_only_guessed_where_they_alone_differ():
 ])
 def test_how_images_were_resized_is_known_of_published_weights(name, weights, known):
     assert models.published_resizing(name, weights) == known
+
+
+# Whole programs, and models that are not modules.
+
+PROGRAMS = """
+import functools
+import torch
+from torch import nn
+
+def plain():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+
+def script(): return torch.jit.load("script.pt")
+def frozen(): return torch.jit.load("frozen.pt")
+def program(): return torch.export.load("net.pt2")
+def module(): return torch.export.load("net.pt2").module()
+def function():
+    net = plain()
+    return lambda x: net(x)
+def partial(): return functools.partial(nn.Module.__call__, plain())
+class Held:
+    def __init__(self): self.net = plain()
+    def predict(self, x): return self.net(x)
+def method(): return Held().predict
+def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+def meta():
+    with torch.device("meta"):
+        return plain()
+def text(): return "a model"
+def a_class(): return nn.Linear
+held = torch.jit.load("script.pt")
+"""
+
+
+@pytest.fixture
+def programs(here):
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    torch.save(net.state_dict(), "w.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(net).save("script.pt")
+        torch.jit.freeze(torch.jit.script(net)).save("frozen.pt")
+        shapes = ({0: torch.export.Dim.DYNAMIC},)
+        torch.export.save(torch.export.export(net, (torch.rand(4, 3, 2, 2),), dynamic_shapes=shapes), "net.pt2")
+    (here / "programs.py").write_text(PROGRAMS)
+    return net
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["script.pt", "frozen.pt", "net.pt2", *(f"programs.py:{name}" for name in (
+    "script", "frozen", "program", "module", "function", "partial", "method", "held"))])
+def test_programs_and_functions_are_models_too(programs, name):
+    x = torch.rand(5, 3, 2, 2)
+    torch.testing.assert_close(find_model(name)(x), programs(x))
+    shifted = find_model(name, mean=[0.5] * 3, std=[0.25] * 3)
+    torch.testing.assert_close(shifted(x), programs((x - 0.5) / 0.25))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_advice_on_programs_given_as_weights_is_true(programs):
+    for file in ("script.pt", "frozen.pt", "net.pt2"):
+        with pytest.raises(ValueError, match="whole program") as caught:
+            find_model("programs.py:plain", file)
+        name = str(caught.value).rpartition("--model ")[2]
+        assert find_model(name)(torch.rand(1, 3, 2, 2)).shape == (1, 3)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "words"), [
+    ("w.pt", "holds no program.*--weights w.pt"),
+    ("gone.pt", "no file gone.pt"),
+    ("cut.pt", "holds no program"),
+    ("programs.py:lazy", r"1\.weight has no values yet"),
+    ("programs.py:meta", "meta device"),
+    ("programs.py:text", "returned a str"),
+    ("programs.py:a_class", "returned a type"),
+])
+def test_what_is_no_model_is_said_in_one_line(programs, here, name, words):
+    (here / "cut.pt").write_bytes((here / "script.pt").read_bytes()[:300])
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=words) as caught:
+        find_model(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_into_a_program_and_onto_the_meta_device(programs):
+    x = torch.rand(5, 3, 2, 2)
+    for name in ("script.pt", "programs.py:meta"):
+        assert torch.equal(find_model(name, "w.pt")(x), programs(x))
+    with pytest.raises(ValueError, match=r"1\.weight has no values yet"):
+        find_model("programs.py:lazy", "w.pt")

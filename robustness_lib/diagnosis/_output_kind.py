@@ -42,14 +42,18 @@ class RecognizedOutput:
 
 def recognize_output(model: Callable[[Tensor], Any], x: Tensor) -> RecognizedOutput:
     """x: a batch, where the model is. Raises ValueError for a model that fails, with its last line and place, and for
-    answers that hold no logits."""
-    answer = _ask(model, x)
+    answers that hold no logits.
+
+    One image is shown as two: some models drop the axis of a batch of one, whose answer then looks like something else.
+    """
+    given, x = x, torch.cat((x, x)) if len(x) == 1 else x
+    answer = _ask(model, x, given)
     remarks: tuple[Remark, ...] = ()
     kind, asked = "logits", model
     if not isinstance(answer, Tensor):
         kind = f"{type(answer).__name__} with logits in it"
         asked = as_classifier(model)
-        answer = _ask(asked, x)  # says where it looked if it finds none
+        answer = _ask(asked, x, given)  # says where it looked if it finds none
         remarks = (Remark("output", f"the model returns a {kind}; as_classifier(model) takes them out"),)
     if answer.ndim in (1, 2) and len(answer) == len(x) and answer.is_floating_point() and \
             looks_like_probabilities(answer):
@@ -76,20 +80,21 @@ def _probabilities(model: Callable[[Tensor], Any], asked: Callable[[Tensor], Ten
     said = f"one number between 0 and 1 for each image, {tuple(answer.shape)}" if single else \
         "numbers between 0 and 1 and no others"
     then = '. Then wrap it: --output binary, or as_classifier(model, output="binary")' if single else ""
-    return RecognizedOutput(as_classifier(model, output="binary") if single else asked, "probabilities", (*remarks, Remark(
+    logits = as_classifier(model, output="binary") if single else asked
+    return RecognizedOutput(logits, "probabilities", (*remarks, Remark(
         "probabilities", f"the model returns {said}, which looks like a probability; return the logit, what goes into "
         f"the {inside}{then}. On probabilities the gradients of the losses fade where the model is certain, and that "
         f"hides errors")))
 
 
-def _ask(model: Callable[[Tensor], Any], x: Tensor) -> Any:
+def _ask(model: Callable[[Tensor], Any], x: Tensor, given: Tensor) -> Any:
     try:
         with torch.no_grad():
             shown = x.clone()
             answer = model(shown)
     except Exception as error:  # whatever somebody's model raises
-        raise ValueError(f"the model fails on images of shape {tuple(x.shape)}: {described(error)}"
-                         f"{_hint(model, x, error)}") from error
+        raise ValueError(f"the model fails on images of shape {tuple(given.shape)}: {described(error)}"
+                         f"{_hint(model, given, error)}") from error
     if not torch.equal(shown, x):
         raise ValueError(IN_PLACE)
     return answer

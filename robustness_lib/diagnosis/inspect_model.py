@@ -127,8 +127,7 @@ class _Examination:
         self.classes = len(classes) if classes is not None else int(y.max()) + 1
         self.batch = x[:size].to(device, copy=True)  # a model that works in place must not reach the caller's images
         with modes_seen(model) as switched:
-            # Two at least: some models drop the axis of a batch of one, whose answer then looks like something else.
-            answer = recognize_output(model, self.batch if size > 1 else x[torch.tensor([0, -1])].to(device))
+            answer = recognize_output(model, self.batch)
         self.switched = tuple(sorted(name or "the model" for name in switched))
         self.queried, self.output, self.remarks = QueriedModel(answer.model), answer.kind, list(answer.remarks)
 

@@ -21,6 +21,7 @@ from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.inputs import check_logits
 from robustness_lib.losses import cross_entropy
 from robustness_lib.precision import full_precision
+from robustness_lib.querying.batch_size import cut
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import NoGradient, QueriedModel
 from robustness_lib.reports.pictures import picture
@@ -137,18 +138,20 @@ class GradientProbe(EnsembleStep):
         return (verdicts.standing & ~verdicts.followed).nonzero()[:, 0]
 
     def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
-        x, y, _ = part.at(rows)
-        queried = QueriedModel(self.model)
-        device, followed = queried.device(x), []
+        queried = QueriedModel(self.model, mode=self.mode)
+        asked = torch.arange(len(part)) if queried.whole else rows  # each among its neighbours
+        x, y, _ = part.at(asked)
+        device, followed = queried.device(x), torch.zeros(len(part), dtype=torch.bool)
         with frozen(self.model, self.mode), full_precision():
-            for images, labels in zip(torch.split(x, size), torch.split(y.to(device), size), strict=True):
+            for piece in cut(len(asked), size):
+                labels = y[piece].to(device)
                 try:
-                    gradient = queried.gradient(images.to(device, copy=True), partial(cross_entropy, y=labels))[2]
+                    gradient = queried.gradient(x[piece].to(device, copy=True), partial(cross_entropy, y=labels))[2]
                 except NoGradient:
-                    return {"followed": torch.zeros(len(rows), dtype=torch.bool)}
+                    break
                 steepest = gradient.flatten(1).abs().amax(1)
-                followed.append(steepest.isfinite() & (steepest > torch.finfo(steepest.dtype).tiny))
-        return {"followed": torch.cat(followed).cpu()}
+                followed[asked[piece]] = (steepest.isfinite() & (steepest > torch.finfo(steepest.dtype).tiny)).cpu()
+        return {"followed": followed[rows]}
 
     def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
         verdicts.followed[rows] = content["followed"]

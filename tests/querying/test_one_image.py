@@ -223,13 +223,13 @@ def test_no_last_one_is_left_alone_and_no_batch_is_larger_than_asked():
 def test_parts_of_an_evaluation_end_with_no_single_image(given):
     x, y = images()
     batches = zip(torch.split(x, given), torch.split(y, given), strict=True)
-    parts = list(data_parts(batches, None, 4, None))
+    parts = list(data_parts(batches, None, 4, None, []))
     assert [len(part) for part in parts] == [4, 4, 3, 2]
     assert [part.first for part in parts] == [0, 4, 8, 11]
     assert [part.number for part in parts] == [0, 1, 2, 3]
     assert torch.equal(torch.cat([part.x for part in parts]), x)
     assert torch.cat([part.index for part in parts]).tolist() == list(range(13))
-    assert [len(part) for part in data_parts(x, y, 1, None)] == [1] * 13
+    assert [len(part) for part in data_parts(x, y, 1, None, [])] == [1] * 13
 
 
 @pytest.mark.parametrize("objective", [Standard(), PGDTraining(THREAT, steps=2), FastFGSM(THREAT)])

@@ -425,7 +425,7 @@ def test_auxiliary_heads_are_left_alone(here):
 def test_a_model_that_returns_no_logits(here):
     (here / "my_models.py").write_text(MINE)
     recipe = read_recipe(write(here / "mine.toml", model='name = "my_models.py:image"'))
-    with pytest.raises(ValueError, match=r"must return logits of shape \(1, K\) for 1 image; found \(1, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"must return logits of shape \(2, K\) for 2 images; found \(2, 3, 8, 8\)"):
         recipe.run(progress=False)
 
 

@@ -34,7 +34,7 @@ from robustness_lib.precision import full_precision
 from robustness_lib.querying.batch_size import cut
 from robustness_lib.querying.frozen import frozen
 from robustness_lib.querying.queried_model import NoGradient, QueriedModel
-from robustness_lib.querying.warnings import clamped, modes_seen, varies
+from robustness_lib.querying.warnings import clamped, depends_on_batch, modes_seen, varies
 from robustness_lib.reports import plain_json
 from robustness_lib.reports.findings import P_VALUE
 from robustness_lib.statistics import Accuracy
@@ -43,6 +43,7 @@ from robustness_lib.threat import ThreatModel
 __all__ = ["Alternative", "Inspection", "Remark", "inspect_model"]
 
 _PAIRED = 256  # images on which other alternatives are tried: a difference of five points shows, and time stays short
+_NEAR = ThreatModel("linf", 1 / 255)
 _TIMED = 5     # calls of which the median is taken
 
 
@@ -141,6 +142,7 @@ class _Examination:
         self._guessing(accuracy)
         repeats, independent = self._steadiness()
         self._alone()
+        self._near()
         self._modes(training)
         gradient = self._gradients()
         if threat is not None and (doubt := threat.doubt_about_eps(self.x[0].numel())):
@@ -250,17 +252,27 @@ class _Examination:
             self._note("random answers", "the model answers differently when it is asked twice, so every verdict "
                        "depends on luck. Fix its randomness, or evaluate with the suite for such models (random)")
             return False, None
-        half = (len(first) + 1) // 2
-        if len(first) < 2 or (self.queried.whole and half < 2):
+        half = len(first) // 2
+        if half == 0:
             return True, None
-        alone = self._answers(self.batch[:half])
-        # Batches of different size round differently; statistics of the batch are farther away than that.
-        scale = first.abs().amax().clamp(min=1e-12)
-        if bool((alone - first[:half]).abs().amax() / scale > 1e-3):
+        try:
+            other = self._answers(torch.cat((self.batch[:half], 1 - self.batch[:len(first) - half])))
+        except ValueError:  # not on negatives
+            return True, None
+        if depends_on_batch(first[:half], other[:half]):
             self._note("depends on the batch", "the answer to an image changes with the other images of its batch, so "
-                       "attacked images help or hurt their neighbours. Let batch norm use running statistics")
+                       "attacked images help or hurt their neighbors. Let batch norm use running statistics, and "
+                       "quantize with fixed scales")
             return True, False
         return True, True
+
+    def _near(self) -> None:
+        """Attacks ask about images that were changed a little."""
+        points = _NEAR.random_point(self.batch, seed=0, index=torch.arange(len(self.batch)))
+        if lost := int((~self._answers(points).isfinite().all(1)).sum()):
+            self._note("not a number", f"for {lost} of {len(points)} images the answer holds NaN or infinities once "
+                       f"each pixel moves by chance, by 1/255 at most: no attack can be judged there. Look for a "
+                       f"square root, logarithm or division at zero")
 
     def _alone(self) -> None:
         """Attacks ask about single images too, when the others are broken and may leave the batch."""

@@ -258,6 +258,33 @@ def test_an_eps_on_another_scale_speaks_against_an_evaluation(norm, eps, fine):
     assert ("large ε" in [remark.kind for remark in found.remarks]) == (eps >= 0.5)
 
 
+def test_answers_that_are_nan_near_the_images():
+    """Where no image was changed they are numbers."""
+    levels = (255 * X).round() / 255
+
+    def off_the_grid(z):
+        return ((255 * z).round() / 255 - z).abs().flatten(1).amax(1, keepdim=True) > 1e-4
+
+    class Fragile(nn.Module):
+        def forward(self, z):
+            return torch.where(off_the_grid(z), torch.nan, TINY(z))
+
+    found = look(Fragile(), x=levels)
+    assert "not a number" in kinds(found)
+    assert "64 of 64 images the answer holds NaN or infinities once each pixel moves" in message(found, "not a number")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounding_in_half_precision_is_no_dependence_on_the_batch(dtype):
+    half = models.load_pretrained("signs-tiny-standard").to(dtype)
+
+    class Half(nn.Module):
+        def forward(self, z):
+            return half(z.to(dtype)).float()
+
+    assert look(Half()).independent is True
+
+
 def test_one_number_per_image():
     x, y, _ = data.load("moons", n=200)
     moons = models.load_pretrained("moons-standard")

@@ -409,7 +409,8 @@ def test_probabilities_are_noticed():
 def test_a_model_without_gradients_is_still_tried_by_square(leave):
     model, x, y = problem()
     result = AutoAttack(THREAT).run(lambda z: model(leave(z)), x[:20], y[:20])
-    assert kinds(result) == ["no gradient"]
+    assert kinds(result) == ["not followed", "no gradient"]
+    assert not result.valid
     assert [stage.broken for stage in result.stages[:3]] == [0, 0, 0]
     assert result.stages[3].broken > 0
 

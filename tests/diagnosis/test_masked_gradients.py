@@ -417,7 +417,8 @@ def test_nothing_to_look_at():
 
 
 @pytest.mark.parametrize(("change", "error", "words"), [
-    ({"x": lambda x: 255 * x}, ValueError, "normalization outside the model"),
+    ({"x": lambda x: 255 * x}, ValueError, "255"),
+    ({"x": lambda x: 4 * x - 2}, ValueError, "normalization outside the model"),
     ({"y": lambda x: torch.zeros(4)}, TypeError, "int64"),
     ({"y": lambda x: torch.full((4,), 10)}, ValueError, "0 ... 9"),
     ({"index": lambda x: torch.arange(3)}, ValueError, "index"),

@@ -19,7 +19,9 @@ from robustness_lib.querying.warnings import AttackWarning
 from robustness_lib.state import Content
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["AttackStep", "CleanStep"]
+__all__ = ["CHANGED", "AttackStep", "CleanStep"]
+
+CHANGED = "changed answer"  # right when it was asked first, and wrong, unchanged, when the attack began
 
 
 class CleanStep(EnsembleStep):
@@ -109,6 +111,9 @@ class AttackStep(EnsembleStep):
             content[name][found] = column
         if self.named.attack.knows_success and (lost := sorted(set(claimed.tolist()) - set(broken.tolist()))):
             content["warnings"]["not confirmed"] = [place[row] for row in lost]
+        if self.named.attack.knows_success and self.named.draws == 1:  # the clean answer was right
+            unmoved = (result.distance.cpu() == 0)[claimed]
+            content["warnings"] |= {CHANGED: [place[row] for row in claimed[unmoved].tolist()]} if unmoved.any() else {}
         content["spent"] = {"calls": result.calls, "queries": int(result.queries.sum()),
                             "gradients": int(result.gradients.sum()), "seconds": time.perf_counter() - began}
         return content if self.keep is None else content | self.keep(self, part, batch[broken], x_adv, content)

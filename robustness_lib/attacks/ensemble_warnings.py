@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import Verdicts
+from robustness_lib.attacks.ensemble_steps import CHANGED
 from robustness_lib.attacks.square import SquareAttack
 from robustness_lib.querying.first_look import FirstLook
 from robustness_lib.querying.warnings import AttackWarning, attack_warning, joined_warnings, square_ahead
@@ -16,7 +17,7 @@ __all__ = ["VOID_SHARE", "ensemble_warnings", "voiding_warnings"]
 
 VOID_SHARE = 0.02  # of the images: where more of them stand unattacked, no accuracy is told
 
-_ABOUT_THE_MODEL = {"changed mode"}  # not about one attack, nor an image
+_ABOUT_THE_MODEL = {"changed mode", CHANGED}  # not about one attack, nor an image
 _BLIND, _DETACHED = "zero gradient", "no gradient"
 _UNFOLLOWED = {
     _DETACHED: "Autograd sees no way from the answer back to the image (the model detaches, leaves PyTorch, is "
@@ -42,7 +43,7 @@ def ensemble_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[N
         for named in attacks:
             for kind, at in verdicts.attacks[named.name].warnings.items():
                 seen[named.name, kind] |= {first + row for row in at}
-    for kind in sorted({kind for _, kind in seen} & _ABOUT_THE_MODEL):
+    for kind in sorted({kind for _, kind in seen} & _ABOUT_THE_MODEL - {CHANGED}):
         yield attack_warning(kind)
     climbing = [named.name for named in attacks if not isinstance(named.attack, SquareAttack) and tried[named.name]
                 and ((named.name, _DETACHED) in seen or (named.name, _BLIND) in seen or _gradients(found, named.name))]
@@ -63,13 +64,14 @@ def ensemble_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[N
             yield from square_ahead(sorted(_rows(found, named.name, "broke") & followed), n)
 
 
-def voiding_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[NamedAttack],
-                     look: FirstLook) -> Iterator[AttackWarning]:
+def voiding_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[NamedAttack], look: FirstLook,
+                     proved: Collection[int] = ()) -> Iterator[AttackWarning]:
     """Why what was found is no verdict, gravest first; none where it is one.
 
     The model answers otherwise the second time (and says of itself no more than that it answers at random), or in other
     company; or more than VOID_SHARE of the images stand on which no attack could follow a gradient, or whose answers
-    look like probabilities. With no attack at all there is no verdict to void.
+    look like probabilities. With no attack at all there is no verdict to void. proved: numbers of images that need no
+    attack.
     """
     n = sum(len(verdicts.right) for _, verdicts in found)
     standing = sum(int(verdicts.standing.sum()) for _, verdicts in found)
@@ -77,11 +79,19 @@ def voiding_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[Na
         if warning.kind == "depends on the batch" or (warning.kind == "random answers" and not look.averages) or (
                 warning.kind == "probabilities" and standing > VOID_SHARE * n):
             yield replace(warning, voids=True)
+    if attacks and not look.varies and not look.averages and len(_changed(found)) > VOID_SHARE * n:
+        yield replace(attack_warning("random answers"), voids=True)
     left = [first + row for first, verdicts in found
-            for row in (verdicts.standing & ~verdicts.followed).nonzero()[:, 0].tolist()]
+            for row in (verdicts.standing & ~verdicts.followed).nonzero()[:, 0].tolist() if first + row not in proved]
     if attacks and not (look.varies and not look.averages) and len(left) > VOID_SHARE * n:
         warning = attack_warning("not followed", left, n)
         yield replace(warning, message=f"{warning.message} {_why_and_what(found, attacks, set(left))}", voids=True)
+
+
+def _changed(found: Sequence[tuple[int, Verdicts]]) -> set[int]:
+    """Images that were answered rightly, and otherwise when they were asked again unchanged."""
+    return {first + row for first, verdicts in found for columns in verdicts.attacks.values()
+            for row in columns.warnings.get(CHANGED, ())}
 
 
 def _why_and_what(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[NamedAttack], left: set[int]) -> str:
@@ -91,9 +101,9 @@ def _why_and_what(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[Named
     why = [words for kind, words in _UNFOLLOWED.items() if kind in seen] or [
         "Cross-entropy has no gradient there."]
     square = any(isinstance(named.attack, SquareAttack) and named.on != "not followed" for named in attacks)
-    without = "" if square else (", or an attack that needs no gradient, SquareAttack(threat), which has a part in the "
-                                 "standard suite")
-    return f"{' '.join(why)} What would decide: BPDA, a differentiable stand-in for the step that has none{without}."
+    without = "" if square else (" Without gradients SquareAttack(threat), which has a part in the standard suite, may "
+                                 "break them; what it leaves, it leaves undecided.")
+    return f"{' '.join(why)} What would decide: BPDA, a differentiable stand-in for the step that has none.{without}"
 
 
 def _zero_gradients(climbing: Sequence[str], seen: dict[tuple[str, str], set[int]], tried: dict[str, set[int]],

@@ -252,19 +252,15 @@ class _Examination:
             self._note("random answers", "the model answers differently when it is asked twice, so every verdict "
                        "depends on luck. Fix its randomness, or evaluate with the suite for such models (random)")
             return False, None
-        half = len(first) // 2
-        if half == 0:
+        if len(first) < 2:
             return True, None
         try:
-            other = self._answers(torch.cat((self.batch[:half], 1 - self.batch[:len(first) - half])))
+            found = depends_on_batch(self.batch, first, self._answers)
         except ValueError:  # not on negatives
             return True, None
-        if depends_on_batch(first[:half], other[:half]):
-            self._note("depends on the batch", "the answer to an image changes with the other images of its batch, so "
-                       "attacked images help or hurt their neighbors. Let batch norm use running statistics, and "
-                       "quantize with fixed scales")
-            return True, False
-        return True, True
+        for warning in found:
+            self._note(warning.kind, warning.message)
+        return True, not found
 
     def _near(self) -> None:
         """Attacks ask about images that were changed a little."""

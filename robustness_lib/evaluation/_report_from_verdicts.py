@@ -15,7 +15,7 @@ from robustness_lib.attacks.ensemble_run import AttackColumns, Verdicts
 from robustness_lib.attacks.ensemble_warnings import ensemble_warnings, voiding_warnings
 from robustness_lib.diagnosis.masked_gradients import found_beyond_the_suite, judge
 from robustness_lib.diagnosis.observations import join_observations
-from robustness_lib.evaluation._steps import DiagnosisStep, curve_attack, curve_step_name
+from robustness_lib.evaluation._steps import DiagnosisStep, curve_attack, curve_step_name, misleading_gradients
 from robustness_lib.evaluation.suites import Suite, attack_settings
 from robustness_lib.querying.first_look import FirstLook
 from robustness_lib.querying.frozen import Classifier, Mode
@@ -74,7 +74,8 @@ def report_from_verdicts(found: FoundVerdicts, ran: Ran, *, classes: Sequence[st
     columns = {name: _joined(found, name) for name in found[0][1].attacks}
     broken_by, mistaken_for, distance = _first_broken(ran, columns, len(label))
     findings, too_few = _findings(ran, found)
-    doubts = list(voiding_warnings(found, ran.attacks, ran.look))
+    proved = () if ran.certified is None else ran.certified.cpu().nonzero()[:, 0].tolist()
+    doubts = (*voiding_warnings(found, ran.attacks, ran.look, set(proved)), *misleading_gradients(found))
     kinds = {kind for finding in findings or () for kind in _SAID_BY.get(finding.kind, ())}
     kinds |= {doubt.kind for doubt in doubts}
     warned = [str(warning) for warning in ensemble_warnings(found, ran.attacks)

@@ -33,6 +33,7 @@ from robustness_lib.evaluation._steps import (
     DiagnosisStep,
     GradientProbe,
     Proofs,
+    SquareProbe,
     curve_steps,
     keep_pictures,
 )
@@ -91,7 +92,8 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     A report is not `valid`, and names no robust accuracy, where what was asked cannot bear one: where more than two in
     a hundred of the images stand on which no attack could follow a gradient; where the model answers otherwise the
     second time (unless it averages, as `EOT` does), or otherwise in other company; where its answers look like
-    probabilities. `doubts` says why, and which attack would decide.
+    probabilities; and, of suite "quick", where a short Square on the first images breaks many that the gradient attacks
+    left. `doubts` says why, and which attack would decide.
 
     Images on which the model raises are named in `failures`, and so is a part on which an attack does; the rest goes
     on. A model that fails on each of its first images raises. Raises ValueError or TypeError for data, models and
@@ -237,6 +239,8 @@ class _Evaluation:
                   for named in attacks]
         if not any(named.attack.follows_gradients for named in attacks):
             steps.append(GradientProbe(self.model, self.mode))
+        if self.suite.name == "quick" and self.threat.eps > 0:
+            steps.append(SquareProbe(self.model, self.threat, self.seed, self.mode))
         steps += curve_steps(self.model, self.threat, epsilons, self.seed, self.mode, self.proofs)
         if self.suite.diagnostics:
             steps.append(DiagnosisStep(self.model, self.threat, self.seed, self.mode, self.proofs))

@@ -18,12 +18,12 @@ from robustness_lib.threat import ThreatModel
 
 __all__ = ["SUITES", "Suite", "SuiteEntry", "SuiteLike", "attack_settings", "find_suite"]
 
-_RESERVED = {"clean", "gradients", "curve", "diagnostics"}  # steps that every evaluation may have
+_RESERVED = {"clean", "gradients", "square probe", "curve", "diagnostics"}  # steps that every evaluation may have
 _SHORT = 500  # queries of Square for a first look
 
 SUITES = {
-    "quick": "clean, FGSM, PGD-20; a short Square where no gradient could be followed. A first look, in seconds; not a "
-             "verdict.",
+    "quick": "clean, FGSM, PGD-20; a short Square where no gradient could be followed, and as a probe. A first look, "
+             "in seconds; not a verdict.",
     "standard": "clean, FGSM, PGD-20 with 5 restarts, AutoAttack, the curve over ε, diagnostics. The verdict.",
     "random": "for models that answer at random: clean, AutoAttack's version for them (gradients and answers averaged "
               "over 20 draws), diagnostics.",

@@ -68,9 +68,9 @@ def first_look(model: Classifier, x: Tensor, y: Tensor, index: Tensor, threat: T
     doubt = threat.doubt_about_eps(x[0].numel())
     found = [] if doubt is None else [AttackWarning("large ε", doubt)]
     found += [attack_warning("changed mode")] if training and mode == "eval" else []
-    found += [*looks_like_probabilities(answers), *varies(answers, again)]
-    if draws == 1 and not varies(answers, again):
-        found += _in_other_company(model, points, answers, size, mode)
+    drawn = varies(answers, again)
+    found += [*looks_like_probabilities(answers), *drawn]
+    found += _in_other_company(model, points, size, mode, None if drawn or draws > 1 else answers)
     return FirstLook(answers, QueriedModel(model).random, getattr(model, "averages", False) is True, tuple(found))
 
 
@@ -87,18 +87,26 @@ def _asked(model: Classifier, points: Tensor, y: Tensor, size: ShrinkingBatchSiz
         size.shrink()
 
 
-def _in_other_company(model: Classifier, points: Tensor, answers: Tensor, size: ShrinkingBatchSize,
-                      mode: Mode) -> tuple[AttackWarning, ...]:
-    """Half of the first batch again, beside their negatives, which change the statistics of a batch as much as any."""
-    batch = min(size.now, len(points))
-    half = batch // 2
-    if half == 0:
-        return ()
+def _in_other_company(model: Classifier, points: Tensor, size: ShrinkingBatchSize, mode: Mode,
+                      answers: Tensor | None) -> tuple[AttackWarning, ...]:
+    """The first batch of the points again, in other company. answers: to the points; None of a model that draws, which
+    is asked under the same draws each time, and not at other places, where it would draw others."""
+    batch = points[:size.now]
+
+    def ask(images: Tensor) -> Tensor:
+        if answers is not None:
+            return predict_logits(model, images, size=len(batch), mode=mode)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(0)
+            return predict_logits(model, images, size=len(batch), mode=mode)
+
     try:
-        again = predict_logits(model, torch.cat((points[:half], 1 - points[:batch - half])), size=batch, mode=mode)
-    except Exception:  # not on these images
+        before = ask(batch) if answers is None else answers[:len(batch)]
+        if answers is None and varies(before, ask(batch)):  # its draws are its own: nothing can be told
+            return ()
+        return depends_on_batch(batch, before, ask, places=answers is not None)
+    except Exception:  # not on negatives
         return ()
-    return depends_on_batch(answers[:half], again[:half])
 
 
 def _works(model: Classifier, image: Tensor, mode: Mode) -> bool:

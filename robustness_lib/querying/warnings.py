@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,8 @@ __all__ = [
     "varies",
 ]
 
+_ROUNDING = 1e-4  # relative, of the same images at the same places of batches of one shape
+_AT_ANOTHER_PLACE = 0.02  # rows are rounded in other groups there, which shows in half precision
 _TEXT = {
     "zero gradient":
         "for {images} of {of} images the loss had a gradient of exactly zero at a start, so these were not really "
@@ -54,11 +56,18 @@ _TEXT = {
     "probabilities":
         "the model's answers look like probabilities (each of them between 0 and 1). The losses expect logits: on "
         "probabilities their gradients fade where the model is certain, which hides errors. Return the logits, what "
-        "goes into the softmax or the sigmoid.",
+        "goes into the softmax or the sigmoid. If they are scores such as cosines, with nothing behind them, return "
+        "them times a temperature (20 * scores).",
     "depends on the batch":
         "the model's answer to an image changes with the other images of its batch, so every verdict depends on the "
         "batch size and the order of the data, and attacked images help or hurt their neighbors. Let batch norm use "
-        "running statistics (track_running_stats=True, eval mode), and quantize with fixed scales.",
+        "running statistics (track_running_stats=True, eval mode), quantize with fixed scales, give recurrent layers "
+        "batch_first=True, and fix no seed in the forward pass.",
+    "misleading gradients":
+        "of {of} images looked at that the gradient attacks had left standing, a short Square, which uses no gradient, "
+        "broke {images}. On honest models it breaks hardly any: the gradients lead elsewhere. Look for a step that "
+        "blocks or bends them (rounding, NumPy, a backward pass of its own) beside one that lets a little through, and "
+        "evaluate with the standard suite.",
     "step size":
         "a step wider than the whole ball (2ε) jumps from one side to the other and finds less than small ones. The "
         "step size is in pixel units of [0, 1], as ε is: 2/255 and not 2.",
@@ -172,11 +181,14 @@ def modes_seen(model: Classifier) -> Iterator[set[str]]:
 
 
 def looks_like_probabilities(answers: Tensor) -> tuple[AttackWarning, ...]:
-    """answers: (N,) or (N, K). By chance, logits of one image may all lie between 0 and 1; of all images, hardly."""
+    """answers: (N,) or (N, K): all between 0 and 1, or shares of some other whole, such as 100. By chance, logits of
+    one image may lie there; of all images, hardly."""
+    if not len(answers) or not bool((answers >= 0).all()) or float(answers.amax()) == 0:
+        return ()
     slack = torch.finfo(torch.bfloat16).eps  # answers may come in half precision
-    alike = bool((answers >= 0).all() & (answers <= 1 + slack).all())
-    # All alike, and nothing can be told: a model that answers zeros, or one image of a net that was never trained.
-    return (attack_warning("probabilities"),) if alike and len(answers) and answers.amax() > 0 else ()
+    whole = answers.double().sum(1).mean() if answers.ndim == 2 else answers.new_ones(())
+    shares = answers.ndim == 2 and answers.shape[1] > 1 and whole > 0 and sum_to_one(answers / whole)
+    return (attack_warning("probabilities"),) if shares or bool((answers <= 1 + slack).all()) else ()
 
 
 def sum_to_one(answers: Tensor) -> bool:
@@ -187,15 +199,36 @@ def sum_to_one(answers: Tensor) -> bool:
 
 def varies(first: Tensor, again: Tensor) -> tuple[AttackWarning, ...]:
     """Two answers (N, K) to the same images, in one batch shape: a fixed model repeats itself to rounding."""
-    scale = first.double().abs().amax().clamp(min=1e-12)
-    apart = (first.double() - again.double()).abs().amax() / scale
-    return (attack_warning("random answers"),) if bool(apart > 1e-4) else ()
+    return (attack_warning("random answers"),) if _differ(first, again, _ROUNDING) else ()
 
 
-def depends_on_batch(answers: Tensor, in_other_company: Tensor) -> tuple[AttackWarning, ...]:
-    """Two answers (N, K) to the same images, in batches of one shape whose other images differ. Rounding is the same
-    there, so that a model that looks at each image by itself repeats itself, whatever its precision."""
-    return (attack_warning("depends on the batch"),) if varies(answers, in_other_company) else ()
+def depends_on_batch(batch: Tensor, answers: Tensor, ask: Callable[[Tensor], Tensor], *,
+                     places: bool = True) -> tuple[AttackWarning, ...]:
+    """Half of a batch (N, ...) again, beside other images, and (places) in reverse order at its end. answers: (N, K),
+    what `ask` gave to the batch as it stood.
+
+    The others are negatives of the batch, which change its statistics as much as any. The batches are of one shape, so
+    that a model that looks at each image by itself rounds alike, whatever its precision (nearly, at another place).
+    """
+    half = len(batch) // 2
+    if half == 0:
+        return ()
+    mine, others = batch[:half], 1 - batch[:len(batch) - half]
+    moved = _differ(answers[:half], ask(torch.cat((mine, others)))[:half], _ROUNDING)
+    if places and not moved:
+        moved = _differ(answers[:half], ask(torch.cat((others, mine.flip(0))))[-half:].flip(0), _AT_ANOTHER_PLACE)
+    return (attack_warning("depends on the batch"),) if moved else ()
+
+
+def _differ(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Do two tables of answers (N, K) differ by more than this share of their size? Each class is measured by its own
+    logits: one that is masked by -1e9 or -inf must not make the others look alike."""
+    a, b = a.double(), b.double()
+    apart = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs()).nan_to_num(nan=torch.inf)
+    size = torch.where(a.isfinite(), a.abs(), 0.0).amax(0)  # (K,)
+    least = size[size > 0].amin() if (size > 0).any() else size.new_ones(())
+    common = torch.minimum(size.median(), 1e4 * least)  # a class of small logits shares the rounding of the others
+    return bool((apart > tolerance * torch.maximum(size, 0.01 * common).clamp(min=1e-12)).any())
 
 
 def square_ahead(broken: Sequence[int], n: int) -> tuple[AttackWarning, ...]:

@@ -146,11 +146,11 @@ def gate(report: Report, baseline: Report | None = None, *, max_drop: float | No
         checks.append(_check_floor("robust", report.robust_accuracy, robust))
     if of_class is not None and report.valid:
         checks.append(_check_classes(report.per_class, of_class))
-    if clean is not None:
+    if clean is not None and report.valid:
         checks.append(_check_floor("clean", report.clean_accuracy, clean))
     if not report.attacks:
         raise ValueError("the report holds no attack, so there is nothing to judge")
-    if report.findings:
+    if report.findings and report.valid:
         checks.append(_check_findings(report, allow_findings))
     if report.failures:
         checks.append(_check_failures(report))

@@ -24,16 +24,21 @@ from torch import Tensor, nn
 from robustness_lib.files import read_text, write_whole
 from robustness_lib.model_kinds import check_usable
 
-__all__ = ["Chunks", "Content", "fingerprint", "image_digests", "model_fingerprint", "structure_fingerprint"]
+__all__ = ["AnotherRun", "Chunks", "Content", "fingerprint", "image_digests", "model_fingerprint",
+           "structure_fingerprint"]
 
 Content = dict[str, Any]
+
+
+class AnotherRun(ValueError):
+    """A folder holds the work of another run than the one that would go on with it."""
 
 
 class Chunks:
     """header: what is attacked; a folder that was begun with another one is refused. answers: the model's logits on
     a few images (or None, for a model that answers at random): they catch what a fingerprint cannot see.
 
-    Raises ValueError, naming what differs.
+    Raises AnotherRun, naming what differs, and ValueError for a folder that holds something else.
     """
 
     def __init__(self, folder: Path | None, header: dict[str, str], answers: Tensor | None) -> None:
@@ -56,7 +61,7 @@ class Chunks:
         if not different and not _agree(theirs.get("answers"), mine["answers"]):
             different = ["model (it answers differently)"]
         if different:
-            raise ValueError(
+            raise AnotherRun(
                 f"the state in {folder} belongs to another run: not the same {', '.join(different)}. Go on with what "
                 f"it was begun with, name another folder, or delete this one to begin again."
             )

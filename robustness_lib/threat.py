@@ -101,6 +101,9 @@ class ThreatModel:
             return f"under {self} any image at all is allowed: ε covers the whole pixel box{meant}"
         if self.eps >= whole / 2:
             return f"under {self} every image can become the same grey, so no model can resist{meant}"
+        if 0 < self.eps < 1e-5:
+            return (f"ε = {self.eps:g} is far below one level of an 8-bit image (1/255 = 0.0039), and float32 images "
+                    f"can hardly tell it from nothing")
         if self.norm == "l2" and self.eps >= whole / 4:
             return (f"ε = {self.eps:g} is more than a quarter of the longest way through the pixel box ({whole:.3g}), "
                     f"and images of other classes may well be nearer{meant}")

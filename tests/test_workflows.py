@@ -17,6 +17,8 @@ import pytest
 import yaml
 from made_reports import make_report
 
+from robustness_lib.reports.report import Doubt
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -210,6 +212,27 @@ def test_the_action_evaluates_first_where_a_model_is_given(tmp_path: Path) -> No
     assert words == ["evaluate", "--model", "m.py:make", "--weights", "w 1.pt", "--data", "val.npz", "--threat",
                      "linf:8/255", "--state", ".robustness-state", "--out", "run", "--force", "-n", "1000"]
     assert run_step("Evaluate", tmp_path, "exit 2", **given).returncode == 2
+
+
+@needs_bash
+def test_the_action_judges_the_report_that_it_has_made_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.json").write_text("of another day", encoding="utf-8")
+    given = {"model": "m.py:make", "data": "val.npz", "threat": "linf:8/255", "report": "out/a.json"}
+    assert run_step("Evaluate", tmp_path, "echo new > out/report.json", **given).returncode == 0
+    assert (tmp_path / "out" / "a.json").read_text(encoding="utf-8") == "new\n"
+
+
+@needs_bash
+def test_the_action_fails_where_there_is_no_verdict(tmp_path: Path) -> None:
+    """Too few images is a warning; a model that could not be evaluated is none."""
+    command = f"exec '{sys.executable}' -c 'from robustness_lib.cli import app; app()' \"$@\""
+    void = make_report(200, broken={"pgd": []}, findings=None, doubts=(Doubt("not followed", "200 of 200 stand."),))
+    void.save(tmp_path / "run" / "report.json")
+    ended = run_step("Gate", tmp_path, command, min_robust="45")
+    assert ended.returncode == 3, ended.stderr
+    assert "::error::robustness not evaluated" in ended.stdout
+    assert outputs(tmp_path)["outcome"] == "undecided"
 
 
 @needs_bash

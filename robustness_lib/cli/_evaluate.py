@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +52,7 @@ from robustness_lib.files import read_text, write_whole
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.reports.export import Exported, check_folder
 from robustness_lib.reports.page import save_page
-from robustness_lib.state import image_digests, model_fingerprint
+from robustness_lib.state import AnotherRun, image_digests, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["evaluate_command"]
@@ -85,7 +86,8 @@ def evaluate_command(
     split: SplitOption = "test", resize: ResizeOption = None, crop: CropOption = None, channels: ChannelsOption = None,
     interpolation: InterpolationOption = None, antialias: AntialiasOption = None,
     seed: SeedOption = 0, force: Annotated[bool, typer.Option(
-        "--force", help="overwrite a report of another model or of other data in --out")] = False,
+        "--force", help="overwrite a report of another model or of other data in --out, and drop the state of another "
+                        "run")] = False,
     as_json: JsonOption = False, debug: DebugOption = False,
 ) -> None:
     """Attack a model and write a report. Several devices or machines: start it with torchrun --no-python.
@@ -126,9 +128,19 @@ def evaluate_command(
             suite, n = _planned(subject, against, asked, batch_size, team, state_folder)
             again = f"Interrupted. The same command goes on where this one was; its work is kept in {state_folder}."
             with _shown(n, lines, team) as (tell, part_is_through), failures("model", again):
-                report = evaluate(subject.model, subject.x[:n], subject.y[:n], against, suite, seed=seed,
-                                  classes=names, batch_size=batch_size, state=state_folder,
-                                  keep_images=kept, progress=tell, on_part=part_is_through)
+                run = partial(evaluate, subject.model, subject.x[:n], subject.y[:n], against, suite, seed=seed,
+                              classes=names, batch_size=batch_size, state=state_folder, keep_images=kept,
+                              progress=tell, on_part=part_is_through)
+                try:
+                    report = run()
+                except AnotherRun:
+                    if not force or team.size > 1:
+                        raise
+                    typer.echo(f"{state_folder} holds the work of another run, and is begun anew (--force).", err=True)
+                    for folder in (state_folder, kept):
+                        if folder is not None:
+                            shutil.rmtree(folder, ignore_errors=True)
+                    report = run()
         exported = None
         if team.rank == 0:
             report = _saved(report, out, made_from, subject.drawn)
@@ -161,12 +173,15 @@ def _refuse_another(path: Path, subject: Subject, made_from: dict[str, str]) -> 
         there = Report.load(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{error}. It would be overwritten. {instead}") from error
-    mine, theirs = set(image_digests(subject.x, subject.y)), set(there.examples.digest)
-    named_alike = all(there.provenance.get(name) == made_from.get(name) for name in OF_DATA)
+    mine, theirs = image_digests(subject.x, subject.y), there.examples.digest
+    # A folder has no checksum: an image of the same name must be the same.
+    before = dict(zip(there.drawn, theirs, strict=False))
+    same = all(before.get(writable(name), digest) == digest for name, digest in zip(subject.drawn, mine, strict=True))
+    named_alike = same and all(there.provenance.get(name) == made_from.get(name) for name in OF_DATA)
     built = there.provenance.get(_AS_BUILT, there.fingerprints.get("model"))
     different = [name for name, differs in (
         ("another model", built != made_from[_AS_BUILT]),
-        ("other data", not (named_alike or mine <= theirs or theirs <= mine))) if differs]
+        ("other data", not (named_alike or set(mine) <= set(theirs) or set(theirs) <= set(mine)))) if differs]
     if different:
         called = there.provenance.get("model", "its name is not recorded")
         raise ValueError(f"{path} is the report of {' and '.join(different)} ({called}). {instead}")

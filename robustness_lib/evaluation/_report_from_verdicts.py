@@ -75,7 +75,7 @@ def report_from_verdicts(found: FoundVerdicts, ran: Ran, *, classes: Sequence[st
     broken_by, mistaken_for, distance = _first_broken(ran, columns, len(label))
     findings, too_few = _findings(ran, found)
     proved = () if ran.certified is None else ran.certified.cpu().nonzero()[:, 0].tolist()
-    doubts = (*voiding_warnings(found, ran.attacks, ran.look, set(proved)), *misleading_gradients(found))
+    doubts = tuple(voiding_warnings(found, ran.attacks, ran.look, set(proved))) or misleading_gradients(found)
     kinds = {kind for finding in findings or () for kind in _SAID_BY.get(finding.kind, ())}
     kinds |= {doubt.kind for doubt in doubts}
     warned = [str(warning) for warning in ensemble_warnings(found, ran.attacks)

@@ -260,3 +260,30 @@ app()
     evaluate("--batch-size", "5", "-n", "30", "--state", "run/state")
     assert {name: (Path("run/state") / name).stat().st_mtime_ns for name in kept} == times
     assert Report.load("run/report.json").n == 30
+
+
+def test_a_folder_whose_pictures_were_replaced_is_other_data(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / "val" / name).mkdir(parents=True)
+        for k in range(3):
+            Image.fromarray(np.full((32, 32, 3), 40 * k, dtype=np.uint8)).save(tmp_path / "val" / name / f"{k}.png")
+    arguments = ["evaluate", "--model", "zoo:signs-tiny-pgd", "--data", tmp_path / "val", "--threat", "linf:4/255",
+                 "--suite", "quick", "--out", tmp_path / "run"]
+    assert CliRunner().invoke(app, [*map(str, arguments)]).exit_code == 0
+    assert CliRunner().invoke(app, [*map(str, arguments), "-n", "4"]).exit_code == 0  # others of the same
+    for k in range(3):
+        Image.fromarray(np.full((32, 32, 3), 255 - 40 * k, dtype=np.uint8)).save(tmp_path / "val" / "b" / f"{k}.png")
+    refused = CliRunner().invoke(app, [*map(str, arguments)])
+    assert refused.exit_code == 2
+    assert "other data" in refused.stderr
+
+
+def test_force_drops_the_state_of_another_run(tmp_path: Path) -> None:
+    arguments = ["evaluate", "--data", "signs", "-n", "10", "--threat", "linf:4/255", "--suite", "quick", "--state",
+                 str(tmp_path / "state"), "--out", str(tmp_path / "run")]
+    assert CliRunner().invoke(app, [*arguments, "--model", "zoo:signs-tiny-pgd"]).exit_code == 0
+    other = [*arguments, "--model", "zoo:signs-tiny-standard"]
+    assert CliRunner().invoke(app, other).exit_code == 2
+    forced = CliRunner().invoke(app, [*other, "--force"])
+    assert forced.exit_code == 0, forced.output
+    assert "begun anew (--force)" in forced.stderr

@@ -16,6 +16,7 @@ from robustness_lib import ThreatModel
 from robustness_lib.attacks import FGSM, PGD, AutoAttack, Quantized, SquareAttack
 from robustness_lib.attacks.adaptive import EOT
 from robustness_lib.evaluation import Report, advice, evaluate
+from robustness_lib.evaluation.suites import Suite, SuiteEntry
 from robustness_lib.reports.gate import gate
 from robustness_lib.reports.page import inline, page
 
@@ -295,3 +296,169 @@ def test_several_parts_and_a_state_end_alike(tmp_path: Any) -> None:
     for other in (parts, again):
         assert np.array_equal(other.robust, whole.robust)
         assert other.doubts == whole.doubts
+
+
+# Doubts that are easy to slip past.
+
+def _masked(answer: Callable[[Tensor], Tensor], by: float) -> Callable[[Tensor], Tensor]:
+    """With one class more, which no image is: a single huge logit, beside which the others look alike."""
+    return lambda z: torch.cat((answer(z), torch.full((len(z), 1), by)), 1)
+
+
+@pytest.mark.parametrize("by", [-1e4, -1e9, -torch.inf])
+def test_a_masked_class_hides_nothing(by: float) -> None:
+    net, x, y = problem()
+    assert evaluate(_masked(net, by), x, y, THREAT, "quick").valid
+    drawn = evaluate(_masked(Drawn(), by), x, y, THREAT, "quick")
+    assert [doubt.kind for doubt in drawn.doubts] == ["random answers"]
+    of_batch = evaluate(_masked(lambda z: net(z - z.mean(0) + 0.5), by), x, y, THREAT, "quick")
+    assert "depends on the batch" in [doubt.kind for doubt in of_batch.doubts]
+
+
+class OverTheBatch(nn.Module):
+    """Without batch_first=True the images of a batch are taken for the steps of a sequence."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.lstm, self.last = nn.LSTM(3, 16, batch_first=batch_first), nn.Linear(16, 4)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return 20 * self.last(self.lstm(z)[0][:, -1])
+
+
+@pytest.mark.parametrize("suite", ["quick", [FGSM(THREAT)]], ids=["quick", "fgsm"])
+def test_what_hangs_on_earlier_images_or_on_the_place_is_seen(suite: Any) -> None:
+    net, x, y = problem()
+    series = torch.rand(60, 5, 3, generator=torch.Generator().manual_seed(3))
+
+    def seeded(z: Tensor) -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return net(z + 0.2 * torch.randn_like(z))
+
+    for model, images, labels in (
+            (OverTheBatch(False).eval(), series, None), (seeded, x, y),
+            (lambda z: net((z - z[:1] + 0.5).clamp(0, 1)), x, y)):
+        labels = model(images).argmax(1) if labels is None else labels
+        report = evaluate(model, images, labels, THREAT, suite)
+        assert "depends on the batch" in [doubt.kind for doubt in report.doubts]
+    fine = OverTheBatch(True).eval()
+    assert evaluate(fine, series, fine(series).argmax(1), THREAT, suite).valid
+
+
+def test_a_model_that_draws_is_held_against_its_own_draws_in_other_company() -> None:
+    _, x, y = problem()
+
+    class Both(nn.Module):
+        stochastic = True
+
+        def __init__(self, tracked: bool) -> None:
+            super().__init__()
+            self.net, self.norm = problem()[0], nn.BatchNorm2d(2, track_running_stats=tracked)
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.net(self.norm(z) * 0.3 + 0.5) + 0.01 * torch.randn(len(z), 6)
+
+    for model in (Both(False), EOT(Both(False), samples=3)):
+        report = evaluate(model.eval(), x[:20], y[:20], THREAT, Quick(THREAT, version="rand"))
+        assert [doubt.kind for doubt in report.doubts] == ["depends on the batch"]
+    assert evaluate(Both(True).eval(), x[:20], y[:20], THREAT, Quick(THREAT, version="rand")).valid
+
+
+def test_a_hair_of_gradient_beside_a_blocked_step_is_seen_by_the_probe() -> None:
+    net, x, _ = problem()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        other = nn.Sequential(nn.Flatten(), nn.Linear(84, 6))
+
+    class Lying(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, z: Tensor) -> Tensor:
+            return z.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return -gradient
+
+    models: dict[str, Callable[[Tensor], Tensor]] = {
+        "one member of two": lambda z: 0.8 * net(z.detach()) + 0.2 * other(z),
+        "brightness beside rounding":
+            lambda z: net((8 * z).round() / 8) + 1e-6 * z.mean((1, 2, 3))[:, None] * torch.arange(6),
+        "negated": lambda z: net(Lying.apply(z)),
+    }
+    for name, model in models.items():
+        with torch.no_grad():
+            y = model(x).argmax(1)
+        report = evaluate(model, x, y, THREAT, "quick")
+        assert [doubt.kind for doubt in report.doubts] == ["misleading gradients"], name
+        assert "standard suite" in report.sentence
+
+
+def test_the_probe_decides_no_image() -> None:
+    net, x, y = problem()
+    report = evaluate(net, x, y, THREAT, "quick")
+    alone = evaluate(net, x, y, THREAT, [FGSM(THREAT), PGD(THREAT, steps=20, seed=-1)])
+    assert np.array_equal(report.robust, alone.robust)
+
+
+def test_a_model_that_changes_from_call_to_call_is_seen_by_its_attacks() -> None:
+    """Two nets in turn: by pairs of calls they repeat themselves."""
+    net, x, y = problem()
+    calls = []
+
+    def in_turn(z: Tensor) -> Tensor:
+        calls.append(1)
+        return net(z) if len(calls) % 7 < 4 else net(z).roll(1, 1)
+
+    report = evaluate(in_turn, x, y, THREAT, [PGD(THREAT, steps=2), PGD(THREAT, steps=3), PGD(THREAT, steps=4)])
+    assert "random answers" in [doubt.kind for doubt in report.doubts]
+
+
+def test_what_is_proved_needs_no_attack() -> None:
+    def dark_or_light(z: Tensor) -> Tensor:
+        light = (z.flatten(1).mean(1) > 0.5).float()
+        return torch.stack((10 - 20 * light, 20 * light - 10), 1)
+
+    x = torch.cat((0.3 * torch.rand(30, 2, 7, 6), 0.7 + 0.3 * torch.rand(30, 2, 7, 6)))
+    y = (torch.arange(60) >= 30).long()
+    assert not evaluate(dark_or_light, x, y, THREAT, "quick").valid
+    proved = evaluate(dark_or_light, x, y, THREAT, "quick", certified=torch.ones(60, dtype=torch.bool))
+    assert proved.valid
+    assert "at least 100 % are proved to" in proved.sentence
+
+
+def test_a_way_back_that_fails_is_none_for_a_black_box() -> None:
+    net, x, y = problem()
+
+    class NoWayBack(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, z: Tensor) -> Tensor:
+            return z.clone()
+
+    report = evaluate(lambda z: net(NoWayBack.apply(z)), x, y, THREAT, SquareAttack(THREAT, queries=3))
+    assert (report.n, report.failures) == (60, ())
+    assert [doubt.kind for doubt in report.doubts] == ["not followed"]
+
+
+def test_percentages_are_probabilities_too() -> None:
+    net, x, y = problem()
+    assert "probabilities" in [doubt.kind for doubt in evaluate(
+        lambda z: 100 * net(z).softmax(1), x, y, THREAT, "quick").doubts]
+
+    def scores(z: Tensor) -> Tensor:
+        return torch.nn.functional.normalize((0.3 * net(z)).exp(), dim=1)
+
+    assert "20 * scores" in evaluate(scores, x, y, THREAT, "quick").sentence
+    assert evaluate(lambda z: 20 * scores(z), x, y, THREAT, "quick").valid
+
+
+def test_findings_do_not_turn_no_verdict_into_a_fail() -> None:
+    _, x, y = problem()
+    report = evaluate(UNFOLLOWED["numpy inside"](), x, y, THREAT, Suite(
+        "standard", (SuiteEntry("pgd", PGD(THREAT, steps=3)),), curve=False, diagnostics=True))
+    assert report.findings
+    verdict = gate(report, min_robust=1, min_clean=1)
+    assert [(check.criterion, check.outcome) for check in verdict.checks] == [("verdict", "undecided")]
+    assert verdict.exit_code == 3

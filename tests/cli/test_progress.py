@@ -59,18 +59,18 @@ def test_a_line_for_each_attack_and_what_stands(slow: list[str]) -> None:
     result = call("evaluate", *slow, "--threat", "linf:1/255", "--suite", "quick", "--batch-size", "10", "--json")
     assert json.loads(result.stdout)["n"] == 20
     told = [line for line in result.stderr.splitlines() if ", after " in line]
-    assert [line.split(":")[0] for line in told] == ["clean", "fgsm", "pgd-20", "done"]
+    assert [line.split(":")[0] for line in told] == ["clean", "fgsm", "pgd-20", "square probe", "done"]
     assert re.fullmatch(r"clean: 0 of 20 images, after \d+ seconds", told[0])
-    assert re.fullmatch(r"pgd-20: 5 of 20 images, after \d+ seconds", told[2])
-    assert re.fullmatch(r"done: 20 of 20 images, \d+ of 20 stand so far, after \d+ seconds", told[3])
+    assert re.fullmatch(r"pgd-20: 4 of 20 images, after \d+ seconds", told[2])
+    assert re.fullmatch(r"done: 20 of 20 images, \d+ of 20 stand so far, after \d+ seconds", told[4])
 
 
 def test_at_least_a_line_a_minute(slow: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_progress, "_MINUTE", 0.05)
     result = call("evaluate", *slow, "--threat", "linf:1/255", "--suite", "quick", "--batch-size", "10")
     told = [line.split(",")[0] for line in result.stderr.splitlines() if ", after " in line]
-    assert told.count("pgd-20: 5 of 20 images") >= 3
-    assert any(line.startswith("pgd-20: 15 of 20 images, ") and " of 10 stand so far, after " in line
+    assert told.count("pgd-20: 4 of 20 images") >= 3
+    assert any(line.startswith("pgd-20: 14 of 20 images, ") and " of 10 stand so far, after " in line
                for line in result.stderr.splitlines())  # the second part, which has no line of its own
 
 

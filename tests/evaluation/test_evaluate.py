@@ -516,7 +516,7 @@ def test_a_finished_state_needs_no_work(report: Report, tmp_path: Path) -> None:
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
     again = evaluate(model, x, y, THREAT, SUITE, batch_size=16, state=tmp_path)
-    assert len(calls) == 5  # the first look: two batches, twice; and half of the first in other company
+    assert len(calls) == 6  # the first look: two batches, twice; and half of the first in other company, twice
     assert verdicts(again) == verdicts(report)
     assert again.seconds > 0
     assert [record.calls for record in again.attacks] == [record.calls for record in report.attacks]
@@ -661,7 +661,7 @@ def test_progress_counts_images_and_names_steps() -> None:
     model, x, y = problem()
     seen = []
     evaluate(model, x, y, THREAT, "quick", batch_size=25, progress=lambda done, step: seen.append((done, step)))
-    assert seen[:4] == [(0, "clean"), (6, "fgsm"), (12, "pgd-20"), (25, "done")]
+    assert seen[:4] == [(0, "clean"), (5, "fgsm"), (10, "pgd-20"), (20, "square probe")]
     assert seen[-1] == (60, "done")
 
 

@@ -67,11 +67,11 @@ def test_the_model_is_looked_at_once_and_clean_labels_are_asked_once() -> None:
         return images
 
     evaluate(watched, x, y, THREAT, {"one": back, "two": back}, batch_size=60)
-    # Two looks at 16 images and as many points near them, and one in other company; the labels; what either attack
+    # Two looks at 16 images and as many points near them, and two in other company; the labels; what either attack
     # returned for the right ones; their gradients, since nobody knows whether the attacks follow any.
-    assert [len(images) for images in asked[:4]] == [32, 32, 32, 60]
+    assert [len(images) for images in asked[:5]] == [32, 32, 32, 32, 60]
     assert torch.equal(asked[0], asked[1])
-    assert [len(images) for images in asked[4:]] == [int((model(x).argmax(1) == y).sum())] * 3
+    assert [len(images) for images in asked[5:]] == [int((model(x).argmax(1) == y).sum())] * 3
     asked.clear()
     evaluate(watched, x, y, THREAT, [Quick(THREAT), Quick(THREAT, seed=1)], batch_size=60)
     probe = [images for images in asked if len(images) == 32 and torch.equal(images[:16], x[:16])]

@@ -36,14 +36,14 @@ def read_text(path: Path) -> str:
     return as_text(path.read_bytes())
 
 
-def as_text(content: bytes) -> str:
+def as_text(content: bytes, errors: str = "strict") -> str:
     """UTF-8, or what its byte order mark says: Windows' editors write one, and its shell's `>` makes UTF-16 of what a
-    command prints. Lines end with \\n. Raises ValueError for other encodings."""
+    command prints. Lines end with \\n. errors: as of bytes.decode. Raises ValueError for other encodings."""
     mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
     if not mark and b"\0" in content[:2]:  # JSON, TOML and names begin with a letter of ASCII
         encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
     try:
-        return content.removeprefix(mark).decode(encoding).replace("\r\n", "\n")
+        return content.removeprefix(mark).decode(encoding, errors).replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is no text in {encoding} ({error.reason} at byte {error.start}); save it as "
                          f"UTF-8") from None

@@ -16,6 +16,7 @@ from robustness_lib import counter_random
 from robustness_lib.data import _folder
 from robustness_lib.data._axes import Array, channels_first, find_axes
 from robustness_lib.data._load import NAMES, load
+from robustness_lib.file_kinds import file_kind, words_on
 from robustness_lib.input_advice import SLIGHTLY
 from robustness_lib.inputs import ROUNDING, Say, check_count
 
@@ -23,6 +24,15 @@ __all__ = ["find_data"]
 
 Found = tuple[Tensor, Tensor, tuple[str, ...]]
 Drawn = Callable[[Sequence[str]], None]
+
+_SAVE = 'save both in one file: np.savez("data.npz", images=..., labels=...)'
+_ADVICE = {  # on files of another kind
+    "npy": f"images and labels are needed; {_SAVE}",
+    "text": f"a table of numbers has to be read and saved as arrays; {_SAVE}",
+    **dict.fromkeys(("torch", "pickle", "safetensors", "hdf5", "parquet", "matlab"), f"take the arrays out; {_SAVE}"),
+    "image": "put it into a folder with one subfolder for each class, and name that folder",
+    "zip": "unpack it, and name the folder of images or the .npz file that was in it",
+}
 
 
 def find_data(name: str | Path, n: int | None = None, split: str = "test", seed: int = 0, *,
@@ -70,11 +80,13 @@ def find_data(name: str | Path, n: int | None = None, split: str = "test", seed:
         found = _named(str(name), n, split, tell)
         name_them([str(row) for row in range(len(found[1]))])
         return found
-    if path.suffix == ".npz":
+    kind = file_kind(path)
+    if path.suffix == ".npz" or (kind is not None and kind.name == "npz"):
         _only_whole(split, name)
         return _from_npz(path, n, seed, tell, name_them)
     if path.exists():
-        raise ValueError(f"{path} is neither an .npz file nor a folder of images")
+        what = "" if kind is None else f": it is {words_on(kind, _ADVICE)}"
+        raise ValueError(f"{path} is neither an .npz file nor a folder of images{what}")
     raise FileNotFoundError(f"there is no data set, file or folder {str(name)!r}; the sets are {', '.join(NAMES)}")
 
 
@@ -145,6 +157,9 @@ def _only_whole(split: str, name: str | Path) -> None:
 def _read(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    kind = file_kind(path)
+    if kind is not None and kind.name != "npz":
+        raise ValueError(f"{path} cannot be read as data: it is {words_on(kind, _ADVICE)}")
     try:
         with np.load(path, allow_pickle=False) as file:
             held = set(file.files)

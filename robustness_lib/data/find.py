@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustness_lib import counter_random
 from robustness_lib.data import _folder
-from robustness_lib.data._axes import Array, channels_first, find_axes
+from robustness_lib.data._axes import Array, another, channels_first, find_axes, is_usual
 from robustness_lib.data._load import NAMES, load
 from robustness_lib.file_kinds import file_kind, words_on
 from robustness_lib.input_advice import SLIGHTLY
@@ -114,10 +114,10 @@ def _from_npz(path: Path, n: int | None, seed: int, say: Say, drawn: Drawn) -> F
         _check_values(images, say)
         chosen = _sample(len(y), n, seed, str(path), say)
         x = _pixels(channels_first(images[chosen], axes))
-        if axes not in ("ND", "NHW", "NCHW", "NHWC") or (x.shape[1] not in (1, 3) and axes != "ND"):
-            say(f"{path.name} is taken as {axes} {images.shape}: {x.shape[1]} channels, and the model gets (N, "
+        if "axes" not in arrays and not is_usual(images.shape, axes):
+            say(f"{path.name} is taken as {axes} {images.shape}: {_channels(x.shape[1])}, and the model gets (N, "
                 f"{', '.join(map(str, x.shape[1:]))}). Where that is wrong, say it in the file: "
-                f"np.savez(..., axes=...).")
+                f'np.savez(..., axes="{another(axes)}").')
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     drawn([str(row) for row in chosen.tolist()])
@@ -234,6 +234,10 @@ def _scale_advice(low: float, high: float) -> str:
                 "model gets what it was trained on")
     return (". They are probably normalized: save them before that, and give the normalization as mean and std "
             "(--mean, --std), so that it happens inside the model")
+
+
+def _channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count} channels"
 
 
 def _pixels(images: Array) -> Tensor:

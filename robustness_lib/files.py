@@ -7,7 +7,7 @@ import os
 import uuid
 from pathlib import Path
 
-__all__ = ["as_text", "read_text", "write_whole"]
+__all__ = ["as_text", "file_in_the_way", "make_folder", "read_text", "write_whole"]
 
 # What begins a file of text, the longer ones first: those of UTF-16 begin as those of UTF-32 do.
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -21,7 +21,7 @@ def write_whole(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         temporary.write_bytes(content)
@@ -29,6 +29,21 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """With those around it, where they are missing. Raises NotADirectoryError that names what is in the way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = file_in_the_way(folder)
+        what = f"cannot be made: {file} is a file" if file != folder else "is a file, and a folder is needed"
+        raise NotADirectoryError(f"{folder} {what}; name another") from None
+
+
+def file_in_the_way(folder: Path) -> Path | None:
+    """The file that stands where the folder, or one around it, would have to be; None for none."""
+    return next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
 
 
 def read_text(path: Path) -> str:

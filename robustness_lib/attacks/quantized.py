@@ -147,7 +147,7 @@ def quantize(model: Classifier, x: Tensor, y: Tensor, x_adv: Tensor, threat: Thr
         raise ValueError(f"x_adv must have x's shape {tuple(x.shape)}; found {tuple(x_adv.shape)}")
     size = batch_size or (default_batch_size(x, QueriedModel(model).device(x)) if x.numel() else 1)
     wanted = torch.ones_like(y, dtype=torch.bool) if success is None else success.to(y.device)
-    made = []
+    made: list[GridImages] = []
     for rows in torch.split(torch.arange(len(x), device=x.device), size):
         part = _Part(x[rows], x_adv[rows], threat)
         aims = None if target is None else target[rows.to(y.device)]

@@ -74,8 +74,11 @@ def find_data(name: str | Path, n: int | None = None, split: str = "test", seed:
         _only_whole(split, name)
         preparation = _folder.Preparation(resize, crop, channels, interpolation, antialias)
         return _from_folder(path, n, seed, preparation, tell, name_them)
-    if any(one is not None for one in (resize, crop, channels, interpolation, antialias)):
-        raise ValueError("resize, crop and channels are for folders of images; arrays are taken as they are")
+    options = {"resize": resize, "crop": crop, "channels": channels, "interpolation": interpolation,
+               "antialias": antialias}
+    if given := [option for option, value in options.items() if value is not None]:
+        words = f"{given[0]} is" if len(given) == 1 else f"{', '.join(given[:-1])} and {given[-1]} are"
+        raise ValueError(f"{words} for folders of images; arrays are taken as they are")
     if str(name) in NAMES:
         found = _named(str(name), n, split, tell)
         name_them([str(row) for row in range(len(found[1]))])

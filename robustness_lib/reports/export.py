@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robustness_lib.files import write_whole
+from robustness_lib.files import file_in_the_way, write_whole
 from robustness_lib.png import png_bytes
 
 __all__ = ["Exported", "ExportedColumns", "check_folder", "export_images"]
@@ -75,6 +75,8 @@ def check_folder(folder: Path) -> None:
     """New, empty, or of an earlier export, whose images may go. Raises ValueError."""
     if folder.is_file():
         raise ValueError(f"{folder} is a file; images are exported to a folder")
+    if (file := file_in_the_way(folder)) is not None:
+        raise ValueError(f"{folder} cannot be made: {file} is a file; name another")
     if folder.exists() and (other := sorted(one.name for one in folder.iterdir() if one.name not in
                                             (TABLE, *_FOLDERS))):
         raise ValueError(f"{folder} holds other files ({', '.join(other[:3])}); name an empty or new folder for the "

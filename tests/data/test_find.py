@@ -399,3 +399,14 @@ def test_an_image_in_a_folder_that_is_a_pointer(tmp_path):
     (tmp_path / "a" / "1.png").write_bytes(POINTER)
     with pytest.raises(ValueError, match=r"1\.png cannot be read as an image: it is a Git LFS pointer.*git lfs pull"):
         find_data(tmp_path)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"interpolation": "bicubic"}, "interpolation is for folders"), ({"antialias": False}, "antialias is for folders"),
+    ({"resize": 8}, "resize is for folders"), ({"resize": 8, "channels": 1}, "resize and channels are for folders"),
+    ({"resize": 8, "crop": 4, "interpolation": "box"}, "resize, crop and interpolation are for folders"),
+])
+def test_options_for_folders_are_named_as_given(options, words, tmp_path):
+    for name in (save(tmp_path / "val.npz"), "signs"):
+        with pytest.raises(ValueError, match=f"^{words} of images; arrays are taken as they are$"):
+            find_data(name, **options)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from made_reports import make_report
 
-from robustness_lib.files import read_text
+from robustness_lib.files import make_folder, read_text, write_whole
 from robustness_lib.models import find_model
 from robustness_lib.reports import Report, track
 from robustness_lib.reports.track import read_history
@@ -81,3 +81,19 @@ def test_the_state_of_a_run(encode, tmp_path: Path) -> None:
     rewrite(tmp_path / "state" / "header.json", encode)
     assert json.loads(read_text(tmp_path / "state" / "header.json"))["model"] == "m"
     Chunks(tmp_path / "state", {"model": "m"}, torch.ones(2, 2))
+
+
+@pytest.mark.parametrize(("folder", "words"), [
+    ("file", "file is a file, and a folder is needed; name another"),
+    ("file/more", "more cannot be made: .*file is a file; name another"),
+    ("file/more/of/it", "it cannot be made: .*file is a file; name another"),
+])
+def test_a_file_in_the_way_is_named(folder, words, tmp_path):
+    (tmp_path / "file").write_text("something", encoding="utf-8")
+    for make in (make_folder, lambda path: write_whole(path / "new.json", b"")):
+        with pytest.raises(NotADirectoryError, match=words) as caught:
+            make(tmp_path / folder)
+        assert "Errno" not in str(caught.value)
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustness_lib.attacks._attack import Attack, AttackResult
 from robustness_lib.attacks._search import Search, StepObserver
-from robustness_lib.inputs import check_images, check_labels
+from robustness_lib.inputs import check_images, check_label_range, check_labels, check_targets
 from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.querying.frozen import Classifier, Mode
@@ -25,7 +25,8 @@ from robustness_lib.threat import ThreatModel
 __all__ = ["GridImages", "Quantized", "quantize"]
 
 _LEVELS = 255
-_ROUNDING = 1e-4  # of a level: what float32 images are off the grid by, and far below what a threat model allows
+_SLACK = torch.finfo(torch.float32).eps  # what images of a file, k/255, are off by in a type of 24 bits
+_ROUNDING = _LEVELS * _SLACK  # the same in levels
 # How far along the line from x, and from which part of a level on a pixel moves on, away from x: to the nearest level
 # (0.5; more, where these would lie outside an L2 ball); then further and further from x; and less far, which for a
 # nearest error may do as well.
@@ -135,19 +136,22 @@ def quantize(model: Classifier, x: Tensor, y: Tensor, x_adv: Tensor, threat: Thr
 
     x, x_adv: (N, ...) in [0, 1]; y, target: (N,) int64. success: (N,) bool, of which images the nearest level alone
     will not do (default: all); of the others it is tried and nothing else. draws: answers averaged, for a model that
-    answers at random. Raises TypeError or ValueError for what are no images or labels.
+    answers at random. Raises TypeError or ValueError for what are no images or labels, and for targets that are the
+    labels or no class of the model's.
     """
-    for images in (x, x_adv):
-        check_images(images)
+    x, x_adv = check_images(x), check_images(x_adv)
     check_labels(y, x)
+    if target is not None:
+        check_targets(target, y, x)
     if x_adv.shape != x.shape:
         raise ValueError(f"x_adv must have x's shape {tuple(x.shape)}; found {tuple(x_adv.shape)}")
     size = batch_size or (default_batch_size(x, QueriedModel(model).device(x)) if x.numel() else 1)
     wanted = torch.ones_like(y, dtype=torch.bool) if success is None else success.to(y.device)
-    made = []
+    made: list[GridImages] = []
     for rows in torch.split(torch.arange(len(x), device=x.device), size):
         part = _Part(x[rows], x_adv[rows], threat)
-        goal = _Goal(model, y[rows.to(y.device)], None if target is None else target[rows.to(y.device)], mode, draws)
+        aims = None if target is None else target[rows.to(y.device)]
+        goal = _Goal(model, y[rows.to(y.device)], aims, mode, draws, len(made) * size)
         made.append(_search_grid(part, goal, wanted[rows.to(y.device)].cpu()))
     if not made:
         empty = torch.zeros(0, dtype=torch.int64, device=x.device)
@@ -174,11 +178,11 @@ class _Part:
     def _shift_into_the_ball(self) -> None:
         rows = torch.arange(len(self.x))
         nearest, most = torch.zeros_like(rows), _MOST_SHIFT
-        inside = self.threat.allows(self.distance(self.levels(nearest, rows), rows))
+        inside = self.allows(self.distance(self.levels(nearest, rows), rows))
         low, high = torch.zeros(len(rows), dtype=torch.float64), torch.full((len(rows),), most, dtype=torch.float64)
         for _ in range(_HALVINGS):
             self.shift = (low + high) / 2
-            fits = self.threat.allows(self.distance(self.levels(nearest, rows), rows))
+            fits = self.allows(self.distance(self.levels(nearest, rows), rows))
             low, high = torch.where(fits, low, self.shift), torch.where(fits, self.shift, high)
         self.shift = torch.where(inside, 0.0, high)
 
@@ -194,6 +198,11 @@ class _Part:
         moved = torch.where(change.abs() < _ROUNDING, point.round(), away)
         return torch.minimum(torch.maximum(moved, self.low[place]), self.high[place]).clamp_(0, _LEVELS)
 
+    def allows(self, distance: Tensor) -> Tensor:
+        """Exactly, where a threat model forgives more: here nothing has to be rounded to fit. In L∞ whole levels are
+        compared, and only what float32 makes of k/255 is forgiven."""
+        return distance <= self.threat.eps + (_SLACK if self.threat.norm == "linf" else 0)
+
     def distance(self, levels: Tensor, rows: Tensor) -> Tensor:
         """(m,) float64 on the CPU, of the images as they are read from files."""
         pixels = self.pixels[rows.to(self.x.device)]
@@ -201,17 +210,22 @@ class _Part:
 
 
 class _Goal(NamedTuple):
-    """What is asked of the model about an image."""
+    """What is asked of the model about an image. first: the number of the batch's first, for errors."""
 
     model: Classifier
     y: Tensor
     target: Tensor | None
     mode: Mode
     draws: int
+    first: int
 
     def ask(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The classes predicted (m,) and whether they are a success (m,) bool, on the CPU; NaN is none."""
+        """The classes predicted (m,) and whether they are a success (m,) bool, on the CPU; NaN is none. Raises
+        ValueError for labels and targets that are no class of the model's."""
         logits = predict_logits(self.model, images, size=len(images), mode=self.mode, draws=self.draws)
+        for labels in (self.y, self.target):
+            if labels is not None:
+                check_label_range(labels, logits.shape[1], self.first)
         predicted = logits.argmax(1)
         hit = predicted != self.y.cpu()[rows] if self.target is None else predicted == self.target.cpu()[rows]
         return predicted, hit & ~logits.isnan().any(1)
@@ -228,7 +242,7 @@ def _search_grid(part: _Part, goal: _Goal, wanted: Tensor) -> GridImages:
     for turn in range(len(_TRIES)):
         rows = everybody if turn == 0 else (wanted & ~found.success).nonzero()[:, 0]
         tries = order[turn, rows]
-        inside = part.threat.allows(distances[tries, rows])
+        inside = part.allows(distances[tries, rows])
         if turn:
             rows, tries, inside = rows[inside], tries[inside], inside[inside]
         if len(rows) == 0:

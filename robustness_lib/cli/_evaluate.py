@@ -48,7 +48,7 @@ from robustness_lib.evaluation.evaluate import OnPart
 from robustness_lib.evaluation.evaluate import Progress as Tell
 from robustness_lib.evaluation.planning import measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
-from robustness_lib.files import read_text, write_whole
+from robustness_lib.files import make_folder, read_text, write_whole
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.reports.export import Exported, check_folder
 from robustness_lib.reports.page import save_page
@@ -101,7 +101,7 @@ def evaluate_command(
     """
     with any_errors(debug), prints_to_stderr(), team_from_environment() as team:
         against = ThreatModel.parse(threat)
-        out.mkdir(parents=True, exist_ok=True)  # an error now costs nothing
+        make_folder(out)  # an error now costs nothing
         quiet = contextlib.redirect_stderr(None) if team.rank else contextlib.nullcontext()
         options: dict[str, Any] = {"weights": weights, "classes": classes, "mean": mean, "std": std, "output": output,
                                    "split": split, "resize": resize, "crop": crop, "channels": channels,

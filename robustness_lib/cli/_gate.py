@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from robustness_lib.cli._compare import print_comparison, read_report
 from robustness_lib.cli._errors import refuse
-from robustness_lib.files import write_whole
+from robustness_lib.files import make_folder, write_whole
 from robustness_lib.reports.gate import MAX_CLEAN_DROP, GateVerdict
 from robustness_lib.reports.gate import gate as judge
 from robustness_lib.reports.junit import junit_xml
@@ -67,7 +67,7 @@ def gate(
         refuse(_as_options(str(error)))
     if markdown is not None:
         with _writing(markdown, f"the summary is not written; {verdict.sentence}"):
-            markdown.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(markdown.parent)
             with markdown.open("a", encoding="utf-8") as file:
                 file.write(verdict.to_markdown() + "\n")
     if junit is not None:
@@ -105,7 +105,7 @@ def _writing(path: Path, consequence: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        refuse(f"{path}: {error.strerror}, so {consequence}")
+        refuse(f"{path}: {error.strerror or error}, so {consequence}")
 
 
 def _as_options(words: str) -> str:

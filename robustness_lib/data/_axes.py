@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "channels_first", "find_axes"]
+__all__ = ["Array", "another", "channels_first", "find_axes", "is_usual"]
 
 Array = npt.NDArray[Any]
 
@@ -44,6 +44,20 @@ def channels_first(images: Array, axes: str) -> Array:
     return images if "C" not in axes else np.moveaxis(images, axes.index("C"), 1)
 
 
+def is_usual(shape: tuple[int, ...], axes: str) -> bool:
+    """What nobody takes for anything else: points, square grey images, images of 1 or 3 channels."""
+    if axes == "NHW":
+        return shape[1] == shape[2]
+    return axes == "ND" or (axes in ("NCHW", "NHWC") and shape[axes.index("C")] in _USUAL)
+
+
+def another(axes: str) -> str:
+    """What an array that was taken as `axes` may be instead: grey images where it was taken for a signal."""
+    if len(axes) == 3:
+        return "NCL" if axes == "NHW" else "NHW"
+    return next(other for other in ("NCHW", "NHWC", "NTCHW", "NCTHW") if len(other) == len(axes) and other != axes)
+
+
 def _given(images: Array, given: Array) -> str:
     axes = str(given.item()).upper() if given.size == 1 else ""
     if axes not in _KNOWN:
@@ -61,7 +75,7 @@ def _of_three(shape: tuple[int, ...]) -> str:
         return "NCL" if first == small else "NLC"
     if first != last and small <= _LONG:
         raise ValueError(f"arrays of shape {shape} may be grey images (N, H, W) or signals (N, C, L): nobody can tell; "
-                         + _SAY.format(example="NCL"))
+                         + _SAY.format(example="NHW") + ' for images, axes="NCL" for signals')
     return "NHW"
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from robustness_lib import counter_random
 from robustness_lib.data import _folder
-from robustness_lib.data._axes import Array, channels_first, find_axes
+from robustness_lib.data._axes import Array, another, channels_first, find_axes, is_usual
 from robustness_lib.data._load import NAMES, load
+from robustness_lib.file_kinds import file_kind, words_on
 from robustness_lib.input_advice import SLIGHTLY
 from robustness_lib.inputs import ROUNDING, Say, check_count
 
@@ -23,6 +24,15 @@ __all__ = ["find_data"]
 
 Found = tuple[Tensor, Tensor, tuple[str, ...]]
 Drawn = Callable[[Sequence[str]], None]
+
+_SAVE = 'save both in one file: np.savez("data.npz", images=..., labels=...)'
+_ADVICE = {  # on files of another kind
+    "npy": f"images and labels are needed; {_SAVE}",
+    "text": f"a table of numbers has to be read and saved as arrays; {_SAVE}",
+    **dict.fromkeys(("torch", "pickle", "safetensors", "hdf5", "parquet", "matlab"), f"take the arrays out; {_SAVE}"),
+    "image": "put it into a folder with one subfolder for each class, and name that folder",
+    "zip": "unpack it, and name the folder of images or the .npz file that was in it",
+}
 
 
 def find_data(name: str | Path, n: int | None = None, split: str = "test", seed: int = 0, *,
@@ -64,17 +74,22 @@ def find_data(name: str | Path, n: int | None = None, split: str = "test", seed:
         _only_whole(split, name)
         preparation = _folder.Preparation(resize, crop, channels, interpolation, antialias)
         return _from_folder(path, n, seed, preparation, tell, name_them)
-    if any(one is not None for one in (resize, crop, channels, interpolation, antialias)):
-        raise ValueError("resize, crop and channels are for folders of images; arrays are taken as they are")
+    options = {"resize": resize, "crop": crop, "channels": channels, "interpolation": interpolation,
+               "antialias": antialias}
+    if given := [option for option, value in options.items() if value is not None]:
+        words = f"{given[0]} is" if len(given) == 1 else f"{', '.join(given[:-1])} and {given[-1]} are"
+        raise ValueError(f"{words} for folders of images; arrays are taken as they are")
     if str(name) in NAMES:
         found = _named(str(name), n, split, tell)
         name_them([str(row) for row in range(len(found[1]))])
         return found
-    if path.suffix == ".npz":
+    kind = file_kind(path)
+    if path.suffix == ".npz" or (kind is not None and kind.name == "npz"):
         _only_whole(split, name)
         return _from_npz(path, n, seed, tell, name_them)
     if path.exists():
-        raise ValueError(f"{path} is neither an .npz file nor a folder of images")
+        what = "" if kind is None else f": it is {words_on(kind, _ADVICE)}"
+        raise ValueError(f"{path} is neither an .npz file nor a folder of images{what}")
     raise FileNotFoundError(f"there is no data set, file or folder {str(name)!r}; the sets are {', '.join(NAMES)}")
 
 
@@ -102,10 +117,10 @@ def _from_npz(path: Path, n: int | None, seed: int, say: Say, drawn: Drawn) -> F
         _check_values(images, say)
         chosen = _sample(len(y), n, seed, str(path), say)
         x = _pixels(channels_first(images[chosen], axes))
-        if axes not in ("ND", "NHW", "NCHW", "NHWC") or (x.shape[1] not in (1, 3) and axes != "ND"):
-            say(f"{path.name} is taken as {axes} {images.shape}: {x.shape[1]} channels, and the model gets (N, "
+        if "axes" not in arrays and not is_usual(images.shape, axes):
+            say(f"{path.name} is taken as {axes} {images.shape}: {_channels(x.shape[1])}, and the model gets (N, "
                 f"{', '.join(map(str, x.shape[1:]))}). Where that is wrong, say it in the file: "
-                f"np.savez(..., axes=...).")
+                f'np.savez(..., axes="{another(axes)}").')
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     drawn([str(row) for row in chosen.tolist()])
@@ -145,6 +160,9 @@ def _only_whole(split: str, name: str | Path) -> None:
 def _read(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    kind = file_kind(path)
+    if kind is not None and kind.name != "npz":
+        raise ValueError(f"{path} cannot be read as data: it is {words_on(kind, _ADVICE)}")
     try:
         with np.load(path, allow_pickle=False) as file:
             held = set(file.files)
@@ -219,6 +237,10 @@ def _scale_advice(low: float, high: float) -> str:
                 "model gets what it was trained on")
     return (". They are probably normalized: save them before that, and give the normalization as mean and std "
             "(--mean, --std), so that it happens inside the model")
+
+
+def _channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count} channels"
 
 
 def _pixels(images: Array) -> Tensor:

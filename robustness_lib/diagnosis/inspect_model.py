@@ -44,6 +44,7 @@ __all__ = ["Alternative", "Inspection", "Remark", "inspect_model"]
 
 _PAIRED = 256  # images on which other alternatives are tried: a difference of five points shows, and time stays short
 _NEAR = ThreatModel("linf", 1 / 255)
+_NO_CLASS = -9  # of an image without an answer: no label, and none either when labels are counted otherwise
 _TIMED = 5     # calls of which the median is taken
 
 
@@ -135,10 +136,11 @@ class _Examination:
     def result(self, training: tuple[str, ...], threat: ThreatModel | None) -> Inspection:
         logits = self._answers(self.x)
         self._numbers(logits)
-        predicted = logits.argmax(1)
+        predicted = _predicted(logits)
         accuracy = Accuracy(int((predicted == self.y).sum()), len(self.y))
-        # Of answers read wrongly no other reading of the pixels or labels can be judged.
-        alternatives = () if self.output == "probabilities" else self._alternatives(predicted)
+        # Of answers read wrongly, and of none, no other reading of the pixels or labels can be judged.
+        unread = self.output == "probabilities" or bool((~_is_answer(logits)).any())
+        alternatives = () if unread else self._alternatives(predicted)
         self._guessing(accuracy)
         repeats, independent = self._steadiness()
         self._alone()
@@ -170,7 +172,7 @@ class _Examination:
         return torch.cat(out)
 
     def _numbers(self, logits: Tensor) -> None:
-        if lost := int((~logits.isfinite().all(1)).sum()):
+        if lost := int((~_is_answer(logits)).sum()):
             self._note("not a number", f"for {lost} of {len(logits)} images the answer holds NaN or infinities: no "
                        "verdict on them means anything")
         outputs, highest = logits.shape[1], int(self.y.max())
@@ -228,7 +230,7 @@ class _Examination:
     def _predicted(self, x: Tensor, feed: PixelTransform) -> Tensor | None:
         """None for a model that refuses pixels outside [0, 1]."""
         try:
-            return self._answers(x, feed).argmax(1)
+            return _predicted(self._answers(x, feed))
         except ValueError:
             return None
 
@@ -265,7 +267,7 @@ class _Examination:
     def _near(self) -> None:
         """Attacks ask about images that were changed a little."""
         points = _NEAR.random_point(self.batch, seed=0, index=torch.arange(len(self.batch)))
-        if lost := int((~self._answers(points).isfinite().all(1)).sum()):
+        if lost := int((~_is_answer(self._answers(points))).sum()):
             self._note("not a number", f"for {lost} of {len(points)} images the answer holds NaN or infinities once "
                        f"each pixel moves by chance, by 1/255 at most: no attack can be judged there. Look for a "
                        f"square root, logarithm or division at zero")
@@ -318,6 +320,17 @@ class _Examination:
                 return self.queried.gradient(self.batch, lambda z: loss(z, z.detach().argmax(1)))[2]
             except NoGradient:
                 return None
+
+
+def _is_answer(logits: Tensor) -> Tensor:
+    """(n,) bool, of (n, K): numbers. −inf is one, as a mask over classes has it, where another class has a finite
+    one."""
+    return ~(logits.isnan() | logits.isposinf()).any(1) & logits.isfinite().any(1)
+
+
+def _predicted(logits: Tensor) -> Tensor:
+    """Classes (n,); of what is no answer none, where argmax would take NaN for the highest."""
+    return logits.argmax(1).masked_fill(~_is_answer(logits), _NO_CLASS)
 
 
 def _milliseconds(call: Callable[[], object], device: torch.device) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 from robustness_lib.attacks import quantize
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.evaluation._data_parts import DataPart
+from robustness_lib.inputs import ROUNDING
 from robustness_lib.state import Chunks, fingerprint
 
 __all__ = ["KeptImages"]
@@ -35,10 +36,13 @@ class KeptImages:
         x, y, _ = part.at(rows)
         grid = quantize(step.model, x, y, x_adv, step.threat, mode=step.mode, draws=step.named.draws)
         found = grid.success.cpu()
-        clean = (x[grid.success].detach().cpu().double() * 255).round().to(torch.uint8)
+        pixels = x[grid.success].detach().cpu().double()
+        clean = (pixels * 255).round()
+        rounded = ((pixels - clean / 255).abs() > ROUNDING).flatten(1).any(1)
         self._chunks.write(
             f"{part.first:07d}+{len(part)}-{int(rows[0]):05d}-{fingerprint(step.name)[:12]}",
             {"attack": step.name, "digest": [part.digests[row] for row in rows[found].tolist()],
              "index": part.first + rows[found], "mistaken_for": grid.predicted.cpu()[found],
-             "distance": grid.distance.cpu()[found], "clean": clean.contiguous(),
+             "distance": grid.distance.cpu()[found], "clean": clean.to(torch.uint8).contiguous(),
+             "rounded": rounded,
              "adversarial": grid.levels[grid.success].cpu().contiguous()})

@@ -49,6 +49,11 @@ class _Fit:
         return {mine: state[theirs] for mine, theirs in self.files.items()}
 
     @property
+    def tensors(self) -> frozenset[str]:
+        """What it uses of the file."""
+        return frozenset(self.files.values()) if not self.wrong else frozenset()
+
+    @property
     def usual(self) -> bool:
         """Nothing stands before the names but what people call a network and its wrappers."""
         return all(part in ("", *_NESTS, *_WRAPPERS, *_PREFIXES) for part in self.prefix.split("."))
@@ -76,6 +81,8 @@ def load_into(model: nn.Module, state: State, path: Path, say: Say) -> None:
         _load_as_the_model_knows_it(model, state, path, fit)
         return
     chosen = fit.state(state)
+    if lost := [name for name, value in chosen.items() if value.is_floating_point() and value.isnan().any()]:
+        say(f"{path.name} holds NaN in {_first(lost)}: whatever the model answers with such weights means nothing.")
     if any(value.dtype in (torch.float16, torch.bfloat16) for value in chosen.values()):
         say(f"{path.name} holds half precision; the model computes in float32.")
     on_meta = any(parameter.is_meta for parameter in model.parameters())  # there nothing can be written into
@@ -116,13 +123,19 @@ def outputs_held(model: nn.Module, state: State) -> int | None:
 
 
 def _best(model: nn.Module, state: State, path: Path, say: Say) -> _Fit:
-    """The way of reading that fits, or that comes nearest. Where several do and hold different weights: by their names,
-    which is said; raises ValueError where the names do not tell."""
+    """The way of reading that fits, or that comes nearest. Of two that fit the one that uses all that the other does
+    and more (a network with its normalization, and the network alone). Where others hold different weights: by their
+    names, which is said; raises ValueError where the names do not tell."""
     fits = sorted(_fits(model, state), key=lambda fit: (len(fit.wrong), fit.rank))
     first = fits[0]
     if first.wrong:  # of those that are as near: what has most taken off before its names
         return max((fit for fit in fits if len(fit.wrong) == len(first.wrong)), key=lambda fit: len(fit.prefix))
-    others = [fit for fit in fits[1:] if not fit.wrong and not _same(first, fit, state)]
+    fits = [fit for fit in fits if not fit.wrong and not any(fit.tensors < more.tensors for more in fits)]
+    different: list[_Fit] = []
+    for fit in fits:
+        if not any(_same(fit, other, state) for other in different):
+            different.append(fit)
+    first, *others = different
     if others and others[0].rank == first.rank:
         names = ", ".join(fit.called for fit in (first, *others))
         raise ValueError(f"{path} holds several sets of weights that fit the model, under {names}, and nobody can tell "
@@ -173,7 +186,9 @@ def _pairings(expected: list[str], constants: set[str], state: State, words: tup
         for outer in sorted(outers | tables):
             files = {full: theirs[outer + name] for name, full in wanted.items() if outer + name in theirs}
             if inner:  # what stands beside the network in the model, such as constants of the normalization
-                files |= {full: theirs[name] for name, full in mine.items() if full not in files and name in theirs}
+                for before in _parents(outer):
+                    files |= {full: theirs[before + name] for name, full in mine.items()
+                              if full not in files and before + name in theirs}
             if files or outer in tables:
                 yield _Fit(outer, words, files)
 
@@ -196,9 +211,11 @@ def _judged(fit: _Fit, expected: State, constants: set[str], state: State, used:
 
 
 def _takes(mine: Tensor, theirs: Tensor) -> bool:
-    """Of one shape, which a lazy layer has not yet; with values; no whole numbers (of a quantized net) for others."""
+    """Of one shape, which a lazy layer has not yet; with values, in a plain table; no whole numbers (of a quantized
+    net) for others."""
     same = is_lazy(mine) or mine.shape == theirs.shape
-    return same and not theirs.is_meta and (theirs.is_floating_point() or not mine.is_floating_point())
+    values = not theirs.is_meta and theirs.layout == torch.strided
+    return same and values and (theirs.is_floating_point() or not mine.is_floating_point())
 
 
 def _other(name: str, mine: Tensor, theirs: Tensor) -> str:
@@ -206,6 +223,9 @@ def _other(name: str, mine: Tensor, theirs: Tensor) -> str:
         return f"{name} is {tuple(theirs.shape)}, not {tuple(mine.shape)}"
     if theirs.is_meta:
         return f"{name} has no values (it was saved from the meta device)"
+    if theirs.layout != torch.strided:
+        layout = str(theirs.layout).removeprefix("torch.")
+        return f"{name} is a {layout} tensor, which .to_dense() makes a plain one before it is saved"
     return f"{name} is {theirs.dtype}, not {mine.dtype}".replace("torch.", "")
 
 
@@ -230,8 +250,8 @@ def _first(names: list[str]) -> str:
 
 
 def _say_what_is_left(path: Path, fit: _Fit, state: State, say: Say) -> None:
-    """What lies beside the weights, in the table that they lie in: the constants of a normalization and other parts."""
-    left = [name for name in _in_table(fit, fit.beside) if not _counts(name)]
+    """What lies beside the weights, anywhere in the file: the constants of a normalization and other parts."""
+    left = [name for name in fit.beside if not _counts(name)]
     constants = [name for name in left if _normalizes(name, state)]
     if constants:
         figures = "; ".join(f"{name} {','.join(f'{float(one):.4g}' for one in state[name].flatten())}"
@@ -239,8 +259,8 @@ def _say_what_is_left(path: Path, fit: _Fit, state: State, say: Say) -> None:
         say(f"{path.name} also holds the constants of a normalization ({figures}), for which the model has no place. "
             f"Unless it normalizes by itself, give them as mean and std (--mean, --std).")
     if others := [name for name in left if name not in constants]:
-        say(f"{path.name} also holds {len(others)} tensors that are not the model's ({_first(others)}): they are left "
-            f"out.")
+        what = "1 tensor that is" if len(others) == 1 else f"{len(others)} tensors that are"
+        say(f"{path.name} also holds {what} not the model's ({_first(others)}), left out.")
 
 
 # Names.
@@ -276,6 +296,12 @@ def _common(names: list[str]) -> str:
         while one[:len(common)] != common:
             common.pop()
     return "".join(f"{part}." for part in common)
+
+
+def _parents(prefix: str) -> list[str]:
+    """What lies around the place that a prefix names, the nearest first: "a.b." lies in "a." and in ""."""
+    parts = prefix.split(".")[:-2]
+    return ["".join(f"{part}." for part in parts[:length]) for length in range(len(parts), -1, -1)]
 
 
 def _tables(names: Iterable[str]) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,43 +15,23 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from robustness_lib.file_kinds import FileKind, file_kind, words_on
 from robustness_lib.inputs import Say
-from robustness_lib.models._program_files import program_kind
+from robustness_lib.models._program_files import PROGRAMS
 
 __all__ = ["State", "read_state_dict"]
 
 State = dict[str, Tensor]
 
-_AGAIN = "fetch it again"
 _TENSORS_ALONE = 'save the tensors alone, torch.save(model.state_dict(), "weights.pt"), and name that file'
-_HEAD = 4096  # bytes that are looked at
-# By how they begin: what the file is, and what to do. PyTorch's own files begin as zip archives or pickles do.
-_BEGINNINGS = (
-    (b"version https://git-lfs", "a Git LFS pointer, which stands for the weights and does not hold them: git lfs "
-                                 "pull, in the repository that it came from, puts the file in its place"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them: take the weights into a PyTorch model, and "
-                           f"{_TENSORS_ALONE}"),
-    (b"\x93NUMPY", f"a NumPy array: put the arrays into a PyTorch model as tensors, and {_TENSORS_ALONE}"),
-    (b"GGUF", f"a GGUF file, as llama.cpp reads them: {_TENSORS_ALONE}"),
-    (b"\x1f\x8b", "compressed by gzip: unpack it, and name the file that was in it"),
-    (b"BZh", "compressed by bzip2: unpack it, and name the file that was in it"),
-    (b"\xfd7zXZ", "compressed by xz: unpack it, and name the file that was in it"),
-    (b"\x28\xb5\x2f\xfd", "compressed by zstd: unpack it, and name the file that was in it"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it, and name the file that was in it"),
-    (b"Rar!", "a RAR archive: unpack it, and name the file that was in it"),
-    (b"%PDF", "a PDF document and no weights"),
-    (b"\x89PNG", "an image and no weights"),
-    (b"\xff\xd8\xff", "an image and no weights"),
-)
-_TEXTS = (  # the same for text, without white space before it and in small letters
-    (("<!doctype html", "<html", "<head", "<body"), "a saved web page and not what was to be downloaded (a page of "
-                                                    f"terms, of a login or of an error): {_AGAIN}"),
-    (("<?xml", "<error"), f"an XML document and no weights, perhaps a server's word on an error: {_AGAIN}"),
-    (("{", "["), "JSON text and no weights, perhaps a server's word on an error or the index of a model in several "
-                 "files: name the file that holds the tensors"),
-    (("/annex/objects", "../.git/annex", ".git/annex"), "a git-annex pointer, which stands for the weights and does "
-                                                        "not hold them: git annex get puts the file in its place"),
-)
+_REBUILD = f"take the weights into a PyTorch model, and {_TENSORS_ALONE}"
+_ADVICE = {  # on files of another kind
+    "hdf5": _REBUILD, "keras": _REBUILD, "tflite": _REBUILD, "gguf": _TENSORS_ALONE,
+    "npy": f"put the arrays into a PyTorch model as tensors, and {_TENSORS_ALONE}",
+    "npz": f"put them into a PyTorch model as tensors, and {_TENSORS_ALONE}",
+    "onnx": f"build the network in PyTorch (the package onnx2torch reads such files), and {_TENSORS_ALONE}",
+    "json": "name the file that holds the tensors",
+}
 
 
 def read_state_dict(path: Path, say: Say) -> State:
@@ -68,12 +47,13 @@ def read_state_dict(path: Path, say: Say) -> State:
                          f"{', '.join(held) or 'no files'}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} to read weights from")
-    if _is_safetensors(path):
+    kind = file_kind(path)
+    if kind is not None and kind.name == "safetensors":
         content: Any = _read_safetensors(path)
         if path.suffix != ".safetensors":
             say(f"{path.name} is a safetensors file whatever its name says, and is read as one.")
     else:
-        if (other := _something_else(path)) is not None:
+        if (other := _something_else(path, kind)) is not None:
             raise ValueError(f"{path} is {other}")
         content = _read_pickle(path)
         if path.suffix == ".safetensors":
@@ -96,73 +76,23 @@ def _flat(content: Any, before: str = "") -> State:
     return state
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_HEAD)
-
-
-def _is_safetensors(path: Path) -> bool:
-    """It begins with the length of a JSON table, and the table."""
-    head = _head(path)
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32
-
-
-def _something_else(path: Path) -> str | None:
-    """What a file is that PyTorch does not write, and what to do about it; None where it may be one of PyTorch's."""
-    head = _head(path)
-    if not head.strip(b"\0"):
-        return f"damaged: it {'holds nothing but zeros' if head else 'is empty'}. Was a download cut short? {_AGAIN}"
-    if head.startswith(b"PK"):
-        return _zip_of_something_else(path)
-    for begins, words in _BEGINNINGS:
-        if head.startswith(begins):
-            return words
-    if head[4:8] == b"TFL3":
-        return f"a TensorFlow Lite model: take the weights into a PyTorch model, and {_TENSORS_ALONE}"
-    if path.suffix == ".onnx" or (head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x1a", b"\x3a")):
-        return (f"an ONNX model, a program and not weights alone: build the network in PyTorch (the package onnx2torch "
-                f"reads such files), and {_TENSORS_ALONE}")
-    if head[257:262] == b"ustar":
-        return "a tar archive: unpack it, and name the file of weights that was in it"
-    return _text(head)
-
-
-def _text(head: bytes) -> str | None:
-    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
-    text = head.decode("utf-16" if wide else "utf-8", errors="ignore").lstrip("\ufeff \t\r\n").lower()
-    if head.startswith(b"\x80") or not all(sign.isprintable() or sign in "\r\n\t" for sign in text[:200]):
+def _something_else(path: Path, kind: FileKind | None) -> str | None:
+    """In words, what a file is that PyTorch does not write, and what to do about it; None where it may be one of
+    PyTorch's."""
+    if kind is None or kind.name in ("torch", "pickle"):
         return None
-    for beginnings, words in _TEXTS:
-        if text.startswith(beginnings):
-            return words
-    return f"damaged or is no file of weights: it is text that begins {text[:40].splitlines()[0]!r}" if text else None
-
-
-def _zip_of_something_else(path: Path) -> str | None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return f"damaged: it begins as an archive and its end is missing. Was a download cut short? {_AGAIN}"
-    last = {name.rpartition("/")[2] for name in names}
-    if (kind := program_kind(path)) is not None:
-        return f"{kind}, a whole program and not weights alone: name it as the model, --model {path}"
-    if "data.pkl" in last:
-        return None
-    if names and all(name.endswith(".npy") for name in names):
-        return f"an .npz file of NumPy arrays: put them into a PyTorch model as tensors, and {_TENSORS_ALONE}"
-    if "model.weights.h5" in last:
-        return f"a Keras model: take the weights into a PyTorch model, and {_TENSORS_ALONE}"
-    held = f"it holds {', '.join(names[:5])}" if names else "it is empty"
-    return f"a zip archive of something else ({held}): unpack it, and name the file of weights that was in it"
+    if kind.name in PROGRAMS:
+        return f"{kind.words}, a whole program and not weights alone: name it as the model, --model {path}"
+    words = words_on(kind, _ADVICE)
+    return f"damaged or is no file of weights: it is {words}" if kind.name == "text" else words
 
 
 def _read_safetensors(path: Path) -> State:
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is a safetensors file that is damaged ({error}). Was a download cut short? "
-                         f"{_AGAIN}") from None
+        raise ValueError(f"{path} is a safetensors file that is damaged ({error}). Was a download cut short? Fetch "
+                         f"it again") from None
 
 
 def _plain_values() -> list[Any]:
@@ -184,7 +114,8 @@ def _read_pickle(path: Path) -> Any:
     except Exception as error:  # damaged pickles and archives raise many kinds
         text = str(error)
     wanted = re.search(r"GLOBAL (\S+)", text)
-    begins = _head(path)[:1]
+    with path.open("rb") as file:
+        begins = file.read(1)
     if wanted or ("Unsupported oper" in text and begins == b"\x80"):
         whole = " (a whole model was saved, and not its weights)" if wanted and "torch.nn." in wanted[1] else ""
         more = f"it asks for {wanted[1]}{whole}" if wanted else "its pickle asks for more than tensors"

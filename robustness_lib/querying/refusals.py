@@ -22,6 +22,8 @@ __all__ = ["other_arrangement", "refused_arrangement", "type_advice"]
 _ABOUT_TYPES = re.compile(r"\bd?types?\b|not implemented for '")  # of PyTorch's refusals, those of a type
 _Call = tuple[Any, ...]  # of a method of tensors: its name and arguments
 _Ways = dict[str, list[_Call]]  # what people mean, and what makes it of what they gave
+_GREY = "grey (1 channel)"
+_GREY_IN_FILES = 'grey (1 channel; in a file of data, np.savez(..., axes="NHW"))'
 
 
 def type_advice(model: object, images: torch.dtype, error: str) -> str | None:
@@ -102,7 +104,7 @@ def _arrangements(x: Tensor) -> _Ways:
     if x.ndim == 2:
         return _of_points(x.shape[1])
     if x.ndim == 3:
-        found: _Ways = {"a batch, and this is one image": [("unsqueeze", 0)], "grey (1 channel)": [("unsqueeze", 1)],
+        found: _Ways = {"a batch, and this is one image": [("unsqueeze", 0)], _GREY_IN_FILES: [("unsqueeze", 1)],
                         "colour (3 channels)": [("unsqueeze", 1), ("expand", -1, 3, -1, -1)],
                         "(N, C, L)": [("transpose", 1, 2)]}
         return found | flat
@@ -131,7 +133,7 @@ def _of_points(length: int) -> _Ways:
 
 def _other_channels(channels: int) -> _Ways:
     if channels == 3:
-        return {"grey (1 channel)": [("mean", 1, True)]}
+        return {_GREY: [("mean", 1, True)]}
     if channels == 1:
         return {"colour (3 channels)": [("expand", -1, 3, -1, -1)]}
     return {"colour (3 channels)": [("narrow", 1, 0, 3)]} if channels == 4 else {}

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robustness_lib.files import write_whole
+from robustness_lib.files import file_in_the_way, write_whole
 from robustness_lib.png import png_bytes
 
 __all__ = ["Exported", "ExportedColumns", "check_folder", "export_images"]
@@ -47,12 +47,14 @@ class ExportedColumns(Protocol):
 @dataclass(frozen=True)
 class Exported:
     """table: the file that lists them, in the folder. written: images. lost: images that the suite broke and that are
-    not written. arrays: whether they are .npy, since they have other than 1 or 3 channels."""
+    not written. arrays: whether they are .npy, since they have other than 1 or 3 channels. rounded: clean images that
+    are rounded in their files, since the data hold more than 8 bits; distances are from the data's."""
 
     table: Path
     written: int
     lost: int
     arrays: bool
+    rounded: int = 0
 
     @property
     def sentence(self) -> str:
@@ -62,15 +64,19 @@ class Exported:
                 "as PNG files")
         lost = (f"; {self.lost:,} that were broken are not among them, since no image near theirs was found that is "
                 f"adversarial on the grid of 8-bit pixels" if self.lost else "")
+        rounded = (f" The data hold more than 8 bits: {self.rounded:,} of the clean files are rounded to them, and "
+                   f"each distance is from the image of the data, not from its clean file." if self.rounded else "")
         images = "images are" if self.written != 1 else "image is"
         return (f"{self.written:,} adversarial {images} in {self.table.parent} {form}, each asked about as it is "
-                f"saved; {self.table.name} lists them{lost}.")
+                f"saved; {self.table.name} lists them{lost}.{rounded}")
 
 
 def check_folder(folder: Path) -> None:
     """New, empty, or of an earlier export, whose images may go. Raises ValueError."""
     if folder.is_file():
         raise ValueError(f"{folder} is a file; images are exported to a folder")
+    if (file := file_in_the_way(folder)) is not None:
+        raise ValueError(f"{folder} cannot be made: {file} is a file; name another")
     if folder.exists() and (other := sorted(one.name for one in folder.iterdir() if one.name not in
                                             (TABLE, *_FOLDERS))):
         raise ValueError(f"{folder} holds other files ({', '.join(other[:3])}); name an empty or new folder for the "
@@ -88,7 +94,7 @@ def export_images(source: Path, folder: Path, examples: ExportedColumns, broken:
         raise ValueError(f"there is no folder {source} with kept images")
     rows = {int(examples.index[row]): int(row) for row in broken}
     lines: dict[int, tuple[Any, ...]] = {}
-    arrays = False
+    arrays, rounded = False, 0
     for its_own in (True, False):
         for found in _kept(source):
             for k, index in enumerate(found["index"].tolist()):
@@ -98,6 +104,7 @@ def export_images(source: Path, folder: Path, examples: ExportedColumns, broken:
                 if examples.digest[row] != found["digest"][k]:
                     raise ValueError(f"the images in {source} are of other data than the report: image {index} differs")
                 names = [_write(folder / kind, index, found[kind][k]) for kind in _FOLDERS]
+                rounded += int("rounded" in found and found["rounded"][k])
                 arrays |= names[0].endswith(".npy")
                 lines[row] = (index, int(examples.label[row]), int(examples.predicted[row]),
                               int(found["mistaken_for"][k]), found["attack"], repr(float(found["distance"][k])), *names)
@@ -105,7 +112,7 @@ def export_images(source: Path, folder: Path, examples: ExportedColumns, broken:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *(lines[row] for row in sorted(lines))])
     write_whole(folder / TABLE, text.getvalue().encode())
-    return Exported(folder / TABLE, len(lines), len(rows) - len(lines), arrays)
+    return Exported(folder / TABLE, len(lines), len(rows) - len(lines), arrays, rounded)
 
 
 def _kept(source: Path) -> Iterator[dict[str, Any]]:

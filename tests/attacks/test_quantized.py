@@ -161,3 +161,51 @@ def test_an_evaluation_takes_it_for_an_attack_of_this_library(signs) -> None:
         evaluate(model, x, y, ThreatModel("linf", 4 / 255), [Quantized(inner)])
     with pytest.raises(ValueError, match="give both the same"):
         evaluate(model, x, y, L2, [Quantized(FAB(steps=3))])
+
+
+@pytest.mark.parametrize("eps", [1.2, 0.5, 3 / 255, 0.1])
+def test_on_the_grid_the_threat_model_is_kept_exactly(eps: float) -> None:
+    torch.manual_seed(0)
+    x = (torch.rand(40, 3, 6, 6) * 255).round() / 255
+    model, y = Threshold(-1.0), torch.zeros(40, dtype=torch.int64)  # everything is a success
+    point = x + torch.randn_like(x)
+    for threat in (ThreatModel("l2", eps), ThreatModel("linf", eps)):
+        # L2: just outside, where an attack's rounding is forgiven
+        near = (x + (point - x) / threat.distance(point, x).view(-1, 1, 1, 1).float() * eps * (1 + 9e-6)).clamp(0, 1)
+        grid = quantize(model, x, y, near, threat)
+        levels, before = grid.levels.double(), (x.double() * 255).round()
+        change = (levels - before).flatten(1)
+        size = change.norm(dim=1) if threat.norm == "l2" else change.abs().amax(1)
+        assert grid.success.any()
+        assert (size[grid.success] <= eps * 255).all()
+        assert threat.norm == "linf" or (grid.distance[grid.success] <= eps).all()
+
+
+def test_just_outside_the_ball_is_no_success() -> None:
+    x, y = torch.full((1, 1, 1, 2), 100 / 255), torch.zeros(1, dtype=torch.int64)
+    there = torch.tensor([103 / 255, 104 / 255]).view(1, 1, 1, 2)  # five levels away
+    for eps, fits in ((5 / 255 * (1 - 5e-6), False), (5 / 255 * (1 + 1e-6), True)):
+        grid = quantize(Threshold(102 / 255), x, y, there, ThreatModel("l2", eps))
+        assert (grid.success.item() and grid.distance.item() > 4.9 / 255) == fits
+        assert not grid.success.item() or grid.distance.item() <= eps
+
+
+@pytest.mark.parametrize(("target", "words"), [
+    (torch.tensor([0, 1, 0]), "for 2 of 3 images the target is the label"),
+    (torch.tensor([1, 7, 1]), "to 7; the first such is 7, of image 1"),
+    (torch.tensor([1, -1, 1]), "the first such is -1, of image 1"), (torch.tensor([1, 1]), "target must have shape"),
+])
+def test_targets_that_cannot_be_meant(target: Tensor, words: str) -> None:
+    x, y = torch.full((3, 1, 2, 2), 0.2), torch.zeros(3, dtype=torch.int64)
+    for batch_size in (None, 1):
+        with pytest.raises(ValueError, match=words):
+            quantize(Threshold(0.5), x, y, x, LINF, target, batch_size=batch_size)
+    with pytest.raises(ValueError, match="for 2 logits; found 2 to 2"):
+        quantize(Threshold(0.5), x, y + 2, x, LINF)
+
+
+def test_what_rounding_left_outside_the_box_is_clamped() -> None:
+    x, y = torch.full((1, 1, 2, 2), -5e-7), torch.zeros(1, dtype=torch.int64)
+    grid = quantize(Threshold(-1.0), x, y, x, ThreatModel("l2", 1e-8))
+    assert grid.success.all()
+    assert (grid.distance == 0).all()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +198,14 @@ def test_adversarial_images_are_exported(tmp_path: Path) -> None:
     assert "adversarial images are in" in " ".join(call(*arguments).stdout.split())
     (tmp_path / "images" / "mine.txt").write_text("mine")
     assert "holds other files (mine.txt)" in call(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize("option", ["--out", "--state", "--export"])
+def test_a_file_in_the_place_of_a_folder_is_named_before_anything_is_attacked(option, tmp_path):
+    (tmp_path / "file").write_text("something", encoding="utf-8")
+    for name, words in (("file", "file is a file"), ("file/more", "more cannot be made: ")):
+        options = {"--out": tmp_path / "run"} | {option: tmp_path / name}
+        result = call(*ARGUMENTS, "-n", 5, "--suite", "quick", *chain(*options.items()), code=2)
+        assert words in result.stderr
+        assert "Errno" not in result.stderr
+        assert not (tmp_path / "run" / "report.json").exists()

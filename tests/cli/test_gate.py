@@ -108,6 +108,10 @@ def test_the_summary_is_appended(report, tmp_path: Path) -> None:
     result = run(report(0), "--min-robust", 45, "--markdown", tmp_path)
     assert result.exit_code == 2
     assert "the summary is not written; The gate passes" in result.stderr
+    for option in ("--markdown", "--junit"):
+        result = run(report(0), "--min-robust", 45, option, summary / "more.md")
+        assert result.exit_code == 2
+        assert f"{summary} is a file, and a folder is needed; name another, so" in result.stderr
 
 
 def test_clean_accuracy_is_judged(main: Path, report, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from robustness_lib import ThreatModel
+from robustness_lib.attacks import PGD
 from robustness_lib.data import find_data
 
 RNG = np.random.default_rng(0)
@@ -38,12 +40,46 @@ def test_the_lengths_say_where_the_channels_are(shape: tuple[int, ...], channels
     assert torch.equal(x, torch.from_numpy(np.ascontiguousarray(expected)))
     assert x.is_contiguous()
     unusual = len(gives) != 3 or gives[0] not in (1, 3)
-    assert [f"{gives[0]} channels" in sentence for sentence in said] == [True] * unusual
+    channels_said = "1 channel," if gives[0] == 1 else f"{gives[0]} channels,"
+    assert [channels_said in sentence for sentence in said] == [True] * unusual
 
 
 @pytest.mark.parametrize("shape", [(4, 28, 28), (4, 8, 8), (4, 62, 47), (4, 5, 6), (4, 1, 1)])
 def test_grey_images_are_no_signals(shape: tuple[int, ...], tmp_path: Path) -> None:
     assert find_data(save(tmp_path, shape, "float32")[0])[0].shape == (4, 1, *shape[1:])
+
+
+@pytest.mark.parametrize(("shape", "taken", "other"), [
+    ((4, 28, 112), "NCL", "NHW"), ((4, 112, 28), "NLC", "NHW"), ((4, 1, 784), "NCL", "NHW"),
+    ((4, 62, 47), "NHW", "NCL"),
+    ((4, 9, 60), "NCL", "NHW"), ((4, 33, 140), "NHW", "NCL"), ((4, 5, 6), "NHW", "NCL"),
+    ((4, 13, 16, 16), "NCHW", "NHWC"), ((4, 16, 16, 13), "NHWC", "NCHW"), ((4, 5, 8, 8, 3), "NTHWC", "NTCHW"),
+])
+def test_what_may_be_another_thing_is_said_with_what_it_may_be(shape: tuple[int, ...], taken: str, other: str,
+                                                               tmp_path: Path) -> None:
+    said: list[str] = []
+    find_data(save(tmp_path, shape)[0], say=said.append)
+    assert len(said) == 1
+    assert f"val.npz is taken as {taken} {shape}" in said[0]
+    assert f'np.savez(..., axes="{other}")' in said[0]
+    path, _ = save(tmp_path, shape, axes=other)  # and so it can be said
+    find_data(path, say=said.append)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("shape", [(4, 28, 28), (4, 3, 6, 5), (4, 6, 5, 1), (4, 7)])
+def test_what_nobody_takes_for_another_thing_needs_no_word(shape: tuple[int, ...], tmp_path: Path) -> None:
+    said: list[str] = []
+    find_data(save(tmp_path, shape)[0], say=said.append)
+    assert said == []
+
+
+def test_a_wide_grey_image_that_was_taken_for_a_signal_is_said_where_the_model_refuses_it(tmp_path: Path) -> None:
+    x, y, _ = find_data(save(tmp_path, (4, 28, 112))[0])
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+    model(x[:, None])
+    with pytest.raises(ValueError, match=r'grey \(1 channel; in a file of data, np\.savez\(.*axes="NHW"\)\): x\['):
+        PGD(ThreatModel("linf", 0.1), steps=1)(model, x, y)
 
 
 @pytest.mark.parametrize("shape", [

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -333,3 +335,78 @@ def test_where_nothing_says_how_it_is_said(folder):
 def test_resizing_that_cannot_be_meant(folder, options, words):
     with pytest.raises(ValueError, match=words):
         find_data(folder, **options)
+
+
+# Files that are something else.
+
+def archive(*names):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as held:
+        for name in names:
+            held.writestr(name, "something")
+    return file.getvalue()
+
+
+def array():
+    file = io.BytesIO()
+    np.save(file, PICTURES)
+    return file.getvalue()
+
+
+def weights():
+    file = io.BytesIO()
+    torch.save({"weight": torch.ones(2)}, file)
+    return file.getvalue()
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 102502400\n"
+OTHER_FILES = {
+    "lfs": (POINTER, "a Git LFS pointer.*git lfs pull"),
+    "lfs with a mark": (b"\xef\xbb\xbf" + POINTER, "Git LFS pointer"),
+    "page": (b"<!-- saved --><!DOCTYPE html><html>", "a saved web page"), "empty": (b"", "it is empty"),
+    "zeros": (bytes(5000), "nothing but zeros"), "npy": (array(), r"a NumPy array.*np\.savez"),
+    "zip": (archive("a/1.png"), r"a zip archive of something else \(it holds a/1\.png\).*name the folder of images"),
+    "weights": (weights(), "a file of torch.save"), "cut": (archive("images.npy")[:-30], "its end is missing"),
+    "table": (b"label,pixel1,pixel2\n3,0,0\n", "text that begins 'label,pixel1,pixel2'"),
+    "image": (b"\x89PNG\r\n\x1a\n" + bytes(20), "an image: put it into a folder"),
+    "gzip": (b"\x1f\x8b\x08\0abc", "compressed by gzip"),
+    "matlab": (b"MATLAB 5.0 MAT-file, Platform" + bytes(99), "a MATLAB file"),
+}
+
+
+@pytest.mark.parametrize("name", ["val.npz", "val", "val.npy"])
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_data_that_are_something_else_are_named_as_what_they_are(kind, name, tmp_path):
+    content, words = OTHER_FILES[kind]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=words) as caught:
+        find_data(tmp_path / name)
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+    assert "pickle" not in str(caught.value)
+
+
+def test_arrays_under_another_name_are_read(tmp_path):
+    save(tmp_path / "val.npz").rename(tmp_path / "val.zip")
+    assert torch.equal(find_data(tmp_path / "val.zip")[1], torch.from_numpy(LABELS))
+    with zipfile.ZipFile(tmp_path / "val.zip", "a") as held:
+        held.writestr("README", "what these are")
+    assert torch.equal(find_data(tmp_path / "val.zip")[1], torch.from_numpy(LABELS))
+
+
+def test_an_image_in_a_folder_that_is_a_pointer(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(POINTER)
+    with pytest.raises(ValueError, match=r"1\.png cannot be read as an image: it is a Git LFS pointer.*git lfs pull"):
+        find_data(tmp_path)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"interpolation": "bicubic"}, "interpolation is for folders"), ({"antialias": False}, "antialias is for folders"),
+    ({"resize": 8}, "resize is for folders"), ({"resize": 8, "channels": 1}, "resize and channels are for folders"),
+    ({"resize": 8, "crop": 4, "interpolation": "box"}, "resize, crop and interpolation are for folders"),
+])
+def test_options_for_folders_are_named_as_given(options, words, tmp_path):
+    for name in (save(tmp_path / "val.npz"), "signs"):
+        with pytest.raises(ValueError, match=f"^{words} of images; arrays are taken as they are$"):
+            find_data(name, **options)

@@ -316,6 +316,58 @@ def test_not_a_number():
     assert kinds(found) == ["not a number"]
 
 
+@pytest.mark.parametrize("lost", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("before", [lambda x: x, lambda x: undo("imagenet", x)], ids=["as given", "normalized outside"])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_where_answers_are_missing_there_is_no_advice_on_pixels_or_labels(lost, before, shift):
+    """Half of the answers come with the preparation alone, so it would look like the cure."""
+    def bright(x):
+        return (x.flatten(1).amax(1, keepdim=True) > 0.8)
+
+    class Fragile(nn.Module):
+        def forward(self, x):
+            return TINY(before(x)).masked_fill(bright(x), lost)
+
+    found = look(Fragile(), y=Y + shift, classes=[*CLASSES, "more"])
+    assert "not a number" in kinds(found)
+    assert found.alternatives == ()
+    assert not {"pixels", "labels"} & {remark.kind for remark in found.remarks}
+
+
+def test_what_has_no_answer_is_counted_as_wrong():
+    found = look(Through(after=lambda z: torch.full_like(z, torch.nan)), y=torch.zeros(200).long())
+    assert found.accuracy.correct == 0
+
+
+def test_answers_that_a_preparation_takes_away_are_no_gain():
+    """On pixels outside [0, 1] the model answers NaN, whose argmax is class 0."""
+    class Narrow(nn.Module):
+        def forward(self, x):
+            outside = ((x < 0) | (x > 1)).flatten(1).any(1, keepdim=True)
+            return torch.where(outside, torch.nan, TINY(1 - x))
+
+    zero = Y == 0
+    found = look(Narrow(), x=X[zero].repeat(20, 1, 1, 1), y=Y[zero].repeat(20))
+    assert not any("mean/std" in one.name and one.accuracy.correct for one in found.alternatives)
+
+
+@pytest.mark.parametrize("masked", [[3], [10, 11, 12], [0]])
+def test_a_mask_of_minus_infinity_is_no_fault(masked):
+    """Classes that the data do not have."""
+    class Masked(nn.Module):
+        def forward(self, x):
+            z = torch.cat([TINY(x), torch.zeros(len(x), 5)], 1)
+            return z.index_fill(1, torch.tensor([*masked, 13, 14]), -torch.inf)
+
+    mine = ~torch.isin(Y, torch.tensor(masked))
+    found = look(Masked(), x=X[mine], y=Y[mine])
+    assert "not a number" not in kinds(found)
+    assert kinds(found) == []
+    assert found.repeats
+    assert found.independent
+    assert found.accuracy.value > 0.9
+
+
 # Holding still.
 
 def test_random_answers():

@@ -147,3 +147,18 @@ def test_a_minimum_norm_attack_is_exported_within_eps(tmp_path: Path) -> None:
     for line in table(tmp_path / "out"):
         assert float(line["distance"]) <= 1.5 * (1 + 1e-5) + 1e-6
         assert int(model(read(tmp_path / "out" / line["adversarial"])[None]).argmax(1)) != int(line["label"])
+
+
+def test_clean_images_of_more_than_8_bits_are_said_to_be_rounded(tmp_path: Path) -> None:
+    model, x, _ = problem((3, 6, 5))
+    for name, images in (("grid", x), ("float", (x + 0.3 / 255).clamp(0, 1))):
+        y = model(images).argmax(1)
+        report = evaluate(model, images, y, THREAT, [PGD(THREAT, steps=5)], keep_images=tmp_path / f"{name} kept")
+        exported = report.export(tmp_path / name)
+        assert exported.written > 5
+        assert exported.rounded == (exported.written if name == "float" else 0)
+        assert ("of the clean files are rounded" in exported.sentence) == (name == "float")
+        for line in table(tmp_path / name):
+            adversarial = read(tmp_path / name / line["adversarial"])
+            distance = THREAT.distance(adversarial[None], images[int(line["index"])][None])
+            assert float(line["distance"]) == float(distance)  # from the data's image

@@ -513,7 +513,7 @@ def test_the_advice_on_programs_given_as_weights_is_true(programs):
 @pytest.mark.parametrize(("name", "words"), [
     ("w.pt", "holds no program.*--weights w.pt"),
     ("gone.pt", "no file gone.pt"),
-    ("cut.pt", "holds no program"),
+    ("cut.pt", "no program.*it begins as an archive and its end is missing"),
     ("programs.py:lazy", r"1\.weight has no values yet"),
     ("programs.py:meta", "meta device"),
     ("programs.py:text", "returned a str"),
@@ -524,6 +524,21 @@ def test_what_is_no_model_is_said_in_one_line(programs, here, name, words):
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=words) as caught:
         find_model(name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is no program.*a Git LFS pointer.*lfs pull"),
+    (b"<!-- saved --><!doctype html><html>", "a saved web page"), (b"", "is empty"), (bytes(99), "nothing but zeros"),
+    (b"PK\3\4" + bytes(90), "its end is missing"), (b"\x93NUMPY\1\0", "a NumPy array"),
+    (b"\x1f\x8b\x08\0", "compressed by gzip"), (b"\x08\x08\x12\x07pytorch", "an ONNX model"),
+])
+@pytest.mark.parametrize("name", ["net.pt", "net.pt2"])
+def test_a_program_that_is_something_else_is_named_as_what_it_is(here, name, content, words):
+    (here / name).write_bytes(content)
+    with pytest.raises(ValueError, match=words) as caught:
+        find_model(name)
+    assert "\n" not in str(caught.value)
+    assert "--weights" not in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore")

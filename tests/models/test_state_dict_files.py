@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,91 @@ def test_the_last_layer_of_a_larger_network_is_no_network(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="is not the model's"):
         load({**before("trunk.", before("0.", STATE) | before("1.", STATE)), "fc.weight": torch.zeros(4, 4),
               "fc.bias": torch.zeros(4)}, nn.Linear(4, 4), tmp_path)
+
+
+# A network with the constants of its normalization beside it.
+
+
+class WithConstants(nn.Module):
+    """As RobustBench has it: mean and std beside the network."""
+
+    def __init__(self, inner: nn.Module, name: str = "model") -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.4))
+        self.register_buffer("std", torch.full((1, 3, 1, 1), 0.2))
+        setattr(self, name, inner)
+
+
+CONSTANTS = {"mean": torch.full((1, 3, 1, 1), 0.5), "std": torch.full((1, 3, 1, 1), 0.3)}
+WITH_CONSTANTS = {**CONSTANTS, **before("model.", STATE)}
+
+
+@pytest.mark.parametrize("content", [
+    WITH_CONSTANTS, {"state_dict": WITH_CONSTANTS, "epoch": 3}, {"model": WITH_CONSTANTS},
+    {"net": before("module.", WITH_CONSTANTS)}, before("module.", WITH_CONSTANTS), before("_orig_mod.", WITH_CONSTANTS),
+    {"state_dict": before("model.", WITH_CONSTANTS), "hyper_parameters": {}}, {"model_ema": WITH_CONSTANTS},
+    before("classifier.", WITH_CONSTANTS), {"a": {"b": before("module.", WITH_CONSTANTS)}},
+])
+@pytest.mark.parametrize("name", ["model", "net", "inner"])
+def test_a_network_and_its_constants_are_one_set_of_weights(content: dict[str, object], name: str,
+                                                            tmp_path: Path) -> None:
+    model = WithConstants(inner := net(2), name)
+    assert load(content, model, tmp_path) == []
+    assert torch.equal(inner[0].weight, STATE["0.weight"])
+    assert torch.equal(model.mean, CONSTANTS["mean"])
+
+
+def test_of_two_networks_with_constants_it_is_still_asked(tmp_path: Path) -> None:
+    other = {**CONSTANTS, **before("model.", OTHER)}
+    with pytest.raises(ValueError, match="under first, second, and nobody can tell"):
+        load({"first": WITH_CONSTANTS, "second": other}, WithConstants(net(2)), tmp_path)
+    model = WithConstants(inner := net(2))
+    said = load({"state_dict": WITH_CONSTANTS, "ema": other}, model, tmp_path)
+    assert said == ["w.pt holds weights under state_dict, ema; those under state_dict are used."]
+    assert torch.equal(inner[0].weight, STATE["0.weight"])
+
+
+def test_a_list_of_a_normalization_and_a_network_loads_without_a_word(tmp_path: Path) -> None:
+    first = nn.Module()
+    first.register_buffer("mean", torch.zeros(3))
+    model = nn.Sequential(first, net(2))
+    assert load({"state_dict": {"0.mean": torch.ones(3), **before("1.", STATE)}}, model, tmp_path) == []
+    assert torch.equal(model[0].mean, torch.ones(3))
+
+
+@pytest.mark.parametrize("content", [
+    WITH_CONSTANTS, {**CONSTANTS, **before("net.", STATE)}, {**CONSTANTS, **before("module.", STATE)},
+    {**before("normalize.", CONSTANTS), **before("model.", STATE)},
+    {**before("preprocess.", CONSTANTS), **before("model.", STATE)}, {"state_dict": WITH_CONSTANTS},
+    {"state_dict": STATE, "normalization": CONSTANTS}, {**CONSTANTS, **before("backbone.", STATE)},
+    {**CONSTANTS, "model": STATE}, {**CONSTANTS, **before("module.model.", STATE)},
+])
+def test_constants_are_said_wherever_they_stand_in_the_file(content: dict[str, object], tmp_path: Path) -> None:
+    said = load(content, net(2), tmp_path)
+    assert len(said) == 1
+    assert "also holds the constants of a normalization" in said[0]
+    assert "0.5,0.5,0.5" in said[0]
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "module.", "backbone.", "classifier."])
+def test_other_tensors_beside_the_network_are_said(prefix: str, tmp_path: Path) -> None:
+    said = load({"temperature": torch.tensor([2.0]), **before(prefix, STATE)}, net(2), tmp_path)
+    assert said == ["w.pt also holds 1 tensor that is not the model's (temperature), left out."]
+    said = load({"head": {"a": torch.ones(2), "b": torch.ones(2)}, **before(prefix, STATE)}, net(2), tmp_path)
+    assert said == ["w.pt also holds 2 tensors that are not the model's (head.a, head.b), left out."]
+
+
+# Values that nobody can use.
+
+
+@pytest.mark.parametrize("sparse", [Tensor.to_sparse, Tensor.to_sparse_csr])
+@pytest.mark.filterwarnings("ignore")
+def test_sparse_weights_are_refused_in_one_line(sparse: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"3.weight is a sparse_\w+ tensor, which .to_dense\(\)") as caught:
+        load({**STATE, "3.weight": sparse(STATE["3.weight"])}, net(2), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_in_the_weights_is_said(tmp_path: Path) -> None:
+    said = load({**STATE, "3.bias": torch.full((3,), torch.nan)}, net(2), tmp_path)
+    assert said == ["w.pt holds NaN in 3.bias: whatever the model answers with such weights means nothing."]

@@ -325,7 +325,7 @@ def test_folders_of_images(here):
     ('name = "none"', FileNotFoundError, "[data] name: there is no data set, file or folder 'none'"),
     ('name = "train.npz"\nvalidation = "none.npz"', FileNotFoundError, "[data] validation: there is no file none.npz"),
     ('name = "train.npz"\nvalidation = "bad.npz"', ValueError, "[data] validation: bad.npz cannot be read as data"),
-    ('name = "train.npz"\nresize = 8', ValueError, "[data] name: resize, crop and channels are for folders"),
+    ('name = "train.npz"\nresize = 8', ValueError, "[data] name: resize is for folders of images"),
 ])
 def test_data_that_are_not_there(here, text, error, words):
     (here / "bad.npz").write_bytes(b"nothing")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["blame", "described", "in_words", "one_line", "place", "said_to_be_at"]
+__all__ = ["blame", "callers_level", "described", "in_words", "one_line", "place", "said_to_be_at"]
 
 _STANDARD = tuple({sysconfig.get_path("stdlib"), str(Path(sysconfig.get_path("stdlib")).resolve())})
 _PATHS = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
@@ -77,3 +77,12 @@ def said_to_be_at(where: str) -> Iterator[None]:
         raise FileNotFoundError(f"{where}: {error}") from error
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def callers_level() -> int:
+    """The `stacklevel` with which `warnings.warn`, called where this is, names the line that called this package."""
+    frame, level, made = sys._getframe(1), 1, ("<string>", "__init__")  # made: a dataclass's
+    while frame.f_back is not None and (frame.f_code.co_filename.startswith(_OURS)
+                                        or (frame.f_code.co_filename, frame.f_code.co_name) == made):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustness_lib.attacks._bounded import BoundedAttack
 from robustness_lib.attacks._search import Run, Search, look_now
+from robustness_lib.errors import callers_level
 from robustness_lib.inputs import check_count
 from robustness_lib.querying.warnings import AttackWarning, attack_warning
 
@@ -43,7 +44,7 @@ class PGD(BoundedAttack):
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts > 1 without random_start would repeat the same run; set random_start=True")
         for warning in self._wide_step():
-            warnings.warn(str(warning), stacklevel=3)
+            warnings.warn(str(warning), stacklevel=callers_level())
 
     def _wide_step(self) -> tuple[AttackWarning, ...]:
         wide = self.step_size is not None and 0 < 2 * self.threat.eps < self.step_size

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["blame", "callers_level", "described", "in_words", "one_line", "place", "said_to_be_at"]
+__all__ = ["blame", "callers_level", "described", "in_words", "one_line", "place", "said_to_be_at",
+           "spoken"]
 
 _STANDARD = tuple({sysconfig.get_path("stdlib"), str(Path(sysconfig.get_path("stdlib")).resolve())})
 _PATHS = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
@@ -53,6 +54,11 @@ def one_line(error: BaseException) -> str:
         text = text.strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
     said = " ".join(f"{type(error).__name__}: {text}".split()).removesuffix(":")
     return said if len(said) <= 300 else said[:297] + "..."
+
+
+def spoken(error: BaseException) -> str:
+    """Kind and message on one line; where there is no message, kind and place."""
+    return one_line(error) if str(error).strip() else described(error)
 
 
 def place(error: BaseException) -> str:

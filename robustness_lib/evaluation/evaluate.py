@@ -24,7 +24,7 @@ from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, StepF
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
-from robustness_lib.errors import one_line, place
+from robustness_lib.errors import place, spoken
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
 from robustness_lib.evaluation._kept_images import KeptImages
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
@@ -194,7 +194,7 @@ class _Evaluation:
         if failed.step == CleanAnswers.name and not self.whole and (halves := part.halves()):
             return halves
         error = failed.cause
-        failure = Failure(part.first, part.first + len(part) - 1, failed.step, one_line(error))
+        failure = Failure(part.first, part.first + len(part) - 1, failed.step, spoken(error))
         self.place = self.place or place(error)
         before = self.failures[-1] if self.failures else None
         if before and (before.last + 1, before.step, before.error) == (failure.first, failure.step, failure.error):
@@ -273,8 +273,9 @@ class _Evaluation:
         self.notes = tuple(dict.fromkeys(note for _, _, notes, _ in everyone for note in notes))
         together = sorted((pair for theirs, *_ in everyone for pair in theirs), key=lambda pair: pair[0])
         if not together:
-            at = f" ({self.place})" if self.place else ""
-            why = [f"; the first failure, in {f.step}: {f.error}{at}" for f in self.failures[:1]]
+            why = [f"; the first failure, in {f.step}: {f.error}"
+                   + (f" ({self.place})" if self.place and self.place not in f.error else "")
+                   for f in self.failures[:1]]
             raise ValueError("there is no image to report on" + "".join(why))
         return together
 

@@ -105,8 +105,8 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     check_count("seed", seed, least=0)
     if curve is not None and not (len(curve) and all(math.isfinite(eps) and eps >= 0 for eps in curve)):
         raise ValueError(f"curve needs at least one ε, each finite and at least 0; found {list(curve)}")
-    if curve is not None and threat.norm == "linf" and max(curve) > 1 and all(float(eps).is_integer() for eps in curve):
-        raise ValueError(f"the ε of a curve are in pixel units of [0, 1]: write 8/255, not 8; found {list(curve)}")
+    if curve is not None and threat.norm == "linf" and max(curve) > 1:
+        raise _off_scale(curve)
     if certified is not None:
         certified = torch.as_tensor(certified)
         if certified.dtype != torch.bool or certified.ndim != 1:
@@ -225,6 +225,9 @@ class _Evaluation:
     def _epsilons(self, pixels: int) -> tuple[float, ...]:
         """The ε of the curve, ascending, for images of so many values; none where there is no curve."""
         if self.curve is not None:
+            if self.threat.norm == "l2" and max(self.curve) >= math.sqrt(pixels):
+                raise _off_scale(self.curve, f", and an L2 ε of {math.sqrt(pixels):.4g} covers the whole pixel box of "
+                                             f"images of {pixels} values")
             return tuple(sorted(set(map(float, self.curve))))
         if not self.suite.curve:
             return ()
@@ -278,6 +281,10 @@ class _Evaluation:
                    for f in self.failures[:1]]
             raise ValueError("there is no image to report on" + "".join(why))
         return together
+
+
+def _off_scale(curve: Sequence[float], box: str = "") -> ValueError:
+    return ValueError(f"the ε of a curve are in pixel units of [0, 1]: write 8/255, not 8; found {list(curve)}{box}")
 
 
 def _environment(model: Classifier, dtype: torch.dtype, seed: int, mode: Mode, team: Team) -> dict[str, str]:

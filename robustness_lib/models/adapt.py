@@ -22,9 +22,9 @@ class Normalize(nn.Module):
 
     mean, std: one number per channel, in pixel units of [0, 1]. Channels are axis 1, whatever follows: points (N, D),
     signals (N, C, L), images (N, C, H, W), videos (N, C, T, H, W). Kept out of the state dict, so that a wrapped
-    model's weights keep their shape. Raises TypeError for anything but such lists; ValueError for lists of different length,
-    what is not finite or not in these units, a std that is not positive, and (on use) images with another number of
-    channels.
+    model's weights keep their shape. Raises TypeError for anything but such lists; ValueError for lists of different
+    length, what is not finite or not in these units, a std that is not positive, and (on use) images with another
+    number of channels.
     """
 
     mean: Tensor

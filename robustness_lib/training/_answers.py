@@ -13,7 +13,7 @@ from robustness_lib.inputs import NotANumber
 from robustness_lib.models.adapt import with_those_wrapped
 from robustness_lib.querying.warnings import attack_warning, looks_like_probabilities, sum_to_one
 from robustness_lib.threat import ThreatModel
-from robustness_lib.training.objectives import Objective, logits_of
+from robustness_lib.training.objectives import GaussianAugmentation, Objective, logits_of
 
 __all__ = ["answers_seen", "doubts", "failing_batch"]
 
@@ -84,9 +84,11 @@ def failing_batch(x: Tensor, first: bool) -> Iterator[None]:
                          f"{described(error)}{advice}") from error
 
 
-def doubts(threats: tuple[ThreatModel | None, ...], x: Tensor, said: list[str]) -> None:
-    """Say what is odd about ε for these images (N, ...), N ≥ 1."""
-    for threat in threats:
-        doubt = threat.doubt_about_eps(x[0].numel()) if threat is not None else None
-        if doubt is not None and doubt not in said:
-            said.append(doubt)
+def doubts(objective: object, threat: ThreatModel | None, x: Tensor, said: list[str]) -> None:
+    """Say what is odd about ε and σ for these images (N, ...), N ≥ 1. threat: what validation attacks within."""
+    own = getattr(objective, "threat", None) if isinstance(objective, Objective) else None
+    found = [each.doubt_about_eps(x[0].numel()) for each in (own, threat) if each is not None]
+    if isinstance(objective, GaussianAugmentation) and objective.sigma > 1:
+        found.append(f"noise of σ = {objective.sigma:g} drowns every image: σ is in pixel units of [0, 1], as ε is "
+                     f"(25/255 and not 25)")
+    said += [words for words in dict.fromkeys(found) if words is not None and words not in said]

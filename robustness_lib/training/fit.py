@@ -115,10 +115,9 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
                    optimizer=optimizer, clip=clip, augment=augment, validation=validation, save_seconds=save_seconds,
                    workers=workers)
     said: list[str] = []  # what else should be known in the end
-    threats = (getattr(objective, "threat", None) if isinstance(objective, Objective) else None, threat)
     if isinstance(data, tuple):
         data = _in_the_box(data, said)
-        doubts(threats, data[0], said)
+        doubts(objective, threat, data[0], said)
     validation = validation and _in_the_box(validation, said)
     team, device = Team.now(), next(model.parameters()).device
     count = length(data)
@@ -187,7 +186,7 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
                        postfix=run.said, leave=False, disable=not progress or team.rank > 0)
             for x, y in _batches(data, mine[at.step:], workers, generator, said):
                 if not isinstance(data, tuple):
-                    doubts(threats, x, said)
+                    doubts(objective, threat, x, said)
                     if classes is None and isinstance(objective, Objective):
                         with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
                             classes = check_answer(model, device, x)

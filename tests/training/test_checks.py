@@ -348,6 +348,10 @@ def test_an_eps_on_another_scale_is_noted(settings, data):
     assert "ε covers the whole pixel box. ε is in pixel units" in train(Net(), data(), **settings).noted
 
 
+def test_a_sigma_on_another_scale_is_noted():
+    assert "σ is in pixel units" in train(Net(), images(), GaussianAugmentation(25)).noted
+
+
 def test_a_step_wider_than_the_ball_is_said_where_the_objective_is_made():
     for make in (lambda: PGDTraining(LINF, steps=1, step_size=2.0), lambda: TRADES(LINF, steps=1, step_size=2.0)):
         with pytest.warns(UserWarning, match="step size: a step wider than the whole ball") as seen:

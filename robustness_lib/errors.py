@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["blame", "described", "in_words", "one_line", "place", "said_to_be_at"]
+__all__ = ["blame", "callers_level", "described", "in_words", "one_line", "place", "said_to_be_at",
+           "spoken"]
 
 _STANDARD = tuple({sysconfig.get_path("stdlib"), str(Path(sysconfig.get_path("stdlib")).resolve())})
 _PATHS = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
@@ -55,6 +56,11 @@ def one_line(error: BaseException) -> str:
     return said if len(said) <= 300 else said[:297] + "..."
 
 
+def spoken(error: BaseException) -> str:
+    """Kind and message on one line; where there is no message, kind and place."""
+    return one_line(error) if str(error).strip() else described(error)
+
+
 def place(error: BaseException) -> str:
     """File and line where it arose: the last place outside Python and installed libraries; else the last outside
     PyTorch and this package; "" where there is none."""
@@ -77,3 +83,12 @@ def said_to_be_at(where: str) -> Iterator[None]:
         raise FileNotFoundError(f"{where}: {error}") from error
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def callers_level() -> int:
+    """The `stacklevel` with which `warnings.warn`, called where this is, names the line that called this package."""
+    frame, level, made = sys._getframe(1), 1, ("<string>", "__init__")  # made: a dataclass's
+    while frame.f_back is not None and (frame.f_code.co_filename.startswith(_OURS)
+                                        or (frame.f_code.co_filename, frame.f_code.co_name) == made):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -56,6 +56,7 @@ def check_images(x: Tensor) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"images must be a torch.Tensor of shape (N, ...); found {type(x).__name__}."
                         f"{no_tensor_advice(x, 'x')}")
+    _check_held("images", "x", x)
     if not x.is_floating_point():
         raise TypeError(f"images must be float32 or float64 in [0, 1]; found {x.dtype}.{integer_advice(x)}")
     if x.dtype not in (torch.float32, torch.float64):
@@ -67,6 +68,8 @@ def check_images(x: Tensor) -> Tensor:
         advice = " One point goes in as x[None]." if x.ndim else ""
         raise ValueError(f"images must have a batch dimension, (N, ...); found shape {tuple(x.shape)}.{advice}")
     if x.numel() == 0:
+        if len(x):
+            raise ValueError(f"images have no values: their shape is {tuple(x.shape)}")
         return x
     low, high = (float(value) for value in x.detach().aminmax())
     if math.isnan(low):
@@ -77,6 +80,17 @@ def check_images(x: Tensor) -> Tensor:
         advice = "They hold infinities." if math.isinf(low) or math.isinf(high) else pixel_advice(x, low, high)
         raise ValueError(f"images must lie in [0, 1]; found values from {_figure(low)} to {_figure(high)}. {advice}")
     return x
+
+
+def _check_held(what: str, name: str, tensor: Tensor) -> None:
+    """Its values are there, one beside the other. Raises TypeError."""
+    if tensor.is_nested:
+        raise TypeError(f"{what} must be an ordinary tensor; found a nested one, of rows that may differ in shape. Of "
+                        f"rows of one shape, torch.stack({name}.unbind()) makes one")
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{what} must be an ordinary tensor; found {tensor.layout}. {name}.to_dense() makes one")
+    if tensor.is_meta:
+        raise TypeError(f"{what} are on the meta device, where tensors have no values")
 
 
 def _figure(value: float) -> str:
@@ -95,6 +109,7 @@ def check_labels(y: Tensor, x: Tensor, name: str = "y") -> None:
     wanted = f"{name} must be an int64 tensor of class numbers, one label per image"
     if not isinstance(y, Tensor):
         raise TypeError(f"{wanted}; found {type(y).__name__}.{no_tensor_advice(y, name)}")
+    _check_held(name, name, y)
     if y.dtype != torch.int64:
         raise TypeError(f"{wanted}; found {y.dtype} of shape {tuple(y.shape)}.{label_advice(y, x, name)}")
     if y.shape != x.shape[:1]:
@@ -141,11 +156,15 @@ def check_logits(logits: object, x: Tensor, labels: tuple[Tensor, ...]) -> None:
     help_ = "Wrap the model with robustness_lib.models.as_classifier."
     if not isinstance(logits, Tensor):
         raise TypeError(f"the model must return a tensor of logits (N, K); found {type(logits).__name__}. {help_}")
+    _check_held("the model's logits", "logits", logits)
     if logits.ndim != 2 or len(logits) != len(x):
         raise ValueError(
             f"the model must return logits of shape ({len(x)}, K) for {len(x)} image{'' if len(x) == 1 else 's'}; "
             f"found {tuple(logits.shape)}. {help_}"
         )
+    if logits.is_complex():
+        raise TypeError(f"the model must return real logits, which can be compared; found {logits.dtype}. Return what "
+                        f"decides, such as .abs() or .real")
     if not logits.is_floating_point():
         raise TypeError(f"the model must return floating-point logits, not decisions; found {logits.dtype}. {help_}")
     classes = logits.shape[1]

@@ -10,8 +10,13 @@ import torch
 import torchvision
 from PIL import Image
 
+from robustness_lib import ThreatModel
+from robustness_lib.attacks import PGD
+from robustness_lib.attacks.ensemble_run import StepFailed
+from robustness_lib.evaluation import evaluate
 from robustness_lib.inputs import check_images, check_labels, check_logits, clamped_rows
 
+LINF = ThreatModel("linf", 0.01)
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.rand((6, 3, 8, 9), generator=GENERATOR)
 BYTES = (X * 255).round().to(torch.uint8)
@@ -185,3 +190,52 @@ def test_labels_that_no_line_mends_are_told_what_they_are(given, x, words: str) 
 ])
 def test_labels_out_of_range_are_named_with_their_place(given, words: str) -> None:
     assert re.search(words, said(check_logits, torch.zeros(6, 3), X, (given,)))
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    (torch.empty(4, 0), r"no values: their shape is \(4, 0\)"),
+    (torch.empty(4, 3, 0, 8), r"no values: their shape is \(4, 3, 0, 8\)"),
+    (X.to_sparse(), r"found torch.sparse_coo. x.to_dense\(\) makes one"),
+    (X[:, 0, 0].to_sparse_csr(), r"found torch.sparse_csr. x.to_dense\(\)"),
+    (X.to_mkldnn(), r"found torch._mkldnn. x.to_dense\(\)"),
+    (torch.nested.nested_tensor([X[0], X[1, :, :4]]), "found a nested one"),
+    (X.to("meta"), "on the meta device"),
+])
+def test_images_without_values_side_by_side_are_said(given, words: str) -> None:
+    assert re.search(words, said(check_images, given))
+    labels = torch.zeros(len(given) if not given.is_nested else 2, dtype=torch.int64)
+    for ask in (lambda: PGD(LINF, steps=1).run(lambda x: x.flatten(1)[:, :3], given, labels),
+                lambda: evaluate(lambda x: x.flatten(1)[:, :3], given, labels, LINF, "quick")):
+        with pytest.raises((TypeError, ValueError), match=words):
+            ask()
+
+
+def test_no_images_at_all_are_no_error() -> None:
+    assert len(check_images(torch.empty(0, 0))) == 0
+    assert len(check_images(X[:0])) == 0
+
+
+def test_sparse_labels_and_logits_are_said() -> None:
+    assert "y.to_dense()" in said(check_labels, Y.to_sparse(), X)
+    assert "logits.to_dense()" in said(check_logits, torch.rand(6, 3).to_sparse(), X, (Y,))
+
+
+def test_complex_logits_have_their_own_sentence() -> None:
+    words = said(check_logits, torch.zeros(6, 3, dtype=torch.complex64), X, (Y,))
+    assert "must return real logits" in words
+    assert "decisions" not in words
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError(""), ValueError(" ")])
+def test_an_error_without_words_is_named_with_its_place(error: Exception) -> None:
+    def model(x):
+        if (x[:, 0, 0, 0] > 0.9).any():
+            raise error
+        return x.flatten(1)[:, :3]
+
+    x = X * 0.8
+    x[3, 0, 0, 0] = 0.99
+    (failure,) = evaluate(model, x, Y, ThreatModel("linf", 1e-4), "quick").failures
+    assert (failure.first, failure.last) == (3, 3)
+    assert re.fullmatch(rf"{type(error).__name__} \(.*test_inputs.py, line \d+\)", failure.error)
+    assert str(StepFailed("clean", error)) == f"clean: {failure.error}"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustness_lib.errors import spoken
 from robustness_lib.querying.batch_size import ShrinkingBatchSize, cut
 from robustness_lib.querying.warnings import AttackWarning
 from robustness_lib.state import Chunks, Content
@@ -31,7 +32,7 @@ class StepFailed(Exception):
     """The model, or an attack, raised. step: where. cause: what was raised."""
 
     def __init__(self, step: str, cause: Exception) -> None:
-        super().__init__(step)
+        super().__init__(f"{step}: {spoken(cause)}")
         self.step, self.cause = step, cause
 
 

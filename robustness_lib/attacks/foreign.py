@@ -16,6 +16,7 @@ from robustness_lib.counter_random import uniform
 from robustness_lib.querying.batch_size import cut
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.querying.warnings import attack_warning
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["ForeignAttack", "ForeignFunction"]
@@ -46,7 +47,7 @@ class ForeignAttack:
     def run(self, model: Classifier, x: Tensor, y: Tensor, *, index: Tensor, batch_size: int) -> AttackResult:
         """Attack the images x (N, ...) with labels y (N,) and numbers index (N,), batch_size at a time (and one alone,
         if the model only takes two, twice over). Every image counts as a success until it is asked about; passes are
-        not counted.
+        not counted. Where none was moved, a warning says so.
 
         Raises Refused for anything but images of x's shape, inside the threat model and the pixel box.
         """
@@ -65,8 +66,11 @@ class ForeignAttack:
                     answer = answer[:1]
                 made.append(_checked(self.name, answer, images, index[part], self.threat))
         x_adv, nothing = torch.cat(made), torch.zeros(len(x), dtype=torch.int64)
-        return AttackResult(x_adv, torch.ones(len(x), dtype=torch.bool), self.threat.distance(x_adv, x), 0, nothing,
-                            nothing, torch.zeros(len(x), dtype=torch.bool))
+        distance = self.threat.distance(x_adv, x)
+        idle = len(x) > 0 and self.threat.eps > 0 and not distance.any()
+        return AttackResult(x_adv, torch.ones(len(x), dtype=torch.bool), distance, 0, nothing, nothing,
+                            torch.zeros(len(x), dtype=torch.bool),
+                            (attack_warning("moved nothing", range(len(x)), len(x)),) if idle else ())
 
 
 def _checked(name: str, x_adv: Any, x: Tensor, index: Tensor, threat: ThreatModel) -> Tensor:

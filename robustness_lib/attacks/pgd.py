@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustness_lib.attacks._bounded import BoundedAttack
 from robustness_lib.attacks._search import Run, Search, look_now
+from robustness_lib.errors import callers_level
 from robustness_lib.inputs import check_count
 from robustness_lib.querying.warnings import AttackWarning, attack_warning
 
@@ -43,14 +44,23 @@ class PGD(BoundedAttack):
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts > 1 without random_start would repeat the same run; set random_start=True")
         for warning in self._wide_step():
-            warnings.warn(str(warning), stacklevel=3)
+            warnings.warn(str(warning), stacklevel=callers_level())
 
     def _wide_step(self) -> tuple[AttackWarning, ...]:
         wide = self.step_size is not None and 0 < 2 * self.threat.eps < self.step_size
         return (attack_warning("step size"),) if wide else ()
 
     def _odd_settings(self, x: Tensor) -> tuple[AttackWarning, ...]:
-        return super()._odd_settings(x) + self._wide_step()
+        return super()._odd_settings(x) + self._wide_step() + self._short_steps(x)
+
+    def _short_steps(self, x: Tensor) -> tuple[AttackWarning, ...]:
+        way, reach = self.steps * (self.step_size or math.inf), self.threat.reach(x) if len(x) else 0.0
+        if way >= reach * (1 - 1e-6):  # up to rounding
+            return ()
+        return (AttackWarning("step size", (
+            f"{self.steps} steps of {self.step_size:.3g} come no further than {way:.3g} from where they start, and ε "
+            f"is {self.threat.eps:.3g}: the edge of the ball, where most errors are, may never be reached. Take more "
+            f"steps or wider ones, or leave step_size out: it then follows from ε")),)
 
     def _attack(self, search: Search, start: Tensor | None) -> None:
         step_size = 2.5 * search.threat.reach(search.x) / self.steps if self.step_size is None else self.step_size

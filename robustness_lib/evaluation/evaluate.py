@@ -24,7 +24,7 @@ from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, StepF
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
-from robustness_lib.errors import one_line, place
+from robustness_lib.errors import place, spoken
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
 from robustness_lib.evaluation._kept_images import KeptImages
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
@@ -107,8 +107,8 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     check_count("seed", seed, least=0)
     if curve is not None and not (len(curve) and all(math.isfinite(eps) and eps >= 0 for eps in curve)):
         raise ValueError(f"curve needs at least one ε, each finite and at least 0; found {list(curve)}")
-    if curve is not None and threat.norm == "linf" and max(curve) > 1 and all(float(eps).is_integer() for eps in curve):
-        raise ValueError(f"the ε of a curve are in pixel units of [0, 1]: write 8/255, not 8; found {list(curve)}")
+    if curve is not None and threat.norm == "linf" and max(curve) > 1:
+        raise _off_scale(curve)
     if certified is not None:
         certified = torch.as_tensor(certified)
         if certified.dtype != torch.bool or certified.ndim != 1:
@@ -196,7 +196,7 @@ class _Evaluation:
         if failed.step == CleanAnswers.name and not self.whole and (halves := part.halves()):
             return halves
         error = failed.cause
-        failure = Failure(part.first, part.first + len(part) - 1, failed.step, one_line(error))
+        failure = Failure(part.first, part.first + len(part) - 1, failed.step, spoken(error))
         self.place = self.place or place(error)
         before = self.failures[-1] if self.failures else None
         if before and (before.last + 1, before.step, before.error) == (failure.first, failure.step, failure.error):
@@ -227,6 +227,9 @@ class _Evaluation:
     def _epsilons(self, pixels: int) -> tuple[float, ...]:
         """The ε of the curve, ascending, for images of so many values; none where there is no curve."""
         if self.curve is not None:
+            if self.threat.norm == "l2" and max(self.curve) >= math.sqrt(pixels):
+                raise _off_scale(self.curve, f", and an L2 ε of {math.sqrt(pixels):.4g} covers the whole pixel box of "
+                                             f"images of {pixels} values")
             return tuple(sorted(set(map(float, self.curve))))
         if not self.suite.curve:
             return ()
@@ -277,10 +280,15 @@ class _Evaluation:
         self.notes = tuple(dict.fromkeys(note for _, _, notes, _ in everyone for note in notes))
         together = sorted((pair for theirs, *_ in everyone for pair in theirs), key=lambda pair: pair[0])
         if not together:
-            at = f" ({self.place})" if self.place else ""
-            why = [f"; the first failure, in {f.step}: {f.error}{at}" for f in self.failures[:1]]
+            why = [f"; the first failure, in {f.step}: {f.error}"
+                   + (f" ({self.place})" if self.place and self.place not in f.error else "")
+                   for f in self.failures[:1]]
             raise ValueError("there is no image to report on" + "".join(why))
         return together
+
+
+def _off_scale(curve: Sequence[float], box: str = "") -> ValueError:
+    return ValueError(f"the ε of a curve are in pixel units of [0, 1]: write 8/255, not 8; found {list(curve)}{box}")
 
 
 def _environment(model: Classifier, dtype: torch.dtype, seed: int, mode: Mode, team: Team) -> dict[str, str]:

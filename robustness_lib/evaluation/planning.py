@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from robustness_lib.attacks import PGD, SquareAttack
 from robustness_lib.evaluation._steps import DIAGNOSED
+from robustness_lib.inputs import NotANumber
 from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.querying.frozen import Classifier
@@ -86,24 +88,51 @@ class Plan:
 
 
 def measure(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, batch_size: int | None = None) -> Costs:
-    """Costs from a first look: PGD-20 and passes on at most 64 images. x (N, ...), N ≥ 1, y (N,) int64."""
+    """Costs from a first look: PGD-20 and passes on at most 64 images. x (N, ...), N ≥ 1, y (N,) int64. Images that
+    the model fails on, or answers NaN, are left out, as a report leaves them; where none is left, what is wrong with
+    them is raised."""
     x, y = x[:_TRIED], y[:_TRIED]
     device = QueriedModel(model).device(x)
     size = batch_size or default_batch_size(x, device)
     with refused_arrangement(model, x):
-        logits = predict_logits(model, x, size=size, labels=y)
+        rows = _answered(model, x, size)
+    x, y = x[rows.to(x.device)], y[rows.to(y.device)]
+    logits = predict_logits(model, x, size=size, labels=y)
+    forward = _least_seconds(lambda: predict_logits(model, x, size=size), device) / len(x)
+    right = logits.argmax(1) == y.cpu()
     # Attacks may ask in an order of memory in which convolutions are faster, and Square asks most: timed as it does.
-    squares = SquareAttack(threat, queries=_QUERIES, stop="never")
-    forward = min(_least_seconds(lambda: predict_logits(model, x, size=size), device),
-                  _least_seconds(lambda: squares.run(model, x, y, batch_size=size), device) / _QUERIES) / len(x)
-    steps = PGD(threat, steps=4, stop="never")
-    try:
+    squares, steps = SquareAttack(threat, queries=_QUERIES, stop="never"), PGD(threat, steps=4, stop="never")
+    gradient, stands = 2 * forward, right  # where no attack but Square can try, or a point near the images is NaN
+    with suppress(NoGradient, NotANumber):
+        forward = min(forward, _least_seconds(lambda: squares.run(model, x, y, batch_size=size), device)
+                      / _QUERIES / len(x))
+        gradient = 2 * forward
         gradient = _least_seconds(lambda: steps.run(model, x, y, batch_size=size), device) / len(x) / 4
         stands = ~PGD(threat, steps=20).run(model, x, y, batch_size=size).success
-    except NoGradient:  # only Square can try
-        gradient, stands = 2 * forward, logits.argmax(1) == y.cpu()
-    right = float((logits.argmax(1) == y.cpu()).float().mean())
-    return Costs(forward, gradient, right, float(stands.float().mean()), logits.shape[1])
+    return Costs(forward, gradient, float(right.float().mean()), float(stands.float().mean()), logits.shape[1])
+
+
+def _answered(model: Classifier, x: Tensor, size: int) -> Tensor:
+    """Places (m,), m ≥ 1, of the images that the model answers with numbers; raises what it raises where there are
+    none."""
+    no_labels = torch.empty(0, dtype=torch.int64)  # the answers are checked all the same
+
+    def known(first: int, last: int) -> Tensor:
+        return ~predict_logits(model, x[first:last], size=size, labels=no_labels).isnan().any(1)
+
+    try:
+        rows = known(0, len(x)).nonzero()[:, 0]
+    except Exception:  # whatever a model may raise, on some of these images only?
+        alone = []
+        for row in range(len(x)):
+            with suppress(Exception):
+                alone += [row] if bool(known(row, row + 1)) else []
+        if not alone:
+            raise
+        return torch.tensor(alone)
+    if len(rows) == 0:
+        raise NotANumber("the model returns NaN on each of the first images: there is nothing to measure on")
+    return rows
 
 
 def _least_seconds(work: Any, device: torch.device, repeats: int = 3) -> float:

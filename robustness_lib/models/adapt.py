@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -12,14 +14,17 @@ from robustness_lib.model_kinds import check_usable
 
 __all__ = ["Normalize", "as_classifier", "find_logits", "with_those_wrapped"]
 
+_LARGE = 10  # a std in pixel units is hardly above 1; in bytes it is hardly below this
+
 
 class Normalize(nn.Module):
     """(x − mean) / std per channel, as the model's first layer.
 
     mean, std: one number per channel, in pixel units of [0, 1]. Channels are axis 1, whatever follows: points (N, D),
     signals (N, C, L), images (N, C, H, W), videos (N, C, T, H, W). Kept out of the state dict, so that a wrapped
-    model's weights keep their shape. Raises ValueError for lists of different length, a std that is not positive,
-    and (on use) images with another number of channels.
+    model's weights keep their shape. Raises TypeError for anything but such lists; ValueError for lists of different
+    length, what is not finite or not in these units, a std that is not positive, and (on use) images with another
+    number of channels.
     """
 
     mean: Tensor
@@ -27,12 +32,15 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        mean, std = _per_channel("mean", mean), _per_channel("std", std)
         if len(mean) != len(std):
             raise ValueError(f"mean and std need one number per channel each; found {len(mean)} and {len(std)}")
-        if any(not s > 0 for s in std):
-            raise ValueError(f"std must be positive; found {list(std)}")
+        if any(s <= 0 for s in std):
+            raise ValueError(f"std must be positive; found {std}")
         if any(abs(m) > 1 for m in mean):
-            raise ValueError(f"mean must be in pixel units of [0, 1] (divide by 255); found {list(mean)}")
+            raise ValueError(f"mean must be in pixel units of [0, 1] (divide by 255); found {mean}")
+        if any(s > _LARGE for s in std):
+            raise ValueError(f"std must be in pixel units of [0, 1] (divide by 255); found {std}")
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -48,6 +56,23 @@ class Normalize(nn.Module):
                              f"{_channel_advice(x, count)}")
         shape = (-1, *[1] * (x.ndim - 2))
         return self.mean.to(x.dtype).view(shape), self.std.to(x.dtype).view(shape)
+
+
+def _per_channel(name: str, values: object) -> list[float]:
+    """One finite number per channel. Raises TypeError or ValueError."""
+    wanted = f"{name} must be a list of numbers, one per channel"
+    if isinstance(values, Real):
+        raise TypeError(f"{wanted}; found {values!r}: for one channel [{values!r}], for three [{values!r}] * 3")
+    try:
+        listed = [] if isinstance(values, (str, bytes, Mapping)) else list(values)  # type: ignore[call-overload]
+        numbers = [float(value) for value in listed]
+    except (TypeError, ValueError, RuntimeError):  # the last of a tensor of more than one number
+        numbers = []
+    if not numbers:
+        raise TypeError(f"{wanted}; found {values!r}")
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name} must be finite{' and positive' if name == 'std' else ''}; found {numbers}")
+    return numbers
 
 
 def _channel_advice(x: Tensor, count: int) -> str:
@@ -103,6 +128,12 @@ def as_classifier(model: Callable[[Tensor], Any], *, mean: Sequence[float] | Non
 def _picker(output: str | int | Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
     if callable(output):
         return output
+    if isinstance(output, bool) or not isinstance(output, (str, int)):
+        raise TypeError(f'output must be "auto", "binary", a name, a number or a function; found {output!r}')
+    if str(output) != (plain := str(output).strip().lower()) and plain in ("auto", "binary"):
+        raise ValueError(f"output={output!r} is written {plain!r}")
+    if output == "":
+        raise ValueError("output is empty; it names where the logits are in what the model returns")
     if output == "auto":
         return find_logits
     if output == "binary":

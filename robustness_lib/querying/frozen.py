@@ -36,7 +36,8 @@ def frozen(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
     A plain function is left as it is, and so is the mode of a program that has none (frozen, or exported). Inside,
     autograd works even if the caller has switched it off.
 
-    Raises TypeError and ValueError for a model that cannot be asked (see `check_usable`).
+    Raises TypeError and ValueError for a model that cannot be asked (see `check_usable`), and ValueError for one whose
+    parameters have moved by the end: these are not put back. What is raised inside comes through as it is.
     """
     check_usable(model)
     with torch.inference_mode(False), torch.enable_grad():
@@ -47,12 +48,14 @@ def frozen(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
         required_grad = [p for p in model.parameters() if p.requires_grad]
         buffers = [(module, name, buffer, buffer.clone()) for module in model.modules()
                    for name, buffer in module._buffers.items() if buffer is not None]
+        marks = _marks(model)
         try:
             if mode == "eval":
                 switch_to_eval(model)
             for parameter in required_grad:
                 parameter.requires_grad_(False)
             yield
+            _check_unmoved(model, marks)
         finally:
             for parameter in required_grad:
                 parameter.requires_grad_(True)
@@ -62,3 +65,21 @@ def frozen(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
                 for owner, name, buffer, value in buffers:
                     owner._buffers[name] = buffer
                     buffer.copy_(value)
+
+
+def _marks(model: nn.Module) -> dict[str, tuple[int, int, str]]:
+    """By which a change of the parameters is known, without a copy of them: which tensor it is, how often it was
+    written to, and, since `.data` is written to unseen, its first value."""
+    return {name: (id(p), p._version, repr(p.detach()[(0,) * p.ndim].item()) if p.numel() else "")
+            for name, p in model.named_parameters()}
+
+
+def _check_unmoved(model: nn.Module, before: dict[str, tuple[int, int, str]]) -> None:
+    now = _marks(model)
+    moved = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if moved:
+        more = f" (and {len(moved) - 1} more)" if len(moved) > 1 else ""
+        raise ValueError(
+            f"the model changed its parameter {moved[0]}{more} while it was asked: it learns from what it is shown, so "
+            f"that no answer stands and it cannot be attacked. Its parameters are as it left them, and not put back. "
+            f"Take the change out of its forward pass")

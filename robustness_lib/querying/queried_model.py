@@ -160,6 +160,11 @@ class QueriedModel:
                 reason = NoGradient(f"the model leaves PyTorch, so there is no gradient to follow ({error})")
             elif "leaf Variable that requires grad" in str(error):
                 reason = ValueError(IN_PLACE)
+            elif "does not require grad and does not have a grad_fn" in str(error):
+                reason = ValueError(f"the model takes a gradient of its own while it answers, and fails "
+                                    f"({one_line(error)}): its parameters are frozen here, and passes may have no "
+                                    f"graph. One that adapts to what it is shown cannot be attacked while it does; a "
+                                    f"gradient of the input needs torch.enable_grad() around it")
             elif (words := type_advice(self.model, x.dtype, str(error))) is not None:
                 reason = TypeError(f"the model fails on the images ({one_line(error)}): {words}")
         elif advice := advice_on(error):

@@ -45,17 +45,18 @@ def type_advice(model: object, images: torch.dtype, error: str) -> str | None:
 
 
 def _of_parameters(held: set[torch.dtype], images: torch.dtype) -> str:
-    names = " and ".join(sorted(map(str, held)))
+    names, as_images = " and ".join(sorted(map(str, held))), "double" if images == torch.float64 else "float"
     if len(held) > 1:
-        return f"its parameters are of several types, {names}: bring them to one, model.float()"
+        return f"its parameters are of several types, {names}: bring them to the images', model.{as_images}()"
     (kind,) = held
     if kind in (torch.float16, torch.bfloat16):
-        return (f"its parameters are {kind} and the images {images}. model.float() answers in full precision, which a "
-                f"verdict should rest on; to attack it in {kind} as it is, put it into a module whose forward returns "
-                f"self.model(x.to({kind})).float(). (Images stay {images}: {kind} cannot hold a small ε. Autocast, "
-                f"which would convert by itself, is off where verdicts are made.)")
-    other, mine = ("float", "double") if images == torch.float64 else ("double", "float")
-    return f"its parameters are {kind} and the images {images}. Convert one of the two: x.{other}(), or model.{mine}()"
+        return (f"its parameters are {kind} and the images {images}. model.{as_images}() answers in full precision, "
+                f"which a verdict should rest on; to attack it in {kind} as it is, put it into a module whose forward "
+                f"returns self.model(x.to({kind})).float(). (Images stay {images}: {kind} cannot hold a small ε. "
+                f"Autocast, which would convert by itself, is off where verdicts are made.)")
+    other = "float" if images == torch.float64 else "double"
+    return f"its parameters are {kind} and the images {images}. Convert one of the two: x.{other}(), or " \
+           f"model.{as_images}()"
 
 
 class Asked(Protocol):

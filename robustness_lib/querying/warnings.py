@@ -71,6 +71,10 @@ _TEXT = {
     "step size":
         "a step wider than the whole ball (2ε) jumps from one side to the other and finds less than small ones. The "
         "step size is in pixel units of [0, 1], as ε is: 2/255 and not 2.",
+    "moved nothing":
+        "it handed back {images} of {of} images exactly as they were, every one of a batch. An attack that keeps only "
+        "what succeeds may do so; else it did nothing (an ε of 0 or on another scale, no step taken, a copy returned?) "
+        "and what stands has not been attacked by it.",
     "not followed":
         "{images} of {of} images still stand on which no attack could follow a gradient, so they were hardly attacked.",
     "Square ahead":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from robustness_lib.errors import one_line
 from robustness_lib.inputs import check_count, check_images, check_labels
 from robustness_lib.model_kinds import check_usable
 from robustness_lib.querying.frozen import frozen
@@ -52,6 +53,7 @@ def check_settings(model: nn.Module, data: TrainingData, objective: object, *, v
         raise ValueError(f"clip must be positive, the longest that a gradient may be; found {clip}")
     _check_parts(objective, threat, schedule, others["ramp"])
     check_usable(model)
+    _check_trainable(model)
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the model has no parameters that require a gradient: there is nothing to train")
     if patience is not None:
@@ -60,6 +62,22 @@ def check_settings(model: nn.Module, data: TrainingData, objective: object, *, v
             raise ValueError("patience compares epochs on validation images: give validation=(x, y)")
     _check_augment(augment)
     _check_data(data, augment, validation)
+
+
+def _check_trainable(model: object) -> None:
+    """A module with a training mode, which it is left without."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"fit trains the parameters of a torch.nn.Module; found {type(model).__name__}, in which none "
+                        f"can be found: give the module that it calls")
+    before = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    try:
+        model.train()
+    except Exception as error:  # whatever somebody's train() may raise
+        raise TypeError(f"the model cannot be put into training mode ({one_line(error)}). An exported program is fixed "
+                        f"as it was exported: train the module that it was made from, and export that again") from error
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 def _check_parts(objective: object, threat: object, schedule: object, ramp: int) -> None:

@@ -22,9 +22,9 @@ from tqdm import tqdm
 from robustness_lib.batches import read_batches
 from robustness_lib.distributed import Team
 from robustness_lib.inputs import NotANumber, check_images, check_label_range
-from robustness_lib.models.adapt import with_those_wrapped
 from robustness_lib.state import fingerprint, model_fingerprint, structure_fingerprint
 from robustness_lib.threat import ThreatModel
+from robustness_lib.training._answers import answers_seen, doubts, failing_batch
 from robustness_lib.training._checks import (
     TrainingData,
     check_answer,
@@ -117,6 +117,7 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
     said: list[str] = []  # what else should be known in the end
     if isinstance(data, tuple):
         data = _in_the_box(data, said)
+        doubts(objective, threat, data[0], said)
     validation = validation and _in_the_box(validation, said)
     team, device = Team.now(), next(model.parameters()).device
     count = length(data)
@@ -158,7 +159,8 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
         rule = get_ema_multi_avg_fn(averaging)  # type: ignore[no-untyped-call]
         average = AveragedModel(model, multi_avg_fn=rule, use_buffers=True)
     run = TrainingState(model, descent, scheduler, average, Position(), kept_in, team)
-    with _own_random_numbers(seed, team, device), _heads_seen(model, objective, said):
+    with _own_random_numbers(seed, team, device), answers_seen(
+            model, objective, lambda: classes, said):
         run.resume()
         at, history = run.position, run.history
         if one_step and validation is None:
@@ -184,6 +186,7 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
                        postfix=run.said, leave=False, disable=not progress or team.rank > 0)
             for x, y in _batches(data, mine[at.step:], workers, generator, said):
                 if not isinstance(data, tuple):
+                    doubts(objective, threat, x, said)
                     if classes is None and isinstance(objective, Objective):
                         with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
                             classes = check_answer(model, device, x)
@@ -195,7 +198,8 @@ def fit(model: nn.Module, data: TrainingData, objective: Objective | PlainObject
                 for change, how in zip(augment, drawn[at.step], strict=True):
                     x = change.apply(x, how[:, team.rank::team.size])
                 try:
-                    with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
+                    with (torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision),
+                          failing_batch(x, first=at.epoch == at.step == 0)):
                         loss = check_loss(loss_of(wrapped, x, y, mine[at.step]))
                 except NotANumber:  # said by the attack inside; all processes are to meet it in the backward pass
                     loss = step_logits(wrapped, x).sum() * torch.nan
@@ -344,27 +348,6 @@ def _help(folder: TrainingFolder, epoch: int) -> str:
 
 def _is_finite(model: nn.Module) -> bool:
     return all(bool(value.isfinite().all()) for value in (*model.parameters(), *model.buffers()))
-
-
-@contextmanager
-def _heads_seen(model: nn.Module, objective: object, said: list[str]) -> Iterator[None]:
-    """Has the model more to say in training than this package's objectives learn from?"""
-    def look(module: nn.Module, inputs: object, answer: object) -> None:
-        words = (f"in training mode the model answers more than logits ({type(answer).__name__}): they alone are "
-                 f"learned from, and auxiliary heads get no loss")
-        if module.training and not isinstance(answer, Tensor) and words not in said:
-            said.append(words)
-
-    if not isinstance(objective, Objective):
-        yield
-        return
-    hooks = [each.register_forward_hook(look) for each in with_those_wrapped(model)
-             if not isinstance(each, torch.jit.ScriptModule)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager

@@ -24,7 +24,8 @@ from robustness_lib.querying.frozen import frozen
 from robustness_lib.querying.queried_model import input_gradient
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "Standard", "bare", "step_logits"]
+__all__ = ["TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "Standard", "bare", "logits_of",
+           "step_logits"]
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,22 @@ def kl_divergence(from_logits: Tensor, to_logits: Tensor) -> Tensor:
 def step_logits(model: nn.Module, x: Tensor) -> Tensor:
     """The logits that a step is taken on: what the model answers or, where it answers more in training mode (auxiliary
     heads), the logits that `as_classifier` finds in it. Nothing else in the answer is learned from."""
-    return find_logits(model(x))
+    return logits_of(model(x), x)
+
+
+def logits_of(answer: object, x: Tensor) -> Tensor:
+    """The logits (N, K) in an answer to the images x (N, ...). Raises ValueError where what is found is not such."""
+    logits = find_logits(answer)
+    if logits.ndim == 2 and len(logits) == len(x):
+        return logits
+    found = f"{tuple(logits.shape)}" if isinstance(answer, Tensor) else \
+        f"{tuple(logits.shape)} first in its {type(answer).__name__}"
+    advice = (". Say which are the logits: as_classifier(model, output=lambda answer: answer if isinstance(answer, "
+              "torch.Tensor) else answer[1]), for the second") if not isinstance(answer, Tensor) else \
+        ". It drops the batch's axis (.squeeze()?): .flatten(1) keeps it, and so does a batch_size of 2 or more" if \
+        len(x) == 1 else ""
+    raise ValueError(f"in training a batch of {len(x)} image{'' if len(x) == 1 else 's'} needs logits ({len(x)}, K); "
+                     f"the model answers {found}{advice}")
 
 
 def bare(model: nn.Module) -> nn.Module:

@@ -1,5 +1,7 @@
 """Settings that are hardly meant: said by what was set, and in the result of whoever goes on."""
 
+import re
+
 import pytest
 import torch
 from quick_auto_attack import Quick, problem
@@ -55,7 +57,15 @@ def test_a_curve_on_another_scale_is_refused():
     model, x, y = problem()
     with pytest.raises(ValueError, match="write 8/255, not 8"):
         evaluate(model, x, y, THREAT, "quick", curve=[2, 4, 8])
-    evaluate(model, x, y, ThreatModel("l2", 0.5), "quick", curve=[0.5, 1, 2])
+    for curve in ([0.1, 8.5], [1.5], [2 / 255, 2]):
+        with pytest.raises(ValueError, match="write 8/255, not 8"):
+            evaluate(model, x, y, THREAT, "quick", curve=curve)
+    l2, whole = ThreatModel("l2", 0.5), x[0].numel() ** 0.5
+    for curve in ([0.5, whole], [128], [0.5, whole + 0.5]):
+        with pytest.raises(ValueError, match=r"write 8/255, not 8; found \[.*an L2 ε of .* covers the whole pixel box"):
+            evaluate(model, x, y, l2, "quick", curve=curve)
+    evaluate(model, x, y, l2, "quick", curve=[0.5, 1, 2])
+    evaluate(model, x, y, THREAT, "quick", curve=[0.02, 1])
 
 
 def test_a_step_wider_than_the_ball_is_said():
@@ -65,6 +75,43 @@ def test_a_step_wider_than_the_ball_is_said():
     assert "step size" in [warning.kind for warning in attack.run(model, x, y).warnings]
     report = evaluate(model, x, y, THREAT, [FGSM(THREAT), attack])
     assert [note for note in report.notes if note.startswith("step size: pgd-2: a step wider than the whole ball")]
-    for size in (0.001, 0.05, 0.1):
+    for size in (0.025, 0.05, 0.1):
         assert not PGD(THREAT, steps=2, step_size=size).run(model, x, y).warnings
     assert torch.equal(PGD(ThreatModel("linf", 0), steps=2, step_size=0.1)(model, x, y), x)
+
+
+@pytest.mark.parametrize(("threat", "steps", "size"), [
+    (THREAT, 2, 0.001), (THREAT, 40, 0.001), (ThreatModel("l2", 1), 10, 0.09), (THREAT, 1, 0.0499)])
+def test_steps_that_cannot_reach_the_edge_are_said(threat, steps, size):
+    model, x, y = problem()
+    for restarts in (1, 2):
+        (warning,) = PGD(threat, steps=steps, step_size=size, restarts=restarts).run(model, x, y).warnings
+        assert warning.kind == "step size"
+        assert f"{steps} steps of {size:.3g} come no further than" in warning.message
+    report = evaluate(model, x, y, threat, [PGD(threat, steps=steps, step_size=size)])
+    assert sum("come no further than" in note for note in report.notes) == 1
+
+
+def test_steps_that_just_reach_the_edge_are_not():
+    model, x, y = problem()
+    for steps in (1, 3, 7, 40):
+        assert not PGD(THREAT, steps=steps, step_size=THREAT.eps / steps).run(model, x, y).warnings
+    assert not PGD(THREAT, steps=3, step_size=1e-3).run(model, x[:0], y[:0]).warnings
+    assert not PGD(THREAT.with_eps(0), steps=3, step_size=1e-3).run(model, x, y).warnings
+
+
+def test_an_attack_from_elsewhere_that_moves_nothing_is_said():
+    model, x, y = problem()
+    idle = [note for note in evaluate(model, x, y, THREAT, lambda m, images, labels: images, batch_size=16).notes
+            if note.startswith("moved nothing")]
+    assert len(idle) == 1
+    assert re.search(r"handed back (\d+) of \1 images", idle[0])
+
+    def first_only(m, images, labels):
+        moved = images.clone()
+        moved[0] = (moved[0] + 0.01).clamp(0, 1)
+        return moved
+
+    for attack, threat in ((first_only, THREAT), (lambda m, images, labels: images, THREAT.with_eps(0))):
+        notes = evaluate(model, x, y, threat, attack, batch_size=16).notes
+        assert not [note for note in notes if note.startswith("moved nothing")]

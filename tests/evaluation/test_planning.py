@@ -103,3 +103,56 @@ def test_costs_are_measured_on_the_model_and_leave_it_alone() -> None:
     detached = measure(lambda z: model(z).detach(), x, y, ThreatModel("linf", 0.05))
     assert detached.standing == pytest.approx(costs.clean)
     assert torch.is_grad_enabled()
+
+
+NAN = {
+    "some": lambda x: x[:, 0, 0, 0] > x[:, 0, 0, 0].median(), "first": lambda x: torch.arange(len(x)) == 0,
+    "last": lambda x: torch.arange(len(x)) == len(x) - 1, "all but one": lambda x: torch.arange(len(x)) != 5,
+}
+
+
+def answers_but(bad, *, fails: bool):
+    """The model, and images of which it fails on some, or answers them NaN: those marked by a pixel of exactly 1."""
+    model, x, y = problem()
+    x = x.clamp(max=0.9)
+    x[bad(x), 0, 0, 0] = 1.0
+
+    def answers(z):
+        lost = z[:, 0, 0, 0] == 1
+        if fails and lost.any():
+            raise RuntimeError("")
+        return torch.where(lost[:, None], torch.nan, model(z))
+
+    return model, answers, x, y
+
+
+@pytest.mark.parametrize("batch_size", [None, 7])
+@pytest.mark.parametrize("fails", [False, True], ids=["NaN", "fails"])
+@pytest.mark.parametrize("bad", NAN)
+def test_images_without_an_answer_are_left_out(bad: str, fails: bool, batch_size: int | None) -> None:
+    model, answers, x, y = answers_but(NAN[bad], fails=fails)
+    rest = x[:, 0, 0, 0] != 1
+    costs = measure(answers, x, y, ThreatModel("linf", 0.05), batch_size)
+    assert costs.clean == pytest.approx((model(x).argmax(1) == y)[rest].float().mean())
+    assert 0 <= costs.standing <= costs.clean
+    assert costs.gradient > 0
+
+
+@pytest.mark.parametrize(("fails", "kind"), [(False, ValueError), (True, RuntimeError)])
+def test_where_none_is_answered_it_is_said(fails: bool, kind: type[Exception]) -> None:
+    _, answers, x, y = answers_but(lambda x: torch.ones(len(x), dtype=torch.bool), fails=fails)
+    with pytest.raises(kind, match="^$" if fails else "returns NaN"):
+        measure(answers, x, y, ThreatModel("linf", 0.05))
+
+
+def test_a_label_out_of_range_is_still_one() -> None:
+    _, answers, x, y = answers_but(NAN["some"], fails=False)
+    with pytest.raises(ValueError, match=r"labels must lie in 0 \.\.\. 5"):
+        measure(answers, x, y + 6, ThreatModel("linf", 0.05))
+
+
+def test_points_near_the_images_that_are_no_number_end_no_measurement() -> None:
+    model, x, y = problem()
+    costs = measure(lambda z: torch.where((z == x[:len(z)]).flatten(1).all(1)[:, None], model(z), torch.nan), x, y,
+                    ThreatModel("linf", 0.05))
+    assert costs.standing <= costs.clean

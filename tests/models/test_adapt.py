@@ -161,3 +161,42 @@ def test_a_function_is_wrapped_too_and_what_is_none_is_refused_in_words():
     for thing in ("zoo:signs-pgd", None, type(model)):
         with pytest.raises(TypeError, match="the model must be a"):
             as_classifier(thing)
+
+
+@pytest.mark.parametrize(("mean", "std", "kind", "words"), [
+    (0.5, 0.5, TypeError, r"mean must be a list of numbers, one per channel; found 0.5: for one channel \[0.5\]"),
+    ([0.5], 0.5, TypeError, "std must be a list of numbers.*found 0.5"),
+    ([], [], TypeError, r"mean must be a list of numbers, one per channel; found \[\]"),
+    ("0.5", "0.5", TypeError, "mean must be a list of numbers"),
+    ({"r": 0.5}, [0.5], TypeError, "mean must be a list of numbers"),
+    ([None], [0.5], TypeError, "mean must be a list of numbers"),
+    ([[0.5, 0.5]], [[0.5, 0.5]], TypeError, "mean must be a list of numbers"),
+    (torch.tensor(0.5), torch.tensor(0.5), TypeError, "mean must be a list of numbers"),
+    (torch.full((1, 3, 1, 1), 0.5), torch.full((1, 3, 1, 1), 0.5), TypeError, "mean must be a list of numbers"),
+    ([float("nan")] * 3, STD, ValueError, r"mean must be finite; found \[nan"),
+    (MEAN, [float("inf")] * 3, ValueError, r"std must be finite and positive; found \[inf"),
+    (MEAN, [float("nan")] * 3, ValueError, "std must be finite and positive"),
+    ([0.5] * 3, [127.5] * 3, ValueError, r"std must be in pixel units of \[0, 1\] \(divide by 255\); found \[127.5"),
+    ([0.0] * 3, [255] * 3, ValueError, "std must be in pixel units.*divide by 255"),
+])
+def test_a_normalization_that_is_none_is_said(mean, std, kind, words):
+    for make in (lambda: as_classifier(net(), mean=mean, std=std), lambda: Normalize(mean, std)):
+        with pytest.raises(kind, match=words):
+            make()
+
+
+def test_a_normalization_may_be_any_kind_of_list():
+    plain = Normalize(MEAN, STD)(images())
+    for kind in (list, tuple, torch.tensor, lambda numbers: torch.tensor(numbers, dtype=torch.float64).numpy()):
+        torch.testing.assert_close(Normalize(kind(MEAN), kind(STD))(images()), plain)
+
+
+@pytest.mark.parametrize(("output", "kind", "words"), [
+    (True, TypeError, "output must be .*; found True"), (None, TypeError, "found None"),
+    (1.0, TypeError, "found 1.0"), (["logits"], TypeError, r"found \['logits'\]"),
+    ("Binary", ValueError, "output='Binary' is written 'binary'"), ("AUTO", ValueError, "is written 'auto'"),
+    (" binary", ValueError, "is written 'binary'"), ("", ValueError, "output is empty"),
+])
+def test_an_output_that_is_none_is_said_at_once(output, kind, words):
+    with pytest.raises(kind, match=words):
+        as_classifier(net(), output=output)

@@ -74,12 +74,14 @@ class Converting(nn.Module):
 
 @each_way
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-def test_a_half_precision_model_is_told_what_works(way: str, kind: torch.dtype) -> None:
-    x = images(4, 3, 8, 8)
+@pytest.mark.parametrize("given", [torch.float32, torch.float64])
+def test_a_half_precision_model_is_told_what_works(way: str, kind: torch.dtype, given: torch.dtype) -> None:
+    x = images(4, 3, 8, 8, dtype=given)
     words = said(way, conv().to(kind), x)
-    assert f"its parameters are {kind} and the images torch.float32. model.float()" in words
+    advice = {torch.float32: "float", torch.float64: "double"}[given]
+    assert f"its parameters are {kind} and the images {given}. model.{advice}() answers" in words
     assert f"self.model(x.to({kind})).float()" in words
-    WAYS[way](conv().to(kind).float(), x, Y)
+    WAYS[way](getattr(conv().to(kind), advice)(), x, Y)
     WAYS[way](Converting(conv().to(kind), kind), x, Y)
 
 
@@ -98,12 +100,14 @@ def test_single_and_double_may_be_converted_either_way(way: str, model, x, repai
 
 
 @each_way
-def test_several_types_in_one_model(way: str) -> None:
-    mixed = conv()
+@pytest.mark.parametrize("given", [torch.float32, torch.float64])
+def test_several_types_in_one_model(way: str, given: torch.dtype) -> None:
+    x, mixed = images(4, 3, 8, 8, dtype=given), conv()
     mixed[5].half()
-    assert "several types, torch.float16 and torch.float32: bring them to one, model.float()" in said(
-        way, mixed, images(4, 3, 8, 8))
-    WAYS[way](mixed.float(), images(4, 3, 8, 8), Y)
+    advice = {torch.float32: "float", torch.float64: "double"}[given]
+    assert (f"several types, torch.float16 and torch.float32: bring them to the images', model.{advice}()"
+            in said(way, mixed, x))
+    WAYS[way](getattr(mixed, advice)(), x, Y)
 
 
 class Shifted(nn.Module):

@@ -248,3 +248,112 @@ def test_images_left_outside_by_rounding_are_clamped_and_it_is_said_once(where):
 def test_weights_of_another_type_are_told(convert, words):
     with pytest.raises(TypeError, match=words):
         train(convert(Net()), images())
+
+
+# What fails in training mode only.
+
+
+class InTraining(Net):
+    """Answers as usual in eval mode, and in training mode what `answer` makes of the logits and the images."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return self.answer(logits, x) if self.training else logits
+
+
+@each_objective
+@pytest.mark.parametrize("data", [lambda: images(), lambda: Pairs(*images())], ids=["tensors", "Dataset"])
+@pytest.mark.parametrize(("answer", "words"), {
+    "loss first": (lambda z, x: (z.mean(), z), r"\(\) first in its tuple.*output=lambda answer"),
+    "features first": (lambda z, x: (x.flatten(1), z), "answers 144 logits, and 5 in eval mode.*output=lambda answer"),
+    "more logits": (lambda z, x: torch.cat((z, z), 1), "answers 10 logits, and 5 in eval mode"),
+    "fewer logits": (lambda z, x: z[:, :4], "answers 4 logits, and 5 in eval mode"),
+    "features that are a map": (lambda z, x: (x, z), r"\(8, 3, 8, 6\) first in its tuple"),
+}.values())
+def test_other_logits_in_training_mode_are_never_learned_from(objective, data, answer, words):
+    model = InTraining(answer)
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match=words):
+        train(model, data(), objective)
+    assert all(torch.equal(p, was) for p, was in zip(model.parameters(), before, strict=True))
+    assert not model._forward_hooks
+
+
+def test_the_advice_on_what_comes_first_in_training_works():
+    model = InTraining(lambda z, x: (z.mean(), z))
+    wrapped = as_classifier(model, output=lambda answer: answer if isinstance(answer, torch.Tensor) else answer[1])
+    train(wrapped, images())
+
+
+@each_objective
+def test_a_batch_of_one_that_loses_its_axis_is_told_to_be_two(objective):
+    model = InTraining(lambda z, x: z.squeeze())
+    with pytest.raises(ValueError, match=r"1 image needs logits \(1, K\); the model answers \(5,\).*batch_size of 2"):
+        train(model, images(4), objective, batch_size=1)
+    train(model, images(4), objective, batch_size=2)
+
+
+@each_objective
+@pytest.mark.parametrize(("n", "size"), [(4, 1), (1, 8)])
+def test_batch_norm_is_told_how_many_it_needs(objective, n, size):
+    model = nn.Sequential(Net(), nn.BatchNorm1d(5))
+    with pytest.raises(ValueError, match=r"\(1, 3, 8, 6\): ValueError: Expected more than 1 value.*batch_size=2"):
+        train(model, images(n), objective, batch_size=size)
+    train(model, images(4), objective, batch_size=2)
+
+
+def test_what_cannot_be_trained_is_said():
+    exported = torch.export.export(Net().eval(), (images(2)[0],)).module()
+    with pytest.raises(TypeError, match=r"training mode \(NotImplementedError.*train the module that it was made from"):
+        train(exported, images())
+    with pytest.raises(TypeError, match=r"a torch.nn.Module; found function"):
+        train(lambda x: x.flatten(1)[:, :5], images())
+
+
+def test_what_fails_on_the_first_batch_names_it_and_its_place():
+    def fails(model, x, y):
+        raise KeyError("weights")
+
+    class Asserting(Net):
+        def forward(self, x):
+            assert not self.training
+            return super().forward(x)
+
+    for model, objective, kind in ((Net(), fails, "KeyError: 'weights'"), (Asserting(), "pgd", "AssertionError")):
+        with pytest.raises(ValueError, match=rf"\(8, 3, 8, 6\): {kind}.* .*test_checks.py, line \d+\)$") as caught:
+            train(model, images(), objective)
+        assert type(caught.value.__cause__).__name__ in kind
+
+
+@pytest.mark.parametrize("squash", ["softmax", "sigmoid"])
+def test_probabilities_are_noted(squash):
+    model = nn.Sequential(Net(), nn.Softmax(1) if squash == "softmax" else nn.Sigmoid())
+    assert "look like probabilities" in train(model, images(32), batch_size=16).noted
+    assert train(Net(), images(32), batch_size=16).noted is None
+
+
+# ε on another scale.
+
+
+@pytest.mark.parametrize("data", [lambda: images(), lambda: Pairs(*images())], ids=["tensors", "Dataset"])
+@pytest.mark.parametrize("settings", [
+    {"objective": PGDTraining(ThreatModel("l2", 128), steps=1)}, {"objective": TRADES(ThreatModel("l2", 128), steps=1)},
+    {"objective": FastFGSM(ThreatModel("l2", 128))}, {"threat": ThreatModel("l2", 128), "validation": images(8)},
+], ids=["pgd", "trades", "fgsm", "validation"])
+def test_an_eps_on_another_scale_is_noted(settings, data):
+    assert "ε covers the whole pixel box. ε is in pixel units" in train(Net(), data(), **settings).noted
+
+
+def test_a_sigma_on_another_scale_is_noted():
+    assert "σ is in pixel units" in train(Net(), images(), GaussianAugmentation(25)).noted
+
+
+def test_a_step_wider_than_the_ball_is_said_where_the_objective_is_made():
+    for make in (lambda: PGDTraining(LINF, steps=1, step_size=2.0), lambda: TRADES(LINF, steps=1, step_size=2.0)):
+        with pytest.warns(UserWarning, match="step size: a step wider than the whole ball") as seen:
+            make()
+        assert [warning.filename for warning in seen] == [__file__]

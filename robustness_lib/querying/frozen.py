@@ -69,8 +69,8 @@ def frozen(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
 
 def _marks(model: nn.Module) -> dict[str, tuple[int, int, str]]:
     """By which a change of the parameters is known, without a copy of them: which tensor it is, how often it was
-    written to, and, since `.data` is written to unseen, its first value."""
-    return {name: (id(p), p._version, repr(p.detach()[(0,) * p.ndim].item()) if p.numel() else "")
+    written to, and, since `.data` is written to unseen, its first value (on the CPU: a GPU would be waited for)."""
+    return {name: (id(p), p._version, repr(p.detach()[(0,) * p.ndim].item()) if p.numel() and not p.is_cuda else "")
             for name, p in model.named_parameters()}
 
 

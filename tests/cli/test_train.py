@@ -349,8 +349,8 @@ def fails():
 """)
     changed(here, ":make", ":fails")
     said = call("mine.toml", "--out", "run", code=2).stderr.splitlines()[-1]
-    assert said.startswith("mine.toml: the model or the objective fails on the first batch, images of shape (20, 3, 8, 8): "
-                           "RuntimeError: no such layer (")
+    assert said.startswith("mine.toml: the model or the objective fails on the first batch, images of shape "
+                           "(20, 3, 8, 8): RuntimeError: no such layer (")
     assert "my_models.py, line 9" in said
 
 

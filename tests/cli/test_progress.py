@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from moons_recipe import write_moons_recipe
 from typer.testing import CliRunner
 
 from robustness_lib.cli import _progress, app
@@ -25,20 +26,6 @@ class Slow(torch.nn.Sequential):
         return super().forward(x)
 def make():
     return Slow(models.load_pretrained("signs-tiny-pgd"))
-"""
-RECIPE = """
-[model]
-builder = "mlp"
-widths = [2, 8, 2]
-[data]
-name = "moons"
-validation = 50
-[objective]
-kind = "standard"
-[fit]
-epochs = 40
-batch_size = 8
-every = 40
 """
 
 
@@ -79,7 +66,7 @@ def test_check_and_train_say_that_they_go_on(slow: list[str], monkeypatch: pytes
     told = CliRunner().invoke(app, ["check", *slow]).stderr
     assert told.count("asking and attacking the model, after ") >= 2
     assert json.loads(CliRunner().invoke(app, ["check", *slow, "--json"]).stdout)
-    Path("moons.toml").write_text(RECIPE, encoding="utf-8")
+    write_moons_recipe(Path("moons.toml"), epochs=40, batch_size=8, every=40)
     trained = call("train", "moons.toml", "--out", "made", "--json")
     assert json.loads(trained.stdout)["epochs"] == 40
     assert re.search(r"^training: \d+ of 40 epochs done, after ", trained.stderr, flags=re.M)

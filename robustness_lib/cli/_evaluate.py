@@ -50,6 +50,7 @@ from robustness_lib.evaluation.planning import measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
 from robustness_lib.files import make_folder, read_text, write_whole
 from robustness_lib.querying.confirm_predictions import predict_logits
+from robustness_lib.reports.compare import AS_BUILT
 from robustness_lib.reports.export import Exported, check_folder
 from robustness_lib.reports.page import save_page
 from robustness_lib.state import AnotherRun, image_digests, model_fingerprint
@@ -57,7 +58,6 @@ from robustness_lib.threat import ThreatModel
 
 __all__ = ["evaluate_command"]
 
-_AS_BUILT = "model fingerprint as built"
 _MOST = 1000  # images, where nobody says how many
 
 
@@ -114,7 +114,7 @@ def evaluate_command(
             with team.together():
                 if team.rank == 0:  # now: files, commits and what a model counts may change while it runs
                     made_from = provenance(model, data, options, ctx.obj, subject.notes) | {
-                        _AS_BUILT: model_fingerprint(subject.model)}
+                        AS_BUILT: model_fingerprint(subject.model)}
                     if not force:
                         _refuse_another(out / "report.json", subject, made_from)
             state_folder = state or out / "state"
@@ -137,22 +137,24 @@ def evaluate_command(
                     if not force or team.size > 1:
                         raise
                     typer.echo(f"{state_folder} holds the work of another run, and is begun anew (--force).", err=True)
-                    for folder in (state_folder, kept):
-                        if folder is not None:
-                            shutil.rmtree(folder, ignore_errors=True)
+                    _remove(state_folder, kept)
                     report = run()
         exported = None
         if team.rank == 0:
             report = _saved(report, out, made_from, subject.drawn)
             exported = None if export is None else report.export(export)
             if state is None:
-                shutil.rmtree(state_folder, ignore_errors=True)
+                _remove(state_folder, kept)
                 _plan_file(state_folder).unlink(missing_ok=True)
-                if kept is not None:
-                    shutil.rmtree(kept, ignore_errors=True)
     if team.rank == 0:
         _print(report, out, exported, as_json)
     raise typer.Exit(0 if report.valid and not report.failures else 3)
+
+
+def _remove(*folders: Path | None) -> None:
+    for folder in folders:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _saved(report: Report, out: Path, made_from: dict[str, str], drawn: tuple[str, ...]) -> Report:
@@ -178,9 +180,9 @@ def _refuse_another(path: Path, subject: Subject, made_from: dict[str, str]) -> 
     before = dict(zip(there.drawn, theirs, strict=False))
     same = all(before.get(writable(name), digest) == digest for name, digest in zip(subject.drawn, mine, strict=True))
     named_alike = same and all(there.provenance.get(name) == made_from.get(name) for name in OF_DATA)
-    built = there.provenance.get(_AS_BUILT, there.fingerprints.get("model"))
+    built = there.provenance.get(AS_BUILT, there.fingerprints.get("model"))
     different = [name for name, differs in (
-        ("another model", built != made_from[_AS_BUILT]),
+        ("another model", built != made_from[AS_BUILT]),
         ("other data", not (named_alike or set(mine) <= set(theirs) or set(theirs) <= set(mine)))) if differs]
     if different:
         called = there.provenance.get("model", "its name is not recorded")

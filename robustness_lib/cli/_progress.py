@@ -11,8 +11,6 @@ from collections.abc import Iterator
 
 import typer
 
-from robustness_lib.evaluation.planning import duration_words
-
 __all__ = ["Lines", "lines_without_terminal", "on_terminal"]
 
 _MINUTE = 60.0  # seconds
@@ -35,6 +33,8 @@ class Lines:
         """From now on these words hold; printed with the time that has passed."""
         self.words, self._last = words, time.monotonic()
         if self.speaks:
+            from robustness_lib.evaluation.planning import duration_words  # only now: `train` needs no evaluation
+
             typer.echo(f"{words}, after {duration_words(self._last - self._began)}", err=True)
 
     def each_minute(self) -> None:

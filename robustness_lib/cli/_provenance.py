@@ -64,7 +64,7 @@ def _normalization(options: Mapping[str, Any]) -> dict[str, str | None]:
 def _model_file(model: str) -> Path | None:
     """The file that a model's name leads to; of an import path, that of the module, which is loaded by now."""
     where, _, what = model.rpartition(":")
-    if where == "recipe":
+    if where in ("", "recipe"):  # "": the file of a whole program
         return Path(what)
     if where.endswith(".py"):
         return Path(where)

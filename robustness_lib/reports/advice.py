@@ -65,7 +65,7 @@ def _attacks(report: Report) -> Iterator[Advice]:
         figures = f"{cumulative} cumulative, {int(record.broke.sum())} of {int(record.tried.sum())} survivors broken." \
             if own is None else f"{own} alone, {100 * cumulative.value:.1f} % cumulative."
         yield Advice(record.name, figures, _after(record.name, cumulative, before, number, number == last,
-                                                  _quick_look(report)))
+                                                  _quick_look(report) if number == last else ""))
         before = cumulative
 
 
@@ -99,7 +99,7 @@ def _after(name: str, now: Accuracy, before: Accuracy, number: int, last: bool, 
         return "One step decides nothing: it is here to be compared with many steps."
     fell = before.value - now.value
     more = f"This attack found {100 * fell:.1f} points more than all before it: do not report those alone."
-    if last and quick_look:
+    if quick_look:
         return f"{more} {quick_look}" if fell > _GAP else quick_look
     if number and fell > _GAP:
         return more
@@ -116,10 +116,10 @@ def _curve(report: Report) -> Iterator[Advice]:
                         for eps, accuracy in zip(report.curve.eps, carried, strict=True))
     half = report.clean_accuracy.value / 2
     fallen = [eps for eps, accuracy in zip(report.curve.eps, carried, strict=True) if accuracy.value <= half]
-    half_lost = f"Half of what was right is lost at ε = {report.threat.with_eps(fallen[0]).eps_text} or before." if \
-        fallen else ""
-    yield Advice("curve", f"{figures}.", half_lost or "It never falls to half of the clean accuracy, not even at the "
-                 "largest ε: suspect the attack, not the model.")
+    advice = f"Half of what was right is lost at ε = {report.threat.with_eps(fallen[0]).eps_text} or before." if \
+        fallen else ("It never falls to half of the clean accuracy, not even at the largest ε: suspect the attack, not "
+                     "the model.")
+    yield Advice("curve", f"{figures}.", advice)
 
 
 def _classes(report: Report) -> Advice:

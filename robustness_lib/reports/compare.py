@@ -16,11 +16,12 @@ from robustness_lib.reports.report import Column, Report
 from robustness_lib.statistics import Accuracy, mcnemar, paired_interval
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["ClassChange", "Comparison", "compare"]
+__all__ = ["AS_BUILT", "ClassChange", "Comparison", "compare"]
 
 _EPS_TOLERANCE = 1e-5  # relative; what every attack is allowed
 # Differ between two runs that were made alike.
-_PASSING = frozenset({"date", "command", "decided", "model fingerprint as built"})
+AS_BUILT = "model fingerprint as built"  # in a report's provenance
+_PASSING = frozenset({"date", "command", "decided", AS_BUILT})
 # In an attack's settings these do not change what it is: another draw, another place in memory.
 _INCIDENTAL = re.compile(r"\bseed=-?\d+| at 0x[0-9a-fA-F]+")
 
@@ -247,8 +248,8 @@ def _differences(a: Mapping[str, str], b: Mapping[str, str], keys: Set[str]) -> 
     """In words. A checksum is said where nothing else tells two files apart."""
     differing = {key for key in keys - _PASSING if a.get(key) != b.get(key)}
     differing -= {f"{key} sha256" for key in differing}
-    both = ((key, a.get(key, "not recorded"), b.get(key, "not recorded")) for key in sorted(differing))
-    return [f"{key} differs: {before}, then {after}." for key, before, after in both if before != after]
+    return [f"{key} differs: {a.get(key, 'not recorded')}, then {b.get(key, 'not recorded')}."
+            for key in sorted(differing)]
 
 
 def _plain(accuracy: Accuracy) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
@@ -136,22 +136,16 @@ def gate(report: Report, baseline: Report | None = None, *, max_drop: float | No
         raise ValueError(f"{'max_clean_drop' if drop is None else 'max_drop'} needs a baseline to drop from")
     if baseline is not None and drop is None and clean_drop is None:
         raise ValueError("a baseline needs max_drop: by how many percent points may robust accuracy fall?")
-    comparison, checks = None, []
-    checks += [_check_valid(which, one) for which, one in (("report", report), ("baseline", baseline))
-               if one is not None and not one.valid]
+    comparison = None
+    checks = [_check_valid(which, one) for which, one in (("report", report), ("baseline", baseline))
+              if one is not None and not one.valid]
     if baseline is not None and not checks:
         comparison = compare(baseline, report, allow_different_attacks=allow_different_attacks)
         checks += _check_drops(comparison, drop, Fraction(MAX_CLEAN_DROP) if clean_drop is None else clean_drop)
-    if robust is not None and report.valid:
-        checks.append(_check_floor("robust", report.robust_accuracy, robust))
-    if of_class is not None and report.valid:
-        checks.append(_check_classes(report.per_class, of_class))
-    if clean is not None and report.valid:
-        checks.append(_check_floor("clean", report.clean_accuracy, clean))
     if not report.attacks:
         raise ValueError("the report holds no attack, so there is nothing to judge")
-    if report.findings and report.valid:
-        checks.append(_check_findings(report, allow_findings))
+    if report.valid:
+        checks += _check_numbers(report, robust, of_class, clean, allow_findings)
     if report.failures:
         checks.append(_check_failures(report))
     return GateVerdict(tuple(checks), comparison, strict, report.findings is not None)
@@ -167,6 +161,19 @@ def _limit(name: str, value: float | None) -> Fraction | None:
         raise ValueError(f"{name} is in percent points, and {value!r} of a percent is hardly meant: "
                          f"write {100 * value:g} for {100 * value:g} %")
     return Fraction(str(float(value)))
+
+
+def _check_numbers(report: Report, robust: Fraction | None, of_class: Fraction | None, clean: Fraction | None,
+                   allow_findings: bool) -> Iterator[Check]:
+    """What is asked of the report alone."""
+    if robust is not None:
+        yield _check_floor("robust", report.robust_accuracy, robust)
+    if of_class is not None:
+        yield _check_classes(report.per_class, of_class)
+    if clean is not None:
+        yield _check_floor("clean", report.clean_accuracy, clean)
+    if report.findings:
+        yield _check_findings(report, allow_findings)
 
 
 def _check_drops(comparison: Comparison, robust: Fraction | None, clean: Fraction) -> list[Check]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from robustness_lib import models
 from robustness_lib.cli import app
 from robustness_lib.evaluation import Report, compare
 from robustness_lib.reports.page import page
@@ -279,6 +281,18 @@ def test_a_folder_whose_pictures_were_replaced_is_other_data(tmp_path: Path) -> 
     refused = CliRunner().invoke(app, [*map(str, arguments)])
     assert refused.exit_code == 2
     assert "other data" in refused.stderr
+
+
+def test_the_file_of_a_whole_program_has_a_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(models.load_pretrained("signs-tiny-pgd")).save("net.pt")
+    ran = CliRunner().invoke(app, ["evaluate", "--model", "net.pt", "--data", "signs", "-n", "10", "--threat",
+                                   "linf:4/255", "--suite", "quick"])
+    assert ran.exit_code == 0, ran.output
+    made_from = Report.load("run/report.json").provenance
+    assert made_from["model file sha256"] == hashlib.sha256(Path("net.pt").read_bytes()).hexdigest()
 
 
 def test_force_drops_the_state_of_another_run(tmp_path: Path) -> None:

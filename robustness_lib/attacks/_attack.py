@@ -193,9 +193,9 @@ class _Batch(NamedTuple):
 
 def _warnings(batches: list[_Batch], n: int) -> tuple[AttackWarning, ...]:
     """Only images that were not broken count: a success needs no excuse."""
-    warnings = {str(note): note for note in joined_warnings([note for b in batches for note in b.notes], n)}
+    warnings = joined_warnings([note for b in batches for note in b.notes], n)
     success, _, _, _, *seen = _Batch.joined(batches, torch.device("cpu"))
     for kind, marks in zip(("zero gradient", "not a number"), seen, strict=True):
         if images := (marks & ~success).nonzero()[:, 0].tolist():
-            warnings[kind] = attack_warning(kind, images, n)
-    return tuple(warnings.values())
+            warnings.append(attack_warning(kind, images, n))
+    return tuple(warnings)

@@ -13,9 +13,9 @@ from robustness_lib.attacks.square import SquareAttack
 from robustness_lib.querying.first_look import FirstLook
 from robustness_lib.querying.warnings import AttackWarning, attack_warning, joined_warnings, square_ahead
 
-__all__ = ["VOID_SHARE", "ensemble_warnings", "voiding_warnings"]
+__all__ = ["ensemble_warnings", "voiding_warnings"]
 
-VOID_SHARE = 0.02  # of the images: where more of them stand unattacked, no accuracy is told
+_VOID_SHARE = 0.02  # of the images: where more of them stand unattacked, no accuracy is told
 
 _ABOUT_THE_MODEL = {"changed mode", CHANGED}  # not about one attack, nor an image
 _BLIND, _DETACHED = "zero gradient", "no gradient"
@@ -43,8 +43,8 @@ def ensemble_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[N
         for named in attacks:
             for kind, at in verdicts.attacks[named.name].warnings.items():
                 seen[named.name, kind] |= {first + row for row in at}
-    for kind in sorted({kind for _, kind in seen} & _ABOUT_THE_MODEL - {CHANGED}):
-        yield attack_warning(kind)
+    if any(kind == "changed mode" for _, kind in seen):
+        yield attack_warning("changed mode")
     climbing = [named.name for named in attacks if not isinstance(named.attack, SquareAttack) and tried[named.name]
                 and ((named.name, _DETACHED) in seen or (named.name, _BLIND) in seen or _gradients(found, named.name))]
     whole = bool(climbing) and all(seen[name, _DETACHED] >= tried[name] for name in climbing)
@@ -69,21 +69,24 @@ def voiding_warnings(found: Sequence[tuple[int, Verdicts]], attacks: Sequence[Na
     """Why what was found is no verdict, gravest first; none where it is one.
 
     The model answers otherwise the second time (and says of itself no more than that it answers at random), or in other
-    company; or more than VOID_SHARE of the images stand on which no attack could follow a gradient, or whose answers
+    company; or more than _VOID_SHARE of the images stand on which no attack could follow a gradient, or whose answers
     look like probabilities. With no attack at all there is no verdict to void. proved: numbers of images that need no
     attack.
     """
+    if not attacks:
+        return
     n = sum(len(verdicts.right) for _, verdicts in found)
     standing = sum(int(verdicts.standing.sum()) for _, verdicts in found)
-    for warning in look.warnings if attacks else ():
-        if warning.kind == "depends on the batch" or (warning.kind == "random answers" and not look.averages) or (
-                warning.kind == "probabilities" and standing > VOID_SHARE * n):
+    drawn = look.varies and not look.averages
+    for warning in look.warnings:
+        if warning.kind == "depends on the batch" or (warning.kind == "random answers" and drawn) or (
+                warning.kind == "probabilities" and standing > _VOID_SHARE * n):
             yield replace(warning, voids=True)
-    if attacks and not look.varies and not look.averages and len(_changed(found)) > VOID_SHARE * n:
+    if not look.varies and not look.averages and len(_changed(found)) > _VOID_SHARE * n:
         yield replace(attack_warning("random answers"), voids=True)
     left = [first + row for first, verdicts in found
             for row in (verdicts.standing & ~verdicts.followed).nonzero()[:, 0].tolist() if first + row not in proved]
-    if attacks and not (look.varies and not look.averages) and len(left) > VOID_SHARE * n:
+    if not drawn and len(left) > _VOID_SHARE * n:
         warning = attack_warning("not followed", left, n)
         yield replace(warning, message=f"{warning.message} {_why_and_what(found, attacks, set(left))}", voids=True)
 

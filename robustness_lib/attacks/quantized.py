@@ -15,7 +15,7 @@ from torch import Tensor
 from robustness_lib.attacks._attack import Attack, AttackResult
 from robustness_lib.attacks._search import Search, StepObserver
 from robustness_lib.inputs import check_images, check_label_range, check_labels, check_targets
-from robustness_lib.querying.batch_size import default_batch_size
+from robustness_lib.querying.batch_size import cut, default_batch_size
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.querying.queried_model import QueriedModel
@@ -148,11 +148,10 @@ def quantize(model: Classifier, x: Tensor, y: Tensor, x_adv: Tensor, threat: Thr
     size = batch_size or (default_batch_size(x, QueriedModel(model).device(x)) if x.numel() else 1)
     wanted = torch.ones_like(y, dtype=torch.bool) if success is None else success.to(y.device)
     made: list[GridImages] = []
-    for rows in torch.split(torch.arange(len(x), device=x.device), size):
-        part = _Part(x[rows], x_adv[rows], threat)
-        aims = None if target is None else target[rows.to(y.device)]
-        goal = _Goal(model, y[rows.to(y.device)], aims, mode, draws, len(made) * size)
-        made.append(_search_grid(part, goal, wanted[rows.to(y.device)].cpu()))
+    for rows in cut(len(x), size):
+        aims = None if target is None else target[rows]
+        goal = _Goal(model, y[rows], aims, mode, draws, rows.start)
+        made.append(_search_grid(_Part(x[rows], x_adv[rows], threat), goal, wanted[rows].cpu()))
     if not made:
         empty = torch.zeros(0, dtype=torch.int64, device=x.device)
         return GridImages(x.to(torch.uint8), empty.bool(), empty.double(), empty, empty, 0)
@@ -233,36 +232,37 @@ class _Goal(NamedTuple):
 
 def _search_grid(part: _Part, goal: _Goal, wanted: Tensor) -> GridImages:
     """wanted: (n,) bool, for whom more than the nearest level is tried."""
-    n = len(part.x)
-    everybody = torch.arange(n)
-    order, distances = _order(part, everybody)
-    found = GridImages(torch.zeros_like(part.x, dtype=torch.uint8), torch.zeros(n, dtype=torch.bool),
-                       distances[0].clone(), torch.full((n,), -1), torch.zeros(n, dtype=torch.int64), 0)
-    calls = 0
-    for turn in range(len(_TRIES)):
-        rows = everybody if turn == 0 else (wanted & ~found.success).nonzero()[:, 0]
-        tries = order[turn, rows]
-        inside = part.allows(distances[tries, rows])
-        if turn:
-            rows, tries, inside = rows[inside], tries[inside], inside[inside]
-        if len(rows) == 0:
+    everybody = torch.arange(len(part.x))
+    levels = part.levels(torch.zeros_like(everybody), everybody)
+    distance = part.distance(levels, everybody)
+    predicted, hit = goal.ask(levels.to(part.pixels.dtype) / _LEVELS, everybody)
+    found = GridImages(levels.to(torch.uint8), hit & part.allows(distance), distance, predicted,
+                       torch.full_like(everybody, goal.draws), goal.draws)
+    lost = (wanted & ~found.success).nonzero()[:, 0]
+    if len(lost) == 0:
+        return found
+    calls = found.calls
+    order, distances = _order(part, lost)
+    for tries in order:
+        there = distances.gather(0, tries[None])[0]
+        left = (~found.success[lost] & part.allows(there)).nonzero()[:, 0]
+        if len(left) == 0:
             continue
-        levels = part.levels(tries, rows)
+        rows = lost[left]
+        levels = part.levels(tries[left], rows)
         predicted, hit = goal.ask(levels.to(part.pixels.dtype) / _LEVELS, rows)
         calls += goal.draws
         found.queries[rows] += goal.draws
-        keep = (hit & inside) | (turn == 0)
-        place = rows[keep]
-        found.levels[place.to(part.x.device)] = levels[keep.to(part.x.device)].to(torch.uint8)
-        found.predicted[place], found.distance[place] = predicted[keep], distances[tries[keep], place]
-        found.success[place] = (hit & inside)[keep]
+        place = rows[hit]
+        found.levels[place.to(part.x.device)] = levels[hit.to(part.x.device)].to(torch.uint8)
+        found.predicted[place], found.distance[place] = predicted[hit], there[left][hit]
+        found.success[place] = True
     return found._replace(calls=calls)
 
 
 def _order(part: _Part, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each example's tries the numbers, in their turn: the nearest level first, then by the distance from x.
-    (tries, n) both; the second, the distances, by the tries' numbers."""
+    """Of each example's tries but the first, which is the nearest level, the numbers by the distance from x; and the
+    distances of all by the tries' numbers, of which the first's is ∞. (tries, m) both."""
     distances = torch.stack([part.distance(part.levels(torch.full_like(rows, number), rows), rows)
-                             for number in range(len(_TRIES))])
-    later = distances[1:].argsort(dim=0, stable=True) + 1
-    return torch.cat([torch.zeros_like(later[:1]), later]), distances
+                             for number in range(1, len(_TRIES))])
+    return distances.argsort(dim=0, stable=True) + 1, torch.cat([torch.full_like(distances[:1], torch.inf), distances])

@@ -21,7 +21,7 @@ from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.inputs import check_logits
 from robustness_lib.losses import cross_entropy
 from robustness_lib.precision import full_precision
-from robustness_lib.querying.batch_size import ShrinkingBatchSize, cut
+from robustness_lib.querying.batch_size import cut, out_of_memory
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 from robustness_lib.querying.queried_model import NoGradient, QueriedModel
 from robustness_lib.querying.warnings import AttackWarning, attack_warning
@@ -33,7 +33,7 @@ __all__ = ["DIAGNOSED", "CleanAnswers", "DiagnosisStep", "GradientProbe", "Proof
            "curve_attack", "curve_step_name", "curve_steps", "keep_pictures", "misleading_gradients"]
 
 DIAGNOSED = 200  # images on which masked gradients are looked for: effects of 2 points need no more to show
-PROBED, _PROBE_QUERIES = 100, 300  # images of a quick look, and what Square may ask about each
+_PROBED, _PROBE_QUERIES = 100, 300  # images of a quick look, and what Square may ask about each
 _SHOWN_PARTS, _SHOWN = 4, 2  # pictures are taken from the first parts, so many for each attack
 
 Keep = Callable[[AttackStep, ImagePart, Tensor, Tensor, Content], Content]
@@ -152,7 +152,7 @@ class GradientProbe(EnsembleStep):
                 except NoGradient:
                     break
                 except (RuntimeError, ValueError, NotImplementedError) as error:  # of the way back: there is none
-                    if ShrinkingBatchSize(2).can_shrink(error):  # but for want of memory
+                    if out_of_memory(error):  # but for want of memory
                         raise
                     break
                 steepest = gradient.flatten(1).abs().amax(1)
@@ -163,42 +163,32 @@ class GradientProbe(EnsembleStep):
         verdicts.followed[rows] = content["followed"]
 
 
-class SquareProbe(EnsembleStep):
+class SquareProbe(AttackStep):
     """For a quick look: do the gradients that attacks follow lead anywhere? A short Square on those of the first images
     that still stand. It decides nothing about an image: what it finds says that the look was too quick."""
 
     name = "square probe"
 
     def __init__(self, model: Classifier, threat: ThreatModel, seed: int, mode: Mode) -> None:
-        self.model, self.threat = model, threat
-        self.attack = SquareAttack(threat, queries=_PROBE_QUERIES, seed=-1 - seed, mode=mode)
+        square = SquareAttack(threat, queries=_PROBE_QUERIES, seed=-1 - seed, mode=mode)
+        super().__init__(NamedAttack(self.name, square), model, threat, mode, counts=False)
 
     def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
-        first = torch.arange(len(part)) < PROBED - part.first
-        return (verdicts.standing & verdicts.followed & first).nonzero()[:, 0]
-
-    def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
-        queried = QueriedModel(self.model, mode=self.attack.mode)
-        asked = torch.arange(len(part)) if queried.whole else rows
-        x, y, index = part.at(asked)
-        with full_precision():
-            broke = self.attack.run(self.model, x, y, index=index, batch_size=size).success.cpu()
-        return {"broke": broke[torch.isin(asked, rows)]}
-
-    def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
-        verdicts.other[self.name] = content
+        standing = super().rows(part, verdicts)
+        return standing[verdicts.followed[standing] & (standing < _PROBED - part.first)]
 
 
 def misleading_gradients(found: Sequence[tuple[int, Verdicts]]) -> tuple[AttackWarning, ...]:
     """Did the probe break more than an honest model loses to it? Seven at least, since fewer may be chance (see
     `square_ahead`), and a tenth of those that it was tried on: in 67 trials on shipped nets, of 100 images each, it
     broke two at most."""
-    broke = [other for _, verdicts in found if (other := verdicts.other.get(SquareProbe.name))]
-    hits = torch.cat([other["broke"] for other in broke]) if broke else torch.zeros(0, dtype=torch.bool)
-    rows = hits.nonzero()[:, 0].tolist()
-    if 0.5 ** len(rows) >= 0.01 or len(rows) < 0.1 * len(hits):
+    probes = [(first, verdicts.attacks[SquareProbe.name]) for first, verdicts in found
+              if SquareProbe.name in verdicts.attacks]
+    rows = [first + row for first, columns in probes for row in columns.broke.nonzero()[:, 0].tolist()]
+    tried = sum(int(columns.tried.sum()) for _, columns in probes)
+    if 0.5 ** len(rows) >= 0.01 or len(rows) < 0.1 * tried:
         return ()
-    return (replace(attack_warning("misleading gradients", rows, len(hits)), voids=True),)
+    return (replace(attack_warning("misleading gradients", rows, tried), voids=True),)
 
 
 class DiagnosisStep(EnsembleStep):

@@ -15,6 +15,7 @@ from robustness_lib.evaluation._steps import DIAGNOSED
 from robustness_lib.inputs import NotANumber
 from robustness_lib.querying.batch_size import default_batch_size
 from robustness_lib.querying.confirm_predictions import predict_logits
+from robustness_lib.querying.first_look import works
 from robustness_lib.querying.frozen import Classifier
 from robustness_lib.querying.queried_model import NoGradient, QueriedModel
 from robustness_lib.querying.refusals import refused_arrangement
@@ -116,23 +117,13 @@ def _answered(model: Classifier, x: Tensor, size: int) -> Tensor:
     """Places (m,), m ≥ 1, of the images that the model answers with numbers; raises what it raises where there are
     none."""
     no_labels = torch.empty(0, dtype=torch.int64)  # the answers are checked all the same
-
-    def known(first: int, last: int) -> Tensor:
-        return ~predict_logits(model, x[first:last], size=size, labels=no_labels).isnan().any(1)
-
     try:
-        rows = known(0, len(x)).nonzero()[:, 0]
+        return (~predict_logits(model, x, size=size, labels=no_labels).isnan().any(1)).nonzero()[:, 0]
     except Exception:  # whatever a model may raise, on some of these images only?
-        alone = []
-        for row in range(len(x)):
-            with suppress(Exception):
-                alone += [row] if bool(known(row, row + 1)) else []
+        alone = [row for row in range(len(x)) if works(model, x[row:row + 1], "eval")]
         if not alone:
             raise
         return torch.tensor(alone)
-    if len(rows) == 0:
-        raise NotANumber("the model returns NaN on each of the first images: there is nothing to measure on")
-    return rows
 
 
 def _least_seconds(work: Any, device: torch.device, repeats: int = 3) -> float:

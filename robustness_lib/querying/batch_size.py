@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustness_lib.querying.warnings import AttackWarning
 
-__all__ = ["ShrinkingBatchSize", "cut", "default_batch_size"]
+__all__ = ["ShrinkingBatchSize", "cut", "default_batch_size", "out_of_memory"]
 
 # Pixel values in a batch on the CPU: activations of much more fall out of the caches. On `signs-pgd`, 400 images of
 # 3×32×32 took about a fifth less time in parts of 128 than at once (one machine, one thread).
@@ -30,6 +30,13 @@ def cut(n: int, size: int) -> list[slice]:
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Did the device have too little?"""
+    words = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in words or \
+        "can't allocate memory" in words
+
+
 class ShrinkingBatchSize:
     """The number of images that travel to the device together: `now`, halved each time memory runs out. fixed: never,
     since images would meet other neighbours, on whom the model's answers depend."""
@@ -40,10 +47,7 @@ class ShrinkingBatchSize:
 
     def can_shrink(self, error: Exception) -> bool:
         """Whether half as many may do: the device had too little memory, and there is more than one image."""
-        words = str(error).lower()
-        too_little = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in words or \
-            "can't allocate memory" in words
-        return too_little and self.now > 1 and not self.fixed
+        return out_of_memory(error) and self.now > 1 and not self.fixed
 
     def shrink(self) -> None:
         """To be called outside the handler of the exception, whose frames hold the tensors that have to go."""

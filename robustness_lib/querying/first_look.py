@@ -22,7 +22,7 @@ from robustness_lib.querying.warnings import (
 )
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["FirstLook", "first_look"]
+__all__ = ["FirstLook", "first_look", "works"]
 
 _IMAGES = 16  # that are asked twice, each with a random point near it
 
@@ -63,7 +63,7 @@ def first_look(model: Classifier, x: Tensor, y: Tensor, index: Tensor, threat: T
         try:
             answers, again = _asked(model, points, y, size, mode, draws)
         except Exception:  # on some of these images only?
-            points = torch.cat([point for point in torch.split(points, 1) if _works(model, point, mode)] or [points])
+            points = torch.cat([point for point in torch.split(points, 1) if works(model, point, mode)] or [points])
             answers, again = _asked(model, points, y, size, mode, draws)
     doubt = threat.doubt_about_eps(x[0].numel())
     found = [] if doubt is None else [AttackWarning("large ε", doubt)]
@@ -109,7 +109,7 @@ def _in_other_company(model: Classifier, points: Tensor, size: ShrinkingBatchSiz
         return ()
 
 
-def _works(model: Classifier, image: Tensor, mode: Mode) -> bool:
+def works(model: Classifier, image: Tensor, mode: Mode) -> bool:
     """Does it answer this one with numbers?"""
     try:
         predict_logits(model, image, size=1, mode=mode, labels=torch.zeros(1, dtype=torch.int64))

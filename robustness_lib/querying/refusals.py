@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.errors import one_line, place
+from robustness_lib.errors import described
 from robustness_lib.inputs import LabelOutOfRange, NotANumber
 from robustness_lib.querying.frozen import Classifier, Mode, frozen
 
@@ -80,9 +80,7 @@ def refused_arrangement(model: Classifier, x: Tensor, mode: Mode = "eval",
             advice = other_arrangement(model, few.to(device))
         if not advice:
             raise
-        at = place(error)
-        raise ValueError(f"the model fails on images of shape {tuple(x.shape)}: {one_line(error)}"
-                         f"{f' ({at})' if at else ''}{advice}") from error
+        raise ValueError(f"the model fails on images of shape {tuple(x.shape)}: {described(error)}{advice}") from error
 
 
 def other_arrangement(model: Callable[[Tensor], Any], x: Tensor) -> str:

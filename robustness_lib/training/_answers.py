@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustness_lib.errors import described, in_words
 from robustness_lib.inputs import NotANumber
 from robustness_lib.models.adapt import with_those_wrapped
+from robustness_lib.querying.batch_size import out_of_memory
 from robustness_lib.querying.warnings import attack_warning, looks_like_probabilities, sum_to_one
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training.objectives import GaussianAugmentation, Objective, logits_of
@@ -74,7 +75,7 @@ def failing_batch(x: Tensor, first: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever a model or an objective may raise
-        if not first or in_words(error) or isinstance(error, (NotANumber, torch.OutOfMemoryError)):
+        if not first or in_words(error) or isinstance(error, NotANumber) or out_of_memory(error):
             raise
         advice = ""
         if "more than 1 value per channel" in str(error):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["image_and_label", "read_batches"]
+__all__ = ["read_batches"]
 
 # Of a Dataset's items, that PyTorch cannot make a batch of: what it says, and what to do.
 _COLLATE = {
@@ -40,10 +40,10 @@ def read_batches(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
             if advice is None:
                 raise
             raise TypeError(f"the data cannot be put into batches: {advice}") from error
-        yield image_and_label(batch)
+        yield _image_and_label(batch)
 
 
-def image_and_label(batch: Any) -> tuple[Any, Any]:
+def _image_and_label(batch: Any) -> tuple[Any, Any]:
     """The first two of a batch (x, y, ...). Raises TypeError for another thing."""
     if isinstance(batch, Mapping):
         names = [str(name) for name in batch]

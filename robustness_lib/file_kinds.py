@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from robustness_lib.files import as_text
 
-__all__ = ["FileKind", "file_kind", "words_on"]
+__all__ = ["FileKind", "file_kind", "said_instead", "words_on"]
 
 _HEAD = 4096  # bytes that are looked at
 _AGAIN = "fetch it again"
@@ -90,9 +90,16 @@ def file_kind(path: Path) -> FileKind | None:
     return _text(head)
 
 
-def words_on(kind: FileKind, advice: Mapping[str, str]) -> str:
+def said_instead(path: Path, wanted: str, error: Exception) -> str:
+    """What a file is that could not be read, where its kind is known and not the one with the name `wanted`; else what
+    its reader said."""
+    kind = file_kind(path)
+    return str(error) if kind is None or kind.name == wanted else f"it is {words_on(kind)}"
+
+
+def words_on(kind: FileKind, advice: Mapping[str, str] | None = None) -> str:
     """What the file is, and what to do. advice: the reader's own, by the kind's name."""
-    more = advice.get(kind.name, kind.advice)
+    more = (advice or {}).get(kind.name, kind.advice)
     if not more:
         return kind.words
     return f"{kind.words} {more[0].upper()}{more[1:]}" if kind.words.endswith("?") else f"{kind.words}: {more}"

@@ -41,15 +41,12 @@ def _sequence_advice(values: Sequence[object], name: str) -> str:
     if _is_pil(first):
         return (f" Make tensors of the PIL images: torch.stack([torchvision.transforms.functional.to_tensor(image) for "
                 f"image in {name}]), once all have one size.")
-    if isinstance(first, Tensor) and first.ndim:
-        shapes = dict.fromkeys(tuple(v.shape) for v in values if isinstance(v, Tensor))
+    if isinstance(first, (Tensor, np.ndarray)) and first.ndim:
+        shapes = dict.fromkeys(tuple(v.shape) for v in values if isinstance(v, (Tensor, np.ndarray)))
         if len(shapes) > 1:
             return f" Its images have several shapes, {_some(shapes)}: bring them to one size (resize, crop)."
-        return f" Try torch.stack(list({name}))."
-    if isinstance(first, np.ndarray) and first.ndim:
-        shapes = dict.fromkeys(v.shape for v in values if isinstance(v, np.ndarray))
-        if len(shapes) > 1:
-            return f" Its images have several shapes, {_some(shapes)}: bring them to one size (resize, crop)."
+        if isinstance(first, Tensor):
+            return f" Try torch.stack(list({name}))."
         return _array_advice(np.stack([np.asarray(v) for v in values[:1]]), name).replace(
             f"from_numpy({name})", f"from_numpy(numpy.stack({name}))")
     if isinstance(first, str):

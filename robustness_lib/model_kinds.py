@@ -4,14 +4,15 @@ nothing can."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
-__all__ = ["advice_on", "check_usable", "switch_to_eval"]
+__all__ = ["advice_on", "check_usable", "modes_kept", "switch_to_eval"]
 
 
 def check_usable(model: object) -> None:
@@ -54,6 +55,19 @@ def switch_to_eval(model: nn.Module) -> None:
             module.training = False
     for module in without:
         vars(module).pop("training", None)
+
+
+@contextmanager
+def modes_kept(model: object) -> Iterator[None]:
+    """Each submodule in its own mode again afterwards, also after an exception. A plain function has no mode, nor has
+    a frozen program, which is passed over."""
+    before = [(module, module.training) for module in (model.modules() if isinstance(model, nn.Module) else ())
+              if hasattr(module, "training")]
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training  # not module.train(), which would also set its children
 
 
 def advice_on(error: Exception) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from robustness_lib.file_kinds import FileKind, file_kind, words_on
+from robustness_lib.file_kinds import FileKind, file_kind, said_instead, words_on
 
 
 def written(write: Callable[[io.BytesIO], object]) -> bytes:
@@ -43,7 +43,16 @@ def test_what_nobody_knows_or_can_open_has_no_kind(tmp_path: Path) -> None:
     assert file_kind(tmp_path / "gone") is None
 
 
+def test_another_kind_is_said_instead_of_the_readers_word(tmp_path: Path) -> None:
+    path, error = tmp_path / "file", ValueError("cut")
+    for content, words in ((b"%PDF", "it is a PDF document"), (b"\x89PNG", "cut"), (bytes(range(200, 256)), "cut")):
+        path.write_bytes(content)
+        assert said_instead(path, "image", error) == words
+    assert said_instead(tmp_path / "gone", "image", error) == "cut"
+
+
 def test_the_readers_advice_comes_first() -> None:
+    assert words_on(FileKind("a", "an A", "leave it")) == "an A: leave it"
     assert words_on(FileKind("a", "an A", "leave it"), {}) == "an A: leave it"
     assert words_on(FileKind("a", "an A", "leave it"), {"a": "take it"}) == "an A: take it"
     assert words_on(FileKind("a", "an A. Cut short?", "fetch NumPy"), {}) == "an A. Cut short? Fetch NumPy"

@@ -13,7 +13,7 @@ from robustness_lib import ThreatModel
 from robustness_lib.attacks import FAB, PGD, AutoAttack, SquareAttack
 from robustness_lib.diagnosis.inspect_model import inspect_model
 from robustness_lib.evaluation import evaluate
-from robustness_lib.model_kinds import check_usable, switch_to_eval
+from robustness_lib.model_kinds import check_usable, modes_kept, switch_to_eval
 from robustness_lib.models import as_classifier
 from robustness_lib.querying import frozen, predict_logits
 from robustness_lib.state import model_fingerprint
@@ -110,6 +110,39 @@ def test_models_of_every_kind_are_evaluated_as_the_plain_one(kind, tmp_path):
                                rtol=1e-4)
     if modes:
         assert [getattr(m, "training", None) for m in model.modules()] == modes
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_modes_are_kept_also_where_something_fails(kind):
+    model = KINDS[kind]()
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    if kind == "graph":
+        modules[-1].eval()  # each its own
+    before = [getattr(module, "training", None) for module in modules]
+
+    def fails():
+        if modules:
+            switch_to_eval(model)
+            assert not any(getattr(module, "training", False) for module in modules)
+        raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"), modes_kept(model):
+        fails()
+    assert [getattr(module, "training", None) for module in modules] == before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["frozen", "exported"])
+def test_a_detector_is_calibrated_on_programs_without_a_mode(kind):
+    from robustness_lib.defenses import BitDepth, FeatureSqueezing
+
+    (x, _), squeezers = images(), [BitDepth(nn.Identity(), 2)]
+    model = KINDS[kind]()
+    before = [getattr(module, "training", None) for module in model.modules()]
+    found = FeatureSqueezing(model, squeezers).calibrate(x).threshold
+    assert found == pytest.approx(FeatureSqueezing(net().eval(), squeezers).calibrate(x).threshold, abs=1e-5)
+    assert [getattr(module, "training", None) for module in model.modules()] == before
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ import typer
 from torch import Tensor, nn
 
 from robustness_lib.data import find_data
-from robustness_lib.models import find_model, published_resizing
+from robustness_lib.models import find_model, with_published_resizing
 from robustness_lib.models.normalizations import NORMALIZATIONS
 
 __all__ = ["AntialiasOption", "ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DebugOption",
@@ -98,13 +98,12 @@ def find_subject(model: str, data: str, n: int | None, *, weights: str | None = 
         notes.append(sentence)
         typer.echo(sentence, err=True)
 
-    if resize is not None and interpolation is None and (known := published_resizing(model, weights)) is not None:
-        interpolation, antialias = known[0], known[1] if antialias is None else antialias
-        say(f"Images are resized as {model} has it: {interpolation}, {'with' if antialias else 'without'} "
-            f"antialiasing.")
-    x, y, names = find_data(data, n, split, seed, resize=resize, crop=crop, channels=channels,
-                            interpolation=interpolation, antialias=antialias, say=say,
-                            drawn=drawn.extend)
+    how = with_published_resizing(model, weights, {"resize": resize, "crop": crop, "channels": channels,
+                                                   "interpolation": interpolation, "antialias": antialias})
+    if interpolation is None and "interpolation" in how:
+        say(f"Images are resized as {model} has it: {how['interpolation']}, "
+            f"{'with' if how['antialias'] else 'without'} antialiasing.")
+    x, y, names = find_data(data, n, split, seed, **how, say=say, drawn=drawn.extend)
     mean_values, std_values = parse_normalization(mean, std, x.shape[1])
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     found = find_model(model, weights, classes=classes, mean=mean_values, std=std_values,

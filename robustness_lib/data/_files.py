@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from robustness_lib.file_kinds import file_kind, words_on
+from robustness_lib.file_kinds import said_instead
 from robustness_lib.files import write_whole
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -58,8 +58,6 @@ def read_npz(path: Path, keys: Sequence[str]) -> Arrays:
                 raise ValueError(f"{key} must be {np.dtype(dtype)} with {ndim} axes, one row for each image; "
                                  f"found {array.dtype} of shape {array.shape}")
     except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        kind = file_kind(path)
-        said = error if kind is None or kind.name == "npz" else f"it is {words_on(kind, {})}"
-        raise ValueError(f"{path} is damaged or is not a data set: {said}. "
+        raise ValueError(f"{path} is damaged or is not a data set: {said_instead(path, 'npz', error)}. "
                          f"Delete it, and it will be made again.") from error
     return arrays

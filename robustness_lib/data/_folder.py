@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from robustness_lib.file_kinds import file_kind, words_on
+from robustness_lib.file_kinds import said_instead
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -113,9 +113,7 @@ def _open(path: Path, prepare: Preparation) -> Any:
                 raise ValueError("it has more than 8 bits for each colour; save it with 8")
             image = file.convert("L" if file.mode in _GREY else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        kind = file_kind(path)
-        said = error if kind is None or kind.name == "image" else f"it is {words_on(kind, {})}"
-        raise ValueError(f"{path} cannot be read as an image: {said}") from None
+        raise ValueError(f"{path} cannot be read as an image: {said_instead(path, 'image', error)}") from None
     if prepare.resize is not None:
         how = functional.InterpolationMode(prepare.interpolation or "bilinear")
         if prepare.antialias is False:  # which PIL cannot leave out

@@ -16,7 +16,7 @@ from robustness_lib import counter_random
 from robustness_lib.data import _folder
 from robustness_lib.data._axes import Array, another, channels_first, find_axes, is_usual
 from robustness_lib.data._load import NAMES, load
-from robustness_lib.file_kinds import file_kind, words_on
+from robustness_lib.file_kinds import FileKind, file_kind, words_on
 from robustness_lib.input_advice import SLIGHTLY
 from robustness_lib.inputs import ROUNDING, Say, check_count
 
@@ -86,7 +86,7 @@ def find_data(name: str | Path, n: int | None = None, split: str = "test", seed:
     kind = file_kind(path)
     if path.suffix == ".npz" or (kind is not None and kind.name == "npz"):
         _only_whole(split, name)
-        return _from_npz(path, n, seed, tell, name_them)
+        return _from_npz(path, kind, n, seed, tell, name_them)
     if path.exists():
         what = "" if kind is None else f": it is {words_on(kind, _ADVICE)}"
         raise ValueError(f"{path} is neither an .npz file nor a folder of images{what}")
@@ -104,8 +104,8 @@ def _named(name: str, n: int | None, split: str, say: Say) -> Found:
         return x, y, classes
 
 
-def _from_npz(path: Path, n: int | None, seed: int, say: Say, drawn: Drawn) -> Found:
-    arrays = _read(path)
+def _from_npz(path: Path, kind: FileKind | None, n: int | None, seed: int, say: Say, drawn: Drawn) -> Found:
+    arrays = _read(path, kind)
     try:
         images, y = arrays["images"], _labels(arrays["labels"])
         if len(images) != len(y):
@@ -157,10 +157,9 @@ def _only_whole(split: str, name: str | Path) -> None:
                          f"the part that you mean")
 
 
-def _read(path: Path) -> dict[str, Array]:
+def _read(path: Path, kind: FileKind | None) -> dict[str, Array]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    kind = file_kind(path)
     if kind is not None and kind.name != "npz":
         raise ValueError(f"{path} cannot be read as data: it is {words_on(kind, _ADVICE)}")
     try:

@@ -12,6 +12,7 @@ from robustness_lib.defenses.bit_depth import BitDepth
 from robustness_lib.defenses.defense import check_batch
 from robustness_lib.defenses.smoothing import MedianSmoothing
 from robustness_lib.inputs import check_count, check_real
+from robustness_lib.model_kinds import modes_kept, switch_to_eval
 from robustness_lib.straight_through import straight_through
 
 __all__ = ["FeatureSqueezing"]
@@ -95,14 +96,9 @@ class FeatureSqueezing(nn.Module):
             raise ValueError("calibrate needs clean images; found none")
         if not 0 <= false_positives < 1:
             raise ValueError(f"false_positives must lie in [0, 1), a share of clean images; found {false_positives}")
-        was_training = [(module, module.training) for module in self.modules()]
-        try:
-            self.eval()
-            with torch.no_grad():
-                scores = torch.cat([self.score(x[k:k + batch_size]) for k in range(0, len(x), batch_size)])
-        finally:
-            for module, training in was_training:
-                module.training = training
+        with modes_kept(self), torch.no_grad():
+            switch_to_eval(self)
+            scores = torch.cat([self.score(x[k:k + batch_size]) for k in range(0, len(x), batch_size)])
         kept = len(x) - math.floor(false_positives * len(x) + 1e-9)
         threshold = min(scores.sort().values[kept - 1].item() + 1e-6, 2.0)
         return FeatureSqueezing(self.model, self.squeezers, threshold, slope=self.slope)

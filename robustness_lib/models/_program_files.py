@@ -21,7 +21,7 @@ def read_program(path: Path, device: str | torch.device) -> nn.Module:
         raise FileNotFoundError(f"there is no file {path} to take a model from")
     kind = file_kind(path)
     if kind is not None and kind.name not in (*PROGRAMS, "torch", "pickle", "safetensors"):
-        raise ValueError(f"{path} is no program of torch.jit or torch.export, but {words_on(kind, {})}")
+        raise ValueError(f"{path} is no program of torch.jit or torch.export, but {words_on(kind)}")
     if kind is None or kind.name not in PROGRAMS:
         raise ValueError(f"{path} holds no program of torch.jit or torch.export. If it holds weights, name the network "
                          f"as the model and this file as its weights: --model my_models.py:make --weights {path}")

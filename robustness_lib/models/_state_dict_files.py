@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class _Fit:
     @property
     def tensors(self) -> frozenset[str]:
         """What it uses of the file."""
-        return frozenset(self.files.values()) if not self.wrong else frozenset()
+        return frozenset(self.files.values())
 
     @property
     def usual(self) -> bool:
@@ -87,7 +88,8 @@ def load_into(model: nn.Module, state: State, path: Path, say: Say) -> None:
         say(f"{path.name} holds half precision; the model computes in float32.")
     on_meta = any(parameter.is_meta for parameter in model.parameters())  # there nothing can be written into
     if on_meta:
-        chosen = {name: value.to(model.state_dict()[name].dtype) for name, value in chosen.items()}
+        mine = model.state_dict()
+        chosen = {name: value.to(mine[name].dtype) for name, value in chosen.items()}
     model.load_state_dict(chosen, strict=False, assign=on_meta)
     kept = sorted(name for name in _constants(model) - fit.files.keys()
                   if not _counts(name) and not name.endswith("num_batches_tracked"))
@@ -99,14 +101,12 @@ def load_into(model: nn.Module, state: State, path: Path, say: Say) -> None:
 def _load_as_the_model_knows_it(model: nn.Module, state: State, path: Path, fit: _Fit) -> None:
     """A model may know older names of its own tensors: its word counts, before any refusal."""
     loaded = {name.removeprefix(fit.prefix): value for name, value in state.items() if name not in fit.beside}
-    wrong, mine = fit.wrong, model.state_dict()
+    mine = model.state_dict()
     if all(_takes(mine[name], value) for name, value in loaded.items() if name in mine):
-        try:
+        with suppress(RuntimeError, AttributeError):
             model.load_state_dict(loaded)
             return
-        except (RuntimeError, AttributeError) as error:
-            wrong = wrong or (str(error).splitlines()[0],)
-    raise ValueError(_refusal(path, fit, wrong, list(loaded), list(mine)))
+    raise ValueError(_refusal(path, fit, list(loaded), list(mine)))
 
 
 def outputs_held(model: nn.Module, state: State) -> int | None:
@@ -130,7 +130,7 @@ def _best(model: nn.Module, state: State, path: Path, say: Say) -> _Fit:
     first = fits[0]
     if first.wrong:  # of those that are as near: what has most taken off before its names
         return max((fit for fit in fits if len(fit.wrong) == len(first.wrong)), key=lambda fit: len(fit.prefix))
-    fits = [fit for fit in fits if not fit.wrong and not any(fit.tensors < more.tensors for more in fits)]
+    fits = [fit for fit in fits if not any(fit.tensors < more.tensors for more in fits)]
     different: list[_Fit] = []
     for fit in fits:
         if not any(_same(fit, other, state) for other in different):
@@ -153,7 +153,7 @@ def _same(a: _Fit, b: _Fit, state: State) -> bool:
 
 
 def _fits(model: nn.Module, state: State) -> list[_Fit]:
-    """Every way of reading the names that fits; where there is none, every one that was tried."""
+    """Every way of reading the names that fits; where there is none, every one that was tried: all have `wrong`."""
     expected = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     constants, own = _constants(model), {name.rpartition(".")[2] for name in expected}
     state = {name: value for name, value in state.items()
@@ -201,7 +201,8 @@ def _judged(fit: _Fit, expected: State, constants: set[str], state: State, used:
     missing = [f"{name} is missing" for name in expected if name not in fit.files and name not in constants]
     left = [name for name in state if name not in used]
     foreign = [name for name in left if _bare(name, fit.bare).startswith(fit.prefix)]
-    beside = [name for name in left if name not in set(foreign)]
+    strangers = set(foreign)
+    beside = [name for name in left if name not in strangers]
     others = [name for name in _in_table(fit, beside) if not _normalizes(name, state)]
     a_layer = fit.prefix.rstrip(".").rpartition(".")[2].isdigit()  # of a list of them, and not a network in a wrapper
     if not fit.usual and len(others) > (0 if a_layer else _LEFT_OVER * len(fit.files)):
@@ -235,14 +236,14 @@ def _in_table(fit: _Fit, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith(table)]
 
 
-def _refusal(path: Path, fit: _Fit, wrong: tuple[str, ...], theirs: list[str], mine: list[str]) -> str:
-    more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+def _refusal(path: Path, fit: _Fit, theirs: list[str], mine: list[str]) -> str:
+    more = f", and {len(fit.wrong) - 5} more" if len(fit.wrong) > 5 else ""
     stripped = [f'"{fit.prefix}" before all names'] * bool(fit.prefix)
     stripped += [f'"{word}." wherever it stood' for word in fit.bare if any(word in name.split(".") for name in theirs)]
     after = f", after taking off {' and '.join(stripped)}" if stripped else ""
-    return (f"the weights in {path} do not fit the model: {'; '.join(wrong[:5])}{more}. The file holds {len(theirs)} "
-            f"tensors ({_first(theirs)}){after}, and the model {len(mine)} ({_first(mine)}); build the model that they "
-            f"were trained in (its size, its number of classes)")
+    return (f"the weights in {path} do not fit the model: {'; '.join(fit.wrong[:5])}{more}. The file holds "
+            f"{len(theirs)} tensors ({_first(theirs)}){after}, and the model {len(mine)} ({_first(mine)}); build the "
+            f"model that they were trained in (its size, its number of classes)")
 
 
 def _first(names: list[str]) -> str:

@@ -55,7 +55,7 @@ def read_state_dict(path: Path, say: Say) -> State:
     else:
         if (other := _something_else(path, kind)) is not None:
             raise ValueError(f"{path} is {other}")
-        content = _read_pickle(path)
+        content = _read_pickle(path, kind)
         if path.suffix == ".safetensors":
             say(f"{path.name} was written by torch.save whatever its name says, and is read as such.")
     state = _flat(content)
@@ -105,24 +105,22 @@ def _plain_values() -> list[Any]:
             (scalar, "numpy._core.multiarray.scalar")]
 
 
-def _read_pickle(path: Path) -> Any:
-    try:
-        # By a file that is open: PyTorch would take its name's word for what it is.
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_plain_values()), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # on how the file was written, which its reader cannot change
+def _read_pickle(path: Path, kind: FileKind | None) -> Any:
+    # By a file that is open: PyTorch would take its name's word for what it is.
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_plain_values()), path.open("rb") as file:
+        warnings.simplefilter("ignore")  # on how the file was written, which its reader cannot change
+        try:
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles and archives raise many kinds
-        text = str(error)
+        except Exception as error:  # damaged pickles and archives raise many kinds
+            text = str(error)
     wanted = re.search(r"GLOBAL (\S+)", text)
-    with path.open("rb") as file:
-        begins = file.read(1)
-    if wanted or ("Unsupported oper" in text and begins == b"\x80"):
+    if wanted or ("Unsupported oper" in text and kind is not None and kind.name == "pickle"):
         whole = " (a whole model was saved, and not its weights)" if wanted and "torch.nn." in wanted[1] else ""
         more = f"it asks for {wanted[1]}{whole}" if wanted else "its pickle asks for more than tensors"
         raise ValueError(
             f"{path} holds more than weights ({more}), and opening it could run code that its writer chose, so it is "
             f"not opened. Where you trust the file and have the code that wrote it, {_TENSORS_ALONE}")
-    if begins not in (b"\x80", b"P"):
+    if kind is None:
         raise ValueError(f"{path} is damaged or is no file of weights: PyTorch's files do not begin as it does")
     lines = [line for line in text.splitlines() if line and "weights_only" not in line and "Weights only" not in line]
     raise ValueError(f"{path} is damaged or is no file of weights ({lines[-1] if lines else 'nothing could be read'})")

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from robustness_lib.models.adapt import as_classifier
 from robustness_lib.models.architectures import build
 from robustness_lib.models.zoo import list_pretrained, load_pretrained
 
-__all__ = ["find_model", "published_resizing"]
+__all__ = ["find_model", "published_resizing", "with_published_resizing"]
 
 _PROGRAMS = (".pt", ".pth", ".pt2", ".ts", ".jit", ".torchscript")
 _FORMS = ('"my_pkg.models:make" or "my_models.py:make" (a function, a class or a model), "zoo:signs-pgd", '
@@ -100,7 +100,6 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
         tell(f"{name} expects normalized images, as its published weights say: {_figures(mean)} is subtracted and the "
              f"rest divided by {_figures(std or ())}, inside the model.")
     model = _full_precision(built.model, tell)
-    switch_to_eval(model)
     check_usable(model)
     if not (name.startswith("zoo:") and mean is None and output == "auto"):  # those return logits, as they are
         model = as_classifier(model, mean=mean, std=std, output=output)
@@ -221,6 +220,16 @@ def published_resizing(name: str, weights: str | Path | None = None) -> tuple[st
         how = getattr(published, "interpolation", None)
         return None if how is None else (how, True)  # timm resizes by PIL, which always does
     return None
+
+
+def with_published_resizing(name: str, weights: str | Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `find_data` that are given (and not None), and how images are resized where they are, nothing
+    says how, and the published weights say it. name, weights: as for `find_model`."""
+    given = {key: value for key, value in options.items() if value is not None}
+    if "resize" not in given or "interpolation" in given:
+        return given
+    known = published_resizing(name, weights)
+    return given if known is None else {"interpolation": known[0], "antialias": known[1], **given}
 
 
 def _timm(what: str, weights: str | Path | None, classes: int | None, say: Say) -> _Built:

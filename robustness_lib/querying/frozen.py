@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robustness_lib.model_kinds import check_usable, switch_to_eval
+from robustness_lib.model_kinds import check_usable, modes_kept, switch_to_eval
 
 __all__ = ["Classifier", "Mode", "answers_by_batch", "frozen"]
 
@@ -40,11 +40,10 @@ def frozen(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
     parameters have moved by the end: these are not put back. What is raised inside comes through as it is.
     """
     check_usable(model)
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), modes_kept(model):
         if not isinstance(model, nn.Module):
             yield
             return
-        was_training = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
         required_grad = [p for p in model.parameters() if p.requires_grad]
         buffers = [(module, name, buffer, buffer.clone()) for module in model.modules()
                    for name, buffer in module._buffers.items() if buffer is not None]
@@ -59,8 +58,6 @@ def frozen(model: Classifier, mode: Mode = "eval") -> Iterator[None]:
         finally:
             for parameter in required_grad:
                 parameter.requires_grad_(True)
-            for module, training in was_training:
-                module.training = training  # not module.train(), which would also set its children
             with torch.no_grad():
                 for owner, name, buffer, value in buffers:
                     owner._buffers[name] = buffer

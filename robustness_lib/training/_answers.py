@@ -14,7 +14,7 @@ from robustness_lib.models.adapt import with_those_wrapped
 from robustness_lib.querying.batch_size import out_of_memory
 from robustness_lib.querying.warnings import attack_warning, looks_like_probabilities, sum_to_one
 from robustness_lib.threat import ThreatModel
-from robustness_lib.training.objectives import GaussianAugmentation, Objective, logits_of
+from robustness_lib.training.objectives import NAME_LOGITS, GaussianAugmentation, Objective, logits_of
 
 __all__ = ["answers_seen", "doubts", "failing_batch"]
 
@@ -61,9 +61,7 @@ def answers_seen(model: nn.Module, objective: object, classes: Callable[[], int 
 def _check_width(logits: Tensor, classes: int | None, answer: object) -> None:
     if classes is None or logits.shape[1] == classes:
         return
-    more = "" if isinstance(answer, Tensor) else (
-        f", the first entry of its {type(answer).__name__}. Say which are the logits: as_classifier(model, "
-        f"output=lambda answer: answer if isinstance(answer, torch.Tensor) else answer[1]), for the second")
+    more = "" if isinstance(answer, Tensor) else f", the first entry of its {type(answer).__name__}. {NAME_LOGITS}"
     raise ValueError(f"in training mode the model answers {logits.shape[1]} logits, and {classes} in eval mode; it "
                      f"would learn from others than it is used with{more}")
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from robustness_lib.errors import one_line
 from robustness_lib.inputs import check_count, check_images, check_labels
-from robustness_lib.model_kinds import check_usable
+from robustness_lib.model_kinds import check_usable, modes_kept
 from robustness_lib.querying.frozen import frozen
 from robustness_lib.querying.queried_model import QueriedModel
 from robustness_lib.querying.refusals import refused_arrangement
@@ -69,15 +69,12 @@ def _check_trainable(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"fit trains the parameters of a torch.nn.Module; found {type(model).__name__}, in which none "
                         f"can be found: give the module that it calls")
-    before = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     try:
-        model.train()
+        with modes_kept(model):
+            model.train()
     except Exception as error:  # whatever somebody's train() may raise
         raise TypeError(f"the model cannot be put into training mode ({one_line(error)}). An exported program is fixed "
                         f"as it was exported: train the module that it was made from, and export that again") from error
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 def _check_parts(objective: object, threat: object, schedule: object, ramp: int) -> None:

@@ -281,14 +281,12 @@ def _batches(data: TrainingData, order: Sequence[Tensor], workers: int, generato
     loader = DataLoader(data, batch_sampler=[rows.tolist() for rows in order], num_workers=workers, generator=generator)
     for rows, (x, y) in zip(order, read_batches(loader), strict=True):
         try:
-            inside = check_images(x)
+            x, y = _in_the_box((x, y), said)
             check_training_labels(y, x, rows)
         except (TypeError, ValueError) as error:
             first = ", ".join(map(str, rows[:5].tolist()))
             raise type(error)(f"a batch of the data (images {first}, ...): {error}") from error
-        if inside is not x and _CLAMPED not in said:
-            said.append(_CLAMPED)
-        yield inside, y
+        yield x, y
 
 
 def _in_the_box(pair: tuple[Tensor, Tensor], said: list[str]) -> tuple[Tensor, Tensor]:

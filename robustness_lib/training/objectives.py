@@ -24,8 +24,12 @@ from robustness_lib.querying.frozen import frozen
 from robustness_lib.querying.queried_model import input_gradient
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "Standard", "bare", "logits_of",
-           "step_logits"]
+__all__ = ["NAME_LOGITS", "TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "Standard", "bare",
+           "logits_of", "step_logits"]
+
+# What to do where something else in a model's answer is taken for its logits.
+NAME_LOGITS = ("Say which are the logits: as_classifier(model, output=lambda answer: answer if isinstance(answer, "
+               "torch.Tensor) else answer[1]), for the second")
 
 
 @dataclass(frozen=True)
@@ -205,8 +209,7 @@ def logits_of(answer: object, x: Tensor) -> Tensor:
         return logits
     found = f"{tuple(logits.shape)}" if isinstance(answer, Tensor) else \
         f"{tuple(logits.shape)} first in its {type(answer).__name__}"
-    advice = (". Say which are the logits: as_classifier(model, output=lambda answer: answer if isinstance(answer, "
-              "torch.Tensor) else answer[1]), for the second") if not isinstance(answer, Tensor) else \
+    advice = f". {NAME_LOGITS}" if not isinstance(answer, Tensor) else \
         ". It drops the batch's axis (.squeeze()?): .flatten(1) keeps it, and so does a batch_size of 2 or more" if \
         len(x) == 1 else ""
     raise ValueError(f"in training a batch of {len(x)} image{'' if len(x) == 1 else 's'} needs logits ({len(x)}, K); "

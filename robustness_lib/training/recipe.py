@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.data import NAMES, find_data, held_out
-from robustness_lib.errors import described, place, said_to_be_at
+from robustness_lib.errors import described, in_words, said_to_be_at
 from robustness_lib.files import read_text
-from robustness_lib.models import build, find_model, published_resizing
+from robustness_lib.models import build, find_model, with_published_resizing
 from robustness_lib.threat import ThreatModel
 from robustness_lib.training._checks import check_answer
 from robustness_lib.training._toml_tables import check_known, check_type, make, threat
@@ -78,11 +78,7 @@ class Recipe:
     def preparation(self) -> dict[str, Any]:
         """`prepare`, and how images are resized where the published weights of the model say it and the recipe does
         not."""
-        if "resize" not in self.prepare or "interpolation" in self.prepare:
-            return self.prepare
-        known = published_resizing(self.model.get("name", ""), self.model.get("weights"))
-        return self.prepare if known is None else dict(zip(("interpolation", "antialias"), known,
-                                                           strict=True)) | self.prepare
+        return with_published_resizing(self.model.get("name", ""), self.model.get("weights"), self.prepare)
 
     def build(self) -> nn.Module:
         """The net with its initial weights, which follow from the seed. Raises ValueError."""
@@ -96,10 +92,11 @@ class Recipe:
     def load(self) -> tuple[Split, Split]:
         """Training and validation images with their labels. Raises ValueError, FileNotFoundError."""
         with said_to_be_at("[data] name"):
-            x, y, classes = find_data(self.data, split="train" if self.named_data else "test", **self.preparation)
+            how = self.preparation
+            x, y, classes = find_data(self.data, split="train" if self.named_data else "test", **how)
         if isinstance(self.validation, str):
             with said_to_be_at("[data] validation"):
-                x_val, y_val, theirs = find_data(self.validation, **self.preparation)
+                x_val, y_val, theirs = find_data(self.validation, **how)
                 if Path(self.data).is_dir() and any(a != b for a, b in zip(classes, theirs, strict=False)):
                     raise ValueError(f"the folders of {self.validation} are not those of {self.data}, so that labels "
                                      f"would mean other classes: {', '.join(theirs)}")
@@ -239,9 +236,8 @@ def _check_fit(model: nn.Module, x: Tensor, y: Tensor) -> None:
     try:
         outputs = check_answer(model, device, x)
     except Exception as error:  # of the user's model, any
-        ours = isinstance(error, (ValueError, TypeError)) and not place(error)
         raise ValueError(f"[model] fails on its first image, of shape {tuple(x.shape[1:])}: "
-                         f"{' '.join(str(error).split()) if ours else described(error)}") from error
+                         f"{' '.join(str(error).split()) if in_words(error) else described(error)}") from error
     if int(y.max()) >= outputs:
         raise ValueError(f"it has the label {int(y.max())}, and [model] has {outputs} outputs: labels from 0 to "
                          f"{outputs - 1} (image {int((y >= outputs).nonzero()[0])} is the first with a higher one)")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robustness_lib.attacks import FGSM
+from robustness_lib.model_kinds import modes_kept, switch_to_eval
 
 __all__ = ["Frame", "epsilon_frames"]
 
@@ -174,14 +175,9 @@ def _results(model: nn.Module, x: Tensor, y: Tensor, attack: Any, epsilons: Sequ
 
 
 def _probabilities(model: nn.Module, x: Tensor) -> NDArray[np.float64]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            return np.asarray(model(x.clone())[0].double().softmax(0).cpu().numpy(), dtype=np.float64)
-    finally:
-        for module in training:
-            module.training = True
+    with modes_kept(model), torch.no_grad():
+        switch_to_eval(model)
+        return np.asarray(model(x.clone())[0].double().softmax(0).cpu().numpy(), dtype=np.float64)
 
 
 def _scale(norm: str, epsilons: Sequence[float], results: list[Tensor], x: Tensor) -> float:

@@ -442,6 +442,18 @@ def test_how_images_were_resized_is_known_of_published_weights(name, weights, kn
     assert models.published_resizing(name, weights) == known
 
 
+@pytest.mark.parametrize(("given", "known"), [
+    ({"resize": 8, "crop": None}, {"resize": 8, "interpolation": "bicubic", "antialias": True}),
+    ({"resize": 8, "antialias": False}, {"resize": 8, "interpolation": "bicubic", "antialias": False}),
+    ({"resize": 8, "interpolation": "nearest", "antialias": None}, {"resize": 8, "interpolation": "nearest"}),
+    ({"resize": None, "crop": 8}, {"crop": 8}), ({}, {}),
+])
+def test_only_what_is_not_given_is_filled_in_from_published_weights(given, known):
+    assert models.with_published_resizing("torchvision:swin_t", None, given) == known
+    plain = {key: value for key, value in given.items() if value is not None}
+    assert models.with_published_resizing("mine:make", None, given) == plain
+
+
 # Whole programs, and models that are not modules.
 
 PROGRAMS = """

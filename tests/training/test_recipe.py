@@ -380,6 +380,11 @@ def in_place():
         def forward(self, x):
             return super().forward(x.clamp_(0.2, 0.8))
     return InPlace(nn.Flatten(), nn.Linear(192, 3))
+def colour_last():
+    class ColourLast(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).mean((1, 2))
+    return ColourLast(3, 3)
 def heads():
     class Heads(nn.Linear):
         def forward(self, x):
@@ -412,6 +417,16 @@ def test_a_model_that_works_in_place(here):
     (here / "my_models.py").write_text(MINE)
     recipe = read_recipe(write(here / "mine.toml", model='name = "my_models.py:in_place"'))
     words = r"\[data\] name: \[model\] fails on its first image.*: the model changes its input in place"
+    with pytest.raises(ValueError, match=words):
+        recipe.run(progress=False)
+
+
+def test_what_an_attack_says_of_a_model_is_said_once_and_as_it_is(here):
+    (here / "my_models.py").write_text(MINE)
+    recipe = read_recipe(write(here / "mine.toml", model='name = "my_models.py:colour_last"'))
+    words = (r"\[data\] name: \[model\] fails on its first image, of shape \(3, 8, 8\): the model fails on images of "
+             r"shape \(\d+, 3, 8, 8\): RuntimeError: .*my_models\.py, line \d+\)\. It takes images as \(N, H, W, C\): "
+             r"x\.permute\(0, 2, 3, 1\)$")
     with pytest.raises(ValueError, match=words):
         recipe.run(progress=False)
 

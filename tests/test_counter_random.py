@@ -193,9 +193,9 @@ def test_empty_batches_and_scalars_have_their_shapes() -> None:
 def test_chunks_of_one_example_never_share_a_seed():
     """In the 32 bits that the generator on the CPU keeps; and their numbers look independent."""
     chunks = torch.arange(200_000)
-    seeds = counter_random.chunk_seeds(seed=3, index=torch.full_like(chunks, 7), chunk=chunks)
+    seeds = cr.chunk_seeds(seed=3, index=torch.full_like(chunks, 7), chunk=chunks)
     assert len({seed % 2**32 for seed in seeds}) == len(chunks)
-    far = counter_random.chunk_seeds(seed=3, index=torch.full_like(chunks, 7), chunk=chunks + (1 << 31))
+    far = cr.chunk_seeds(seed=3, index=torch.full_like(chunks, 7), chunk=chunks + (1 << 31))
     assert not {seed % 2**32 for seed in seeds} & {seed % 2**32 for seed in far}
     generator = torch.Generator()
     drawn = torch.stack([torch.randn(16, generator=generator.manual_seed(seed)) for seed in seeds[:4000]])
@@ -207,7 +207,7 @@ def test_chunks_of_one_example_never_share_a_seed():
 
 def test_chunk_seeds_belong_to_seed_example_and_chunk():
     def one(seed, index, chunk):
-        return counter_random.chunk_seeds(seed=seed, index=torch.tensor([index]), chunk=torch.tensor([chunk]))[0]
+        return cr.chunk_seeds(seed=seed, index=torch.tensor([index]), chunk=torch.tensor([chunk]))[0]
 
     assert one(0, 1, 2) == one(0, 1, 2)
     assert len({one(0, 0, 0), one(1, 0, 0), one(0, 1, 0), one(0, 0, 1), one(0, 1, 1), one(1, 1, 0)}) == 6

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from playing import play
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 from vote_models import Line, at_distance
 
 from robustness_lib.certify import RandomizedSmoothing
@@ -35,23 +35,28 @@ def test_a_bet_on_something_false_is_lost(share):
     assert 0.5 * ALPHA < won.mean() <= MOST
 
 
+def true_radius(share):
+    return SIGMA * float(ndtri(share))
+
+
 def false_certificates(rule, share):
-    """Shares of runs in which a radius is proved that is as large as the true one, Φ⁻¹(share), or larger."""
+    """The share of runs in which a radius is proved that is as large as the true one, or larger."""
     radius, _, _ = play(rule, np.full(RUNS, share), seed=7)
-    true = SIGMA * torch.special.ndtri(torch.tensor(share, dtype=torch.float64)).item()
-    return (radius >= true - 1e-12).mean()
+    return (radius >= true_radius(share) - 1e-12).mean()
 
 
 @pytest.mark.parametrize("share", SHARES)
 def test_the_sequential_decision_is_wrong_as_seldom_as_it_says(share):
-    radius = SIGMA * torch.special.ndtri(torch.tensor(share, dtype=torch.float64)).item()
-    assert 0.3 * ALPHA < false_certificates(RadiusAtLeast(SIGMA, radius, 3000, ALPHA, between=10), share) <= MOST
+    rule = RadiusAtLeast(SIGMA, true_radius(share), 3000, ALPHA, between=10)
+    assert 0.3 * ALPHA < false_certificates(rule, share) <= MOST
 
 
 @pytest.mark.parametrize("share", SHARES)
-@pytest.mark.parametrize("tolerance", [None, 0.01])
-def test_radii_exceed_the_true_one_as_seldom_as_they_say(share, tolerance):
-    rule = RadiusWithin(SIGMA, 3000, ALPHA, tolerance, between=10)
+@pytest.mark.parametrize("stops", ["at the end", "within a tolerance", "as soon as it likes"])
+def test_radii_exceed_the_true_one_as_seldom_as_they_say(share, stops):
+    tolerance, up_to = {"at the end": (None, None), "within a tolerance": (0.01, None),
+                        "as soon as it likes": (None, max(true_radius(share), 1e-12))}[stops]
+    rule = RadiusWithin(SIGMA, 3000, ALPHA, tolerance, up_to, between=10)
     assert 0.2 * ALPHA < false_certificates(rule, share) <= MOST
 
 

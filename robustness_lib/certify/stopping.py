@@ -19,7 +19,7 @@ from scipy.special import betaincc, betaincinv, ndtr, ndtri
 from robustness_lib.certify.betting import log_wealth_above, log_wealth_below, shown
 from robustness_lib.statistics import lower_bounds
 
-__all__ = ["Judgment", "RadiusAtLeast", "RadiusWithin", "StoppingRule", "certified_radius", "least_draws"]
+__all__ = ["Judgment", "RadiusAtLeast", "RadiusWithin", "Simulated", "StoppingRule", "certified_radius", "least_draws"]
 
 Counts = NDArray[np.int64]
 Radii = NDArray[np.float64]
@@ -56,6 +56,16 @@ class Judgment(NamedTuple):
     done: Flags
 
 
+class Simulated(NamedTuple):
+    """Of each image, (N,): what was proved, after how many draws, and the votes among as many as the rule takes at
+    most. (The same draws go on, so that a rule of one look can be held against this one.)"""
+
+    proved: Flags
+    radius: Radii
+    draws: Counts
+    votes: Counts
+
+
 class StoppingRule(ABC):
     """looks: numbers of draws, ascending, after which the votes are looked at; the last is the most that is drawn."""
 
@@ -64,6 +74,22 @@ class StoppingRule(ABC):
     @abstractmethod
     def judge(self, hits: Counts, draws: int) -> Judgment:
         """After `draws` draws, one of the looks, of which hits (N,) fell to the class."""
+
+    def simulate(self, shares: Radii, seed: int = 0) -> Simulated:
+        """What it would say, and after how many draws, of images whose shares of votes (N,) are known."""
+        random = np.random.default_rng(seed)
+        found = Simulated(np.zeros(len(shares), dtype=bool), np.zeros(len(shares)),
+                          np.zeros(len(shares), dtype=np.int64), np.zeros(len(shares), dtype=np.int64))
+        left, before = np.arange(len(shares)), 0
+        for look in self.looks:
+            found.votes[left] += random.binomial(look - before, shares[left])
+            found.draws[left] = before = look
+            found.proved[left], found.radius[left], done = self.judge(found.votes[left], look)
+            left = left[~done]
+            if len(left) == 0:
+                break
+        rest = random.binomial(self.looks[-1] - found.draws, shares)
+        return found._replace(votes=found.votes + rest)
 
 
 class RadiusWithin(StoppingRule):

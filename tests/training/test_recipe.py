@@ -201,7 +201,7 @@ WRONG = [
     ({"data": 'name = "signs"\naugment = [{ kind = "shift", by = "2" }]'},
      "[data] augment by must be a whole number"),
     ({"data": 'name = "signs"\naugment = [{ kind = "flip", by = 2 }]'}, "[data] augment flip has no setting 'by'. It "),
-    ({"objective": "steps = 2"}, "[objective] needs a kind, one of standard, gaussian, fgsm-rs, pgd, trades, smoothadv; "),
+    ({"objective": "steps = 2"}, "[objective] needs a kind, one of standard, gaussian, fgsm-rs, pgd, trades, smooth"),
     ({"objective": 'kind = "trade"'}, "found 'trade'; did you mean trades?"),
     ({"objective": 'kind = ["pgd"]'}, "[objective] needs a kind"),
     ({"objective": 'kind = "pgd"'}, "[objective] pgd needs threat"),

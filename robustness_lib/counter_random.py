@@ -9,7 +9,8 @@ Two ways to the numbers:
 - `uniform`, `normal`, `integers`: a hash of each coordinate, vectorized over the whole batch. Exact integer
   arithmetic, so the bits are the same on every machine and device. For few numbers per example.
 - `bulk_uniform`, `bulk_normal`: torch's own generator on the CPU, seeded by the hash once per example and step.
-  A hash per pixel costs more than a convolution; this does not.
+  A hash per pixel costs more than a convolution; this does not. `chunk_seeds` gives such seeds to callers who draw much
+  more than fits into memory.
 
 The hash is the SplitMix64 finalizer (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
 """
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["bits", "bulk_normal", "bulk_uniform", "integers", "normal", "uniform"]
+__all__ = ["bits", "bulk_normal", "bulk_uniform", "chunk_seeds", "integers", "normal", "uniform"]
 
 
 def _signed(value: int) -> int:
@@ -34,6 +35,8 @@ def _signed(value: int) -> int:
 _GOLDEN = _signed(0x9E3779B97F4A7C15)
 _MULTIPLY_1 = _signed(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = _signed(0x94D049BB133111EB)
+_LOW = (1 << 32) - 1
+_MULTIPLY_32 = 0x7FEB352D  # odd, so that multiplication modulo 2^32 has an inverse (Wellons 2018, "hash-prospector")
 
 
 def _shift(z: Tensor, places: int) -> Tensor:
@@ -104,6 +107,18 @@ def bulk_normal(shape: Sequence[int], *, seed: int, index: Tensor, step: int = 0
                 dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal, many numbers per example: (N, *shape), on the device of `index`. See `bulk_uniform`."""
     return _bulk(torch.randn, shape, seed, index, step, dtype)
+
+
+def chunk_seeds(*, seed: int, index: Tensor, chunk: Tensor) -> list[int]:
+    """A seed for torch's generator for each example and chunk of what it draws: index, chunk (N,) int64, pair by pair.
+
+    Two chunks of one example never share their numbers: the 32 bits of a seed that torch's generator on the CPU keeps
+    are mixed from the chunk's number one to one, and only then combined with the example's. chunk: below 2^32.
+    """
+    mixed = chunk & _LOW
+    for _ in range(2):  # each step has an inverse on 32 bits
+        mixed = ((mixed ^ (mixed >> 16)) * _MULTIPLY_32) & _LOW
+    return (_keys(seed, index, 0) ^ mixed ^ (mixed >> 15)).tolist()
 
 
 def _bulk(draw: Callable[..., Tensor], shape: Sequence[int], seed: int, index: Tensor, step: int,

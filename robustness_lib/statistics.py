@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaincinv, ndtri
 
 __all__ = ["ALPHA", "Accuracy", "binomial_test", "clopper_pearson", "clopper_pearson_lower", "clopper_pearson_upper",
-           "images_to_show_a_drop", "images_to_show_below", "mcnemar", "paired_interval"]
+           "images_to_show_a_drop", "images_to_show_below", "lower_bounds", "mcnemar", "paired_interval"]
 
 ALPHA = 0.05  # a drop counts as shown when chance alone would do as much less often than this
 _TAIL = 0.025  # of the 95 % interval, on each side
@@ -30,7 +32,14 @@ def clopper_pearson_lower(correct: int, n: int, alpha: float) -> float:
     """Exact one-sided lower bound for a binomial share: above the truth at most `alpha` of the time. 0 where none are
     correct. Raises ValueError unless 0 ≤ correct ≤ n, n ≥ 1 and 0 < alpha < 1."""
     _check_counts(correct, n, alpha)
-    return float(betaincinv(correct, n - correct + 1, alpha)) if correct > 0 else 0.0
+    return float(lower_bounds(correct, n, alpha))
+
+
+def lower_bounds(correct: ArrayLike, n: ArrayLike, alpha: float) -> NDArray[np.float64]:
+    """`clopper_pearson_lower` of many counts at once, which it does not check."""
+    hits = np.asarray(correct)
+    bounds: NDArray[np.float64] = np.where(hits > 0, betaincinv(np.maximum(hits, 1), n - hits + 1, alpha), 0.0)
+    return bounds
 
 
 def clopper_pearson_upper(correct: int, n: int, alpha: float) -> float:

@@ -17,8 +17,8 @@ _CACHE_VALUES = 400_000
 
 
 def default_batch_size(x: Tensor, device: torch.device) -> int:
-    """Images (N, ...), N ≥ 1, that travel to this device together: on a CPU as many as its caches hold."""
-    return max(32, _CACHE_VALUES // x[0].numel()) if device.type == "cpu" else 250
+    """Images (N, ...) that travel to this device together: on a CPU as many as its caches hold."""
+    return max(32, _CACHE_VALUES // max(1, x.shape[1:].numel())) if device.type == "cpu" else 250
 
 
 def cut(n: int, size: int) -> list[slice]:

@@ -46,7 +46,7 @@ def false_certificates(rule, share):
 
 @pytest.mark.parametrize("share", SHARES)
 def test_the_sequential_decision_is_wrong_as_seldom_as_it_says(share):
-    rule = RadiusAtLeast(SIGMA, true_radius(share), 3000, ALPHA, between=10)
+    rule = RadiusAtLeast(SIGMA, true_radius(share), 3000, ALPHA, between=30)
     assert 0.3 * ALPHA < false_certificates(rule, share) <= MOST
 
 

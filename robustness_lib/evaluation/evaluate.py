@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 import robustness_lib
-from robustness_lib.attacks.adaptive import EOT
 from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, StepFailed, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep
@@ -27,6 +22,7 @@ from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
 from robustness_lib.errors import place, spoken
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
+from robustness_lib.evaluation._environment import environment
 from robustness_lib.evaluation._kept_images import KeptImages
 from robustness_lib.evaluation._proofs import Proofs, find_proofs
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
@@ -123,7 +119,7 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
         images, QueriedModel(model).device(images)), evaluation.clamped))
     report = report_from_verdicts(
         found, evaluation.ran, classes=classes, notes=evaluation.notes, failures=tuple(evaluation.failures),
-        environment=_environment(model, evaluation.dtype, seed, mode, evaluation.team))
+        environment=environment(model, evaluation.dtype, seed, mode, evaluation.team.size))
     return report if keep_images is None else replace(report, images=str(keep_images))
 
 
@@ -290,16 +286,3 @@ class _Evaluation:
 
 def _off_scale(curve: Sequence[float], box: str = "") -> ValueError:
     return ValueError(f"the ε of a curve are in pixel units of [0, 1]: write 8/255, not 8; found {list(curve)}{box}")
-
-
-def _environment(model: Classifier, dtype: torch.dtype, seed: int, mode: Mode, team: Team) -> dict[str, str]:
-    device = QueriedModel(model).device(torch.empty(0))
-    drawn = {"answers": f"of {model.samples} draws each, decided by {model.decision}"} if isinstance(model, EOT) else {}
-    return drawn | {
-        "robustness_lib": robustness_lib.__version__, "torch": torch.__version__,
-        "torchvision": metadata.version("torchvision"), "numpy": np.__version__, "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "precision": f"{str(dtype).removeprefix('torch.')} images, TF32 and autocast off", "seed": str(seed),
-        "mode": mode, "processes": str(team.size),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

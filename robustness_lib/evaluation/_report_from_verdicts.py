@@ -168,7 +168,7 @@ def _findings(ran: Ran, found: FoundVerdicts) -> tuple[tuple[Finding, ...] | Non
     if not observed:
         return None, ()
     findings = judge(observed)
-    if ran.suite.name == "random":  # a model that answers at random is what this suite is for
+    if ran.suite.name == "random" or ran.look.averages:  # made for a model that answers at random, or for its mean
         findings = tuple(finding for finding in findings if finding.kind != "outputs vary")
     total, said = found_beyond_the_suite(observed)
     beyond = (f"a note only: in the diagnostics {said}. They do not count, since only these images were looked at; a "

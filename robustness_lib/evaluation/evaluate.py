@@ -212,7 +212,7 @@ class _Evaluation:
         names = [named.name for named in attacks]
         if len(set(names)) < len(names):
             raise ValueError(f"two attacks have one name: {', '.join(names)}")
-        odd = list(look.warnings)
+        odd = [warning for warning in look.warnings if not (look.averages and warning.kind == "random answers")]
         odd += [warning for entry in self.suite.entries for warning in entry.warnings(look)]
         self.notes = tuple(dict.fromkeys(map(str, odd)))
         epsilons = self._epsilons(part.x[0].numel())

@@ -35,17 +35,22 @@ def seed_of_its_own(seed: int, *names: str) -> int:
 
 @dataclass(frozen=True)
 class BrokenCertificates:
-    """How many of the certified images that were attacked are broken, where each certificate is wrong with probability
-    alpha at most. Printed, a sentence."""
+    """How many of the certified images that were attacked are broken. Printed, a sentence.
+
+    asked: of how many images a certificate was asked for. Each of these gets a wrong one with probability alpha at
+    most, before anybody knows which get one at all: so these are the ones to count from, and not the certified among
+    them, where the wrong ones have gathered.
+    """
 
     broken: int
     attacked: int
+    asked: int
     alpha: float
 
     @property
     def p(self) -> float:
         """The probability of so many or more if every certificate were as likely to be wrong as is allowed."""
-        return binomial_test(self.broken, self.attacked, self.alpha)
+        return binomial_test(self.broken, self.asked, self.alpha)
 
     @property
     def contradict(self) -> bool:
@@ -53,7 +58,6 @@ class BrokenCertificates:
         return self.p < _IMPROBABLE
 
     def __str__(self) -> str:
-        expected = self.alpha * self.attacked
         return (f"{self.broken:,} of {self.attacked:,} certified images that were attacked are broken within their "
-                f"certificate, confirmed by {VOTES:,} fresh votes each; at alpha = {self.alpha:g} up to "
-                f"{expected:.2g} were to be expected (p = {self.p:.2g}).")
+                f"certificate, confirmed by {VOTES:,} fresh votes each. At alpha = {self.alpha:g}, of {self.asked:,} "
+                f"images asked about up to {self.alpha * self.asked:.2g} were to be expected (p = {self.p:.2g}).")

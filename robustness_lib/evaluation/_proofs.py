@@ -148,7 +148,8 @@ class SmoothingProofs(Proofs):
                               for _, verdicts in found]).numpy() if found[0][1].attacks else np.zeros_like(proved)
         broken, unconfirmed = (np.isin(index.numpy(), [*self._rows(found, kind)])
                                for kind in ("contradicted", "unconfirmed"))
-        tally = BrokenCertificates(int(broken.sum()), int((proved & attacked).sum()), self.certificates.alpha)
+        tally = BrokenCertificates(int(broken.sum()), int((proved & attacked).sum()), len(index),
+                                   self.certificates.alpha)
         if tally.contradict:
             raise self._contradiction(found, tally)
         outvoted = sum(int(verdicts.clean["outvoted"].sum()) for _, verdicts in found)

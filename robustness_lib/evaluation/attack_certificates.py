@@ -93,13 +93,13 @@ def attack_certificates(smoothing: RandomizedSmoothing, certificates: Certificat
     rows, x_adv, said = (torch.cat(columns) for columns in zip(*found, strict=True)) if found else \
         (torch.empty(0, dtype=torch.int64), x[:0], torch.empty(0, dtype=torch.int64))
     distance = ThreatModel("l2", 0).distance(x_adv, x[rows.to(x.device)]).cpu()
-    result = AttackedCertificates(BrokenCertificates(len(rows), attacked, certificates.alpha), rows, x_adv, distance,
-                                  said, tuple(radius for _, radius in parts))
-    if result.tally.contradict:
+    tally = BrokenCertificates(len(rows), attacked, len(x), certificates.alpha)
+    result = AttackedCertificates(tally, rows, x_adv, distance, said, tuple(radius for _, radius in parts))
+    if tally.contradict:
         first = int(rows[0])
         raise Contradiction(int(index[first]), x[first], x_adv[0], int(certificates.prediction[first]), int(said[0]),
                             "the attack", float(distance[0]), ThreatModel("l2", float(certificates.radius[first])),
-                            f"{result.tally} One of them: ")
+                            f"{tally} One of them: ")
     return result
 
 

@@ -183,7 +183,7 @@ def test_a_break_that_chance_may_do_is_counted_and_said(tmp_path: Path) -> None:
     attacked = right.certified_accuracy.correct + 1
     note, = [note for note in found.notes if "are broken within their certificate" in note]
     assert f"1 of {attacked} certified images" in note
-    assert "at alpha = 0.05" in note
+    assert "At alpha = 0.05, of 40 images asked about" in note
     assert "count as broken, and not as certified" in note
 
 

@@ -28,6 +28,7 @@ __all__ = ["bits", "bulk_normal", "bulk_uniform", "chunk_seeds", "integers", "no
 
 def _signed(value: int) -> int:
     """The same 64 bits, as the signed integer that torch's int64 wants."""
+    value = int(value)  # numpy's have no more than 64
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value
 

@@ -169,7 +169,7 @@ def check_logits(logits: object, x: Tensor, labels: tuple[Tensor, ...]) -> None:
         raise TypeError(f"the model must return floating-point logits, not decisions; found {logits.dtype}. {help_}")
     classes = logits.shape[1]
     if classes < 2:
-        raise ValueError(f'the loss needs at least 2 classes; found {classes}. {help_} (output="binary")')
+        raise ValueError(f'a classifier tells at least 2 classes apart; found {classes}. {help_} (output="binary")')
     if torch.isnan(logits).any():
         raise NotANumber("the model returns NaN on images that it is shown: no verdict on these means anything")
     for label in labels:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from robustness_lib.certify.stopping import StoppingRule
-from robustness_lib.certify.voting import Chunk, Purpose, Voter, chunks_of
+from robustness_lib.certify.voting import Chunk, Purpose, Voter
 from robustness_lib.state import Chunks
 
 __all__ = ["Bounded", "Leaders", "Tell", "bounded", "leaders"]
@@ -52,18 +52,20 @@ class Leaders(_Columns):
 
 @dataclass
 class Bounded(_Columns):
-    """votes: for the candidate, of so many draws. proved, radius, done: see `Judgment`."""
+    """votes: for the candidate, of so many draws. unanswered: of these, votes for nobody. proved, radius, done: see
+    `Judgment`."""
 
     votes: NDArray[np.int64]
     draws: NDArray[np.int64]
+    unanswered: NDArray[np.int64]
     proved: NDArray[np.bool_]
     radius: NDArray[np.float64]
     done: NDArray[np.bool_]
 
     @classmethod
     def nobody(cls, n: int) -> Bounded:
-        return cls(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool), np.zeros(n),
-                   np.zeros(n, dtype=bool))
+        return cls(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64),
+                   np.zeros(n, dtype=bool), np.zeros(n), np.zeros(n, dtype=bool))
 
 
 class _Saving:
@@ -86,8 +88,9 @@ def leaders(voter: Voter, purpose: Purpose, draws: int, kept: Chunks, tell: Tell
     rows = np.flatnonzero(~found.done)
     counts: dict[int, NDArray[np.int64]] = {}
     counted: dict[int, int] = {}
-    for batch, votes in voter.counts(purpose, (chunk for row in rows.tolist() for chunk in chunks_of(row, 0, draws))):
-        for chunk, theirs in zip(batch, votes.numpy(), strict=True):
+    chunks = (chunk for row in rows.tolist() for chunk in voter.chunks(row, 0, draws))
+    for batch, votes in voter.counts(purpose, chunks):
+        for chunk, theirs in zip(batch, votes[:, :-1].numpy(), strict=True):
             counts[chunk.row] = counts.get(chunk.row, 0) + theirs
             counted[chunk.row] = counted.get(chunk.row, 0) + chunk.draws
             if counted[chunk.row] == draws:
@@ -112,7 +115,7 @@ def bounded(voter: Voter, candidates: NDArray[np.int64], rule: StoppingRule, kep
     found.read(kept, _KEY)
     for look in rule.looks:
         rows = np.flatnonzero(~found.done & (found.draws <= look))
-        for batch, votes in voter.counts("bound", _up_to(look, rows, found)):
+        for batch, votes in voter.counts("bound", _up_to(look, rows, found, voter)):
             _add(found, candidates, batch, votes.numpy())
             tell(int((found.done | (found.draws == rule.looks[-1])).sum()), sum(chunk.draws for chunk in batch))
             if saving.due():
@@ -125,11 +128,12 @@ def bounded(voter: Voter, candidates: NDArray[np.int64], rule: StoppingRule, kep
     return found
 
 
-def _up_to(look: int, rows: NDArray[np.int64], found: Bounded) -> Iterator[Chunk]:
-    return (chunk for row in rows.tolist() for chunk in chunks_of(row, int(found.draws[row]), look))
+def _up_to(look: int, rows: NDArray[np.int64], found: Bounded, voter: Voter) -> Iterator[Chunk]:
+    return (chunk for row in rows.tolist() for chunk in voter.chunks(row, int(found.draws[row]), look))
 
 
 def _add(found: Bounded, candidates: NDArray[np.int64], batch: Sequence[Chunk], votes: NDArray[np.int64]) -> None:
     rows = np.array([chunk.row for chunk in batch])
     np.add.at(found.votes, rows, votes[np.arange(len(rows)), candidates[rows]])
     np.add.at(found.draws, rows, [chunk.draws for chunk in batch])
+    np.add.at(found.unanswered, rows, votes[:, -1])

@@ -9,7 +9,7 @@ what rounding does to noise and to images.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,13 +22,13 @@ from robustness_lib.certify._tally import Tell, bounded, leaders
 from robustness_lib.certify.certificates import ABSTAINED, Certificates
 from robustness_lib.certify.smoothed_classifier import SmoothedClassifier, check_sigma
 from robustness_lib.certify.stopping import RadiusAtLeast, RadiusWithin, StoppingRule, least_draws
-from robustness_lib.certify.voting import CHUNK, Voter
+from robustness_lib.certify.voting import Voter, chunk_draws
 from robustness_lib.inputs import check_count, check_images, check_index, check_real
 from robustness_lib.model_kinds import check_usable
-from robustness_lib.querying.confirm_predictions import predict_logits
+from robustness_lib.querying.batch_size import ShrinkingBatchSize
 from robustness_lib.querying.first_look import first_look
 from robustness_lib.querying.frozen import Classifier
-from robustness_lib.state import Chunks, fingerprint, model_fingerprint
+from robustness_lib.state import Chunks, fingerprint, image_digests, model_fingerprint
 from robustness_lib.statistics import binomial_test
 from robustness_lib.threat import ThreatModel
 
@@ -81,12 +81,12 @@ class RandomizedSmoothing:
         them, give a seed that nobody can know, each time another. Raises also ValueError for an n with which nothing
         could be told.
         """
-        check_alpha(alpha)
+        alpha = check_alpha(alpha)
         check_count("n", n)
-        if (least := least_draws(0.5, alpha / 2)) > n:
+        if 2 * 0.5**n > alpha:
             raise ValueError(f"with n = {n} votes nothing can be told at alpha = {alpha:g}, even if all agree: take "
-                             f"n = {least:.0f} at least")
-        with self._voting(x, index, seed, batch_size, state, progress, f"predict by {n} votes") as (voter, kept, tell):
+                             f"n = {math.ceil(math.log2(2 / alpha))} at least")
+        with self._voting(x, index, seed, batch_size, state, progress, {"predict by": n}) as (voter, kept, tell):
             found = leaders(voter, "predict", n, kept, tell)
         told = [min(1.0, 2 * binomial_test(votes, votes + other, 0.5)) <= alpha if votes else False
                 for votes, other in zip(found.votes.tolist(), found.runner_up.tolist(), strict=True)]
@@ -109,19 +109,19 @@ class RandomizedSmoothing:
 
         Raises also ValueError for an n with which nothing could be certified.
         """
-        check_alpha(alpha)
+        alpha = check_alpha(alpha)
         for name, value in (("tolerance", tolerance), ("up_to", up_to)):
             if value is not None and not 0 < check_real(name, value, "in pixel units of [0, 1]") < math.inf:
                 raise ValueError(f"{name} must be positive and finite, in pixel units of [0, 1]; found {value}")
         check_count("n0", n0)
         check_count("n", n)
-        rule = RadiusWithin(self.sigma, n, alpha, tolerance, up_to, between=CHUNK)
+        rule = RadiusWithin(self.sigma, n, alpha, tolerance, up_to, between=chunk_draws(check_images(x)))
         if (least := least_draws(0.5, rule.alpha_last)) > n:
             raise ValueError(f"with n = {n} votes nothing can be certified at alpha = {alpha:g}, even if all agree: "
                              f"take n = {least:.0f} at least")
-        asked = f"certify by {n0} and {n} votes, alpha {alpha!r}, tolerance {tolerance}, up to {up_to}"
+        asked = {"certify by": n, "n0": n0, "alpha": alpha, "tolerance": tolerance, "up_to": up_to}
         with self._voting(x, index, seed, batch_size, state, progress, asked) as (voter, kept, tell):
-            return self._certificates(voter, kept, tell, rule, n0, alpha, None)
+            return self._certificates(voter, kept, tell, rule, n0, alpha, up_to)
 
     def certified_at(self, x: Tensor, radius: float, alpha: float = 0.001, budget: int = 100_000, *, n0: int = 100,
                      index: Tensor | None = None, seed: int = 0, batch_size: int | None = None,
@@ -136,76 +136,79 @@ class RandomizedSmoothing:
 
         Raises also ValueError for a budget with which the radius could not be certified.
         """
-        check_alpha(alpha)
-        if not 0 <= check_real("radius", radius, "in L2, in pixel units of [0, 1]") < math.inf:
+        alpha = check_alpha(alpha)
+        if not 0 <= (radius := check_real("radius", radius, "in L2, in pixel units of [0, 1]")) < math.inf:
             raise ValueError(f"radius must be finite and at least 0, in L2, in pixel units of [0, 1]; found {radius}")
         check_count("n0", n0)
         check_count("budget", budget)
-        rule = RadiusAtLeast(self.sigma, float(radius), budget, alpha, between=CHUNK)
-        if (least := least_draws(rule.share, rule.alpha)) > budget:
+        rule = RadiusAtLeast(self.sigma, radius, budget, alpha, between=chunk_draws(check_images(x)))
+        if (least := least_draws(rule.share, rule.alpha_last)) > budget:
             more = f"take a budget of {least:.0f} at least" if math.isfinite(least) else \
                 "no number of votes could: take a larger sigma, with a model trained for it"
             raise ValueError(f"with a budget of {budget} votes the radius {radius:g} cannot be certified at sigma = "
                              f"{self.sigma:g} and alpha = {alpha:g}, even if all agree: {more}")
-        asked = f"certify at {float(radius)!r} by {n0} and {budget} votes, alpha {alpha!r}"
+        asked = {"certified at": radius, "budget": budget, "n0": n0, "alpha": alpha}
         with self._voting(x, index, seed, batch_size, state, progress, asked) as (voter, kept, tell):
-            return self._certificates(voter, kept, tell, rule, n0, alpha, float(radius))
+            return self._certificates(voter, kept, tell, rule, n0, alpha, radius)
 
     def _certificates(self, voter: Voter, kept: Chunks, tell: Tell, rule: StoppingRule, n0: int, alpha: float,
-                      asked: float | None) -> Certificates:
+                      up_to: float | None) -> Certificates:
+        model = model_fingerprint(self.model)  # before it is asked: some count how often they were
         chosen = leaders(voter, "select", n0, kept, lambda images, draws: tell(0, draws))
         found = bounded(voter, chosen.first, rule, kept, tell)
         prediction = np.where(found.proved, chosen.first, ABSTAINED)
         return Certificates(
             prediction=torch.from_numpy(prediction), radius=torch.from_numpy(found.radius),
             candidate=torch.from_numpy(chosen.first), votes=torch.from_numpy(found.votes),
-            draws=torch.from_numpy(found.draws), n0=n0, n=rule.looks[-1], asked=asked, sigma=self.sigma, alpha=alpha,
-            seed=voter.seed, model=model_fingerprint(self.model))
+            draws=torch.from_numpy(found.draws), unanswered=torch.from_numpy(found.unanswered), n0=n0,
+            n=rule.looks[-1], up_to=None if up_to is None else float(up_to), sigma=self.sigma, alpha=alpha,
+            seed=voter.seed, model=model, images=tuple(image_digests(voter.x)))
 
     @contextmanager
     def _voting(self, x: Tensor, index: Tensor | None, seed: int, batch_size: int | None, state: str | Path | None,
-                progress: bool | Tell, asked: str) -> Iterator[tuple[Voter, Chunks, Tell]]:
+                progress: bool | Tell, asked: Mapping[str, object]) -> Iterator[tuple[Voter, Chunks, Tell]]:
         """Images checked, model looked at and held, state opened, progress shown. asked: for the state."""
         check_count("seed", seed, least=None)
         if batch_size is not None:
             check_count("batch_size", batch_size)
         x = check_images(x).detach()
         voter = Voter(self.model, self.sigma, x, check_index(index, x), seed, batch_size)
-        if len(x):
-            self._check_votes(voter)
         header = {} if state is None else {
-            "format": "smoothing 1", "asked": asked, "model": model_fingerprint(self.model), "sigma": repr(self.sigma),
-            "data": fingerprint(x, voter.index), "seed": str(seed),
+            "format": "smoothing 1", **{name: str(value) for name, value in asked.items()}, "sigma": str(self.sigma),
+            "seed": str(seed), "model": model_fingerprint(self.model), "data": fingerprint(x, voter.index),
             "torch": f"{torch.__version__} on {voter.device.type}",  # which noise a seed stands for
         }
-        answers = predict_logits(self.model, x[:16], size=16) if state is not None and len(x) else None
+        answers = self._check_votes(voter) if len(x) else None
         kept = Chunks(None if state is None else Path(state), header, answers)
         with voter.held(), _shown(progress, len(x)) as tell:
             yield voter, kept, tell
 
-    def _check_votes(self, voter: Voter) -> None:
-        """Raises ValueError where votes would not stand each for itself."""
+    def _check_votes(self, voter: Voter) -> Tensor:
+        """Answers to a few images. Raises ValueError where votes would not stand each for itself."""
         pixels = voter.x[0].numel()
         near = ThreatModel("l2", min(self.sigma, 0.5) * math.sqrt(pixels))  # about as far as noise goes
         no_labels = torch.zeros(min(1, len(voter.x)), dtype=torch.int64)
-        look = first_look(self.model, voter.x, no_labels, voter.index, near, size=voter.size)
+        size = ShrinkingBatchSize(max(2, voter.size.now))  # one image alone has no company that could matter
+        look = first_look(self.model, voter.x, no_labels, voter.index, near, size=size)
         kinds = {warning.kind for warning in look.warnings} | ({"random answers"} if look.stochastic else set())
         for kind, words in _DEPENDENT.items():
             if kind in kinds:
                 raise ValueError(f"votes of this model do not stand each for itself ({words}), so they prove nothing. "
                                  f"Give the bare network, in which each image is answered alone and always alike")
+        return look.answers
 
 
-def check_alpha(alpha: float) -> None:
+def check_alpha(alpha: float) -> float:
     """Raises TypeError and ValueError."""
-    if not 0 < check_real("alpha", alpha, "the probability of a wrong certificate") < 1:
+    if not 0 < (alpha := check_real("alpha", alpha, "the probability of a wrong certificate")) < 1:
         raise ValueError(f"alpha, the probability of a wrong certificate, must lie between 0 and 1 (0.001 is usual); "
                          f"found {alpha}")
+    return alpha
 
 
 @contextmanager
 def _shown(progress: bool | Tell, images: int) -> Iterator[Tell]:
-    if not isinstance(progress, bool):
+    if callable(progress):
         yield progress
         return
     with tqdm(total=images, unit="image", delay=2, leave=False, disable=not progress) as bar:

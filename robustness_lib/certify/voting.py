@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from robustness_lib import counter_random
+from robustness_lib.errors import described
 from robustness_lib.precision import full_precision
-from robustness_lib.querying.batch_size import ShrinkingBatchSize, cut, default_batch_size
+from robustness_lib.querying.batch_size import ShrinkingBatchSize, cut, default_batch_size, out_of_memory
 from robustness_lib.querying.frozen import Classifier, frozen
 from robustness_lib.querying.queried_model import QueriedModel
 
-__all__ = ["CHUNK", "Chunk", "Purpose", "Voter", "chunks_of"]
+__all__ = ["Chunk", "Purpose", "Voter", "chunk_draws"]
 
-CHUNK = 50  # draws that one seed of the generator is good for: so many at a time
+_CHUNK = 50  # draws that one seed of the generator is good for, at most
+_CHUNK_VALUES = 8_000_000  # pixel values of these draws, at most: they lie on the device together
 _ON_GPU = 6_000_000  # pixel values of a batch there: 2,000 small images keep it busy, and large ones fit
 
 # Draws for one purpose are never those for another: the class must not be chosen by the votes that bound it.
@@ -34,9 +36,9 @@ class Chunk(NamedTuple):
     draws: int
 
 
-def chunks_of(row: int, start: int, stop: int) -> Iterator[Chunk]:
-    """Draws number start to stop − 1 on an image. start: a multiple of CHUNK."""
-    return (Chunk(row, first // CHUNK, min(CHUNK, stop - first)) for first in range(start, stop, CHUNK))
+def chunk_draws(x: Tensor) -> int:
+    """Draws of noise that make a chunk, for images x (N, ...): fewer of large ones."""
+    return max(1, min(_CHUNK, _CHUNK_VALUES // max(1, x.shape[1:].numel())))
 
 
 class Voter:
@@ -46,13 +48,18 @@ class Voter:
     def __init__(self, model: Classifier, sigma: float, x: Tensor, index: Tensor, seed: int,
                  batch_size: int | None) -> None:
         self.model, self.sigma, self.x, self.index, self.seed = model, sigma, x, index, seed
-        self.queried = QueriedModel(model)
+        self.queried, self.chunk = QueriedModel(model), chunk_draws(x)
         self.device = self.queried.device(x)
         usual = default_batch_size(x, self.device)
         if self.device.type != "cpu":
             usual = max(usual, _ON_GPU // max(1, x.shape[1:].numel()))
         self.size = ShrinkingBatchSize(batch_size or usual)
         self._buffer = torch.empty(0)
+
+    def chunks(self, row: int, start: int, stop: int) -> Iterator[Chunk]:
+        """Draws number start to stop − 1 on an image. start: a multiple of `chunk`."""
+        return (Chunk(row, first // self.chunk, min(self.chunk, stop - first))
+                for first in range(start, stop, self.chunk))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -62,19 +69,26 @@ class Voter:
 
     def counts(self, purpose: Purpose, chunks: Iterable[Chunk]) -> Iterator[tuple[Sequence[Chunk], Tensor]]:
         """The votes of these chunks, in batches: the chunks of a batch and how many of each one's draws fell to each
-        class, (chunks, K) int64 on the CPU. An answer that is no number is a vote for nobody."""
+        class, and in the last column to none, (chunks, K + 1) int64 on the CPU: an answer that is no number is a vote
+        for nobody.
+
+        Raises ValueError, with the cause, where the model fails."""
         waiting, todo = iter(chunks), list[Chunk]()
         while True:
-            most = max(1, self.size.now // CHUNK)
+            most = max(1, self.size.now // self.chunk)
             todo += islice(waiting, max(0, most - len(todo)))
             if not todo:
                 return
             counted = None
             try:
                 counted = self._votes(purpose, todo[:most])
-            except (RuntimeError, MemoryError) as error:
+            except Exception as error:  # whatever a model may raise
                 if not self.size.can_shrink(error):
-                    raise
+                    if out_of_memory(error):
+                        raise
+                    raise ValueError(f"the model fails on noisy images ({described(error)}). Noise is not clipped: "
+                                     f"values lie below 0 and above 1, which the model has to take (or to clamp "
+                                     f"itself)") from error
             if counted is None:  # outside the handler: its exception holds the tensors that have to go
                 self._buffer = torch.empty(0)
                 self.size.shrink()
@@ -84,14 +98,14 @@ class Voter:
 
     def _votes(self, purpose: Purpose, chunks: Sequence[Chunk]) -> Tensor:
         noisy = self._noisy(purpose, chunks)
-        answers = torch.cat([self.queried.logits(noisy[part]) for part in cut(len(noisy), self.size.now)])
+        answers = torch.cat([self.queried.answers(noisy[part]) for part in cut(len(noisy), self.size.now)])
         classes = answers.shape[1]
         highest, winner = answers.max(1)  # NaN is the highest of all
         winner = torch.where(highest.isnan(), classes, winner)
         lengths = torch.tensor([chunk.draws for chunk in chunks], device=self.device)
         place = torch.arange(len(chunks), device=self.device).repeat_interleave(lengths, output_size=len(noisy))
         counted = torch.bincount(place * (classes + 1) + winner, minlength=len(chunks) * (classes + 1))
-        return counted.reshape(len(chunks), classes + 1)[:, :classes].cpu()
+        return counted.reshape(len(chunks), classes + 1).cpu()
 
     def _noisy(self, purpose: Purpose, chunks: Sequence[Chunk]) -> Tensor:
         """The images under fresh noise, not clipped to the box, draw after draw: (draws, ...). Noise is drawn where it

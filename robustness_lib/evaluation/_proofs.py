@@ -19,7 +19,7 @@ from robustness_lib.evaluation._broken_certificates import VOTES, BrokenCertific
 from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.reports.report import Column
-from robustness_lib.state import Content, fingerprint, model_fingerprint
+from robustness_lib.state import Content, fingerprint, image_digests, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["Proofs", "find_proofs"]
@@ -60,6 +60,9 @@ class Proofs:
                     int(content["mistaken_for"][broke][k]), step.label, float(content["distance"][broke][k]),
                     self.threat)
         return {}
+
+    def check_images(self, part: ImagePart) -> None:  # a column names no images
+        """Raises ValueError for other images than those of which it is proved."""
 
     def hold_without_points(self, name: str, part: ImagePart, rows: Tensor) -> None:
         """The same of what was found in passing, whose points were not kept."""
@@ -102,6 +105,9 @@ class SmoothingProofs(Proofs):
             f"only up to R/√d: here R/{root:.4g}, since an image has {pixels:,} values, so that the largest radius, "
             f"{radius:.3g}, proves no more than {radius / root:.3g} in L∞. Give an L2 threat model; or, for what that "
             f"proves in L∞, a column: certified = certificates.at({root:.4g} * ε) & (certificates.prediction == y)")
+
+    def check_images(self, part: ImagePart) -> None:
+        self.certificates.check_images(image_digests(part.x), part.first)
 
     def among(self, part: ImagePart, rows: Tensor) -> list[bool]:
         """Which of the images at these places are certified with their label."""

@@ -16,7 +16,7 @@ from robustness_lib.certify import Certificates, RandomizedSmoothing, SmoothedCl
 from robustness_lib.evaluation._broken_certificates import BrokenCertificates, seed_of_its_own, seen_broken
 from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.inputs import check_count, check_images, check_index
-from robustness_lib.state import model_fingerprint
+from robustness_lib.state import image_digests, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["AttackedCertificates", "attack_certificates"]
@@ -84,6 +84,7 @@ def attack_certificates(smoothing: RandomizedSmoothing, certificates: Certificat
     if len(x) != len(certificates):
         raise ValueError(f"give the images that were certified, all of them; found {len(x)} images and "
                          f"{len(certificates)} certificates")
+    certificates.check_images(image_digests(x))
     parts = list(_by_radius(certificates, groups))
     found: list[tuple[Tensor, ...]] = []
     for rows, radius in tqdm(parts, unit="group", delay=2, leave=False, disable=not progress):

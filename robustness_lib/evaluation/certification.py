@@ -33,7 +33,7 @@ _ANSWER_VOTES = 1000  # for what the smoothed classifier answers, where no curve
 _KEPT = 0.6  # of the bare network's accuracy: with less, it was hardly trained for this noise
 _SAYS_NOT = ("A certificate says that the smoothed classifier's answer stays the same, not that it is right; it holds "
              "in L2, and says nothing of the bare network.")
-_COLUMNS = ("prediction", "radius", "candidate", "votes", "draws")
+_COLUMNS = ("prediction", "radius", "candidate", "votes", "draws", "unanswered")
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Certification:
             content["curve"] = {"radius": radii, "certified": shares, "end": end, "intervals": [
                 {"radius": radius} | _figures(self.certified(radius)) for radius in np.linspace(0, end, 31).tolist()]}
         content["certificates"] = [
-            {"asked": made.asked, "n": made.n, "model": made.model}
+            {"up_to": made.up_to, "n": made.n, "model": made.model, "images": made.images}
             | {name: getattr(made, name).tolist() for name in _COLUMNS} for made in self.certificates]
         return content | {"label": self.y.tolist(), "answer": self.answered.tolist(),
                           "environment": dict(self.environment)}
@@ -240,14 +240,17 @@ def load_certificates(path: str | Path, radius: float | None = None) -> Certific
     try:
         content = json.loads(read_text(Path(path)))
         listed = content["certificates"]
-        chosen = [one for one in listed if radius is None or one["asked"] in (None, radius)]
+        chosen = [one for one in listed if radius is None or one["up_to"] in (None, radius)]
         if len(chosen) != 1:
-            raise ValueError(f"certificates of which radius? There are {[one['asked'] for one in listed]}")
+            raise ValueError(f"certificates of which radius? There are {[one['up_to'] for one in listed]}")
         one = chosen[0]
         columns = {name: torch.tensor(one[name], dtype=torch.float64 if name == "radius" else torch.int64)
                    for name in _COLUMNS}
-        return Certificates(**columns, n0=content["n0"], n=one["n"], asked=one["asked"], sigma=content["sigma"],
-                            alpha=content["alpha"], seed=content["seed"], model=one["model"])
+        return Certificates(prediction=columns["prediction"], radius=columns["radius"], candidate=columns["candidate"],
+                            votes=columns["votes"], draws=columns["draws"], unanswered=columns["unanswered"],
+                            n0=content["n0"], n=one["n"], up_to=one["up_to"], sigma=content["sigma"],
+                            alpha=content["alpha"], seed=content["seed"], model=one["model"],
+                            images=tuple(one["images"]))
     except (ValueError, TypeError, KeyError) as error:
         why = str(error) if isinstance(error, ValueError) else "it does not hold the certificates of an earlier run"
         raise ValueError(f"{path}: {why}") from error

@@ -183,6 +183,7 @@ class _Evaluation:
         certified = self.proofs.certified
         if certified is not None and total > len(certified):
             raise ValueError(f"certified must have one entry per image; found {len(certified)} for more images")
+        self.proofs.check_images(part)
 
     def _without(self, part: DataPart, failed: StepFailed) -> list[DataPart]:
         """What to try instead. Where the model fails without any attack, the part's halves are, so that only the images

@@ -69,6 +69,12 @@ class QueriedModel:
                 total = total + self._ask(x)
         return total if self.samples == 1 else total / self.samples
 
+    def answers(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of one asking, without a graph, in the type that the model answers in: converted to the images'
+        own, two of them may become alike."""
+        with torch.no_grad():
+            return self._ask(x, convert=False)
+
     @contextmanager
     def draws_again(self, x: Tensor) -> Iterator[None]:
         """What the model draws in here (of torch's global generators) it draws again at the next call: two points are
@@ -100,7 +106,7 @@ class QueriedModel:
         logits, values, gradient = (torch.stack(each).mean(0) for each in zip(*draws, strict=True))
         return logits, values, gradient
 
-    def _ask(self, x: Tensor) -> Tensor:
+    def _ask(self, x: Tensor, convert: bool = True) -> Tensor:
         given = _twice(x) if self.one_as_two and len(x) == 1 else x
         logits: Any = None
         alone: Any = None
@@ -133,7 +139,7 @@ class QueriedModel:
             check_logits(logits, x, self._unchecked)
             self._unchecked = None
         # Losses and distances are kept in the images' own type, also where the model computes in another.
-        return logits.to(x.dtype) if isinstance(logits, Tensor) else logits
+        return logits.to(x.dtype) if isinstance(logits, Tensor) and convert else logits
 
     def _of_one(self, alone: Any, both: Any) -> Any:
         """The answer to an image that was shown twice. alone: to it alone before, or what was raised; None where that

@@ -7,11 +7,12 @@ from robustness_lib.certify import Certificates
 from robustness_lib.statistics import Accuracy
 
 
-def certificates(prediction, radius, asked=None):
+def certificates(prediction, radius, up_to=None):
     n = len(prediction)
     counts = torch.full((n,), 100)
     return Certificates(torch.tensor(prediction), torch.tensor(radius, dtype=torch.float64), torch.zeros(n).long(),
-                        counts, counts, n0=10, n=100, asked=asked, sigma=0.25, alpha=0.001, seed=0, model="a")
+                        counts, counts, 0 * counts, n0=10, n=100, up_to=up_to, sigma=0.25, alpha=0.001, seed=0,
+                        model="a", images=tuple(f"image {k}" for k in range(n)))
 
 
 FOUND = certificates([1, 2, -1, 0, 1], [0.5, 0.2, 0.0, 0.3, 0.25])
@@ -48,12 +49,28 @@ def test_the_curve_is_the_accuracy_at_every_radius():
     assert certificates([-1], [0.0]).curve(torch.tensor([0])) == ([0.0], [0.0])
 
 
-def test_nothing_is_known_beyond_the_radius_that_was_asked_about():
-    at = certificates([1, -1], [0.5, 0.0], asked=0.5)
+def test_nothing_is_known_beyond_where_it_was_looked_for():
+    at = certificates([1, -1], [0.5, 0.0], up_to=0.5)
     assert at.at(0.5).tolist() == [True, False]
     assert at.at(0.25).tolist() == [True, False]
-    with pytest.raises(ValueError, match=r"asked for at radius 0.5, and say nothing of the larger 0.6"):
+    with pytest.raises(ValueError, match=r"looked for up to radius 0.5, and say nothing of the larger 0.6"):
         at.at(0.6)
+
+
+def test_a_curve_ends_where_the_search_did():
+    """Radii beyond are what happened to be proved on the way there."""
+    ended = certificates([1, 1, 1], [0.2, 0.5, 0.7], up_to=0.4)
+    assert ended.curve(torch.tensor([1, 1, 1])) == ([0.0, 0.2], [1.0, 1.0])
+    assert ended.accuracy(torch.tensor([1, 1, 1]), 0.4) == Accuracy(2, 3)
+
+
+def test_they_know_their_images():
+    FOUND.check_images([f"image {k}" for k in range(5)])
+    FOUND.check_images(["image 3", "image 4"], first=3)
+    with pytest.raises(ValueError, match=r"image 1 is not the one that was certified: .* of 5 other images, or of the"):
+        FOUND.check_images(["image 0", "image 2", "image 1"])
+    with pytest.raises(ValueError, match="image 5 is not the one"):
+        FOUND.check_images([f"image {k}" for k in range(6)])
 
 
 @pytest.mark.parametrize("radius", [-0.1, float("nan")])

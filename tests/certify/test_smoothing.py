@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,10 @@ from vote_models import Line, at_distance
 from robustness_lib import data, models
 from robustness_lib.certify import RandomizedSmoothing
 from robustness_lib.certify.stopping import certified_radius
-from robustness_lib.certify.voting import CHUNK
+from robustness_lib.certify.voting import chunk_draws
+from robustness_lib.state import image_digests
+
+CHUNK = 50  # draws of a small image that belong to one seed
 
 SIGMA = 0.25
 SETTINGS = {
@@ -142,6 +146,7 @@ def test_an_answer_that_is_no_number_is_a_vote_for_nobody():
     assert found.candidate.tolist() == [0, 0]
     assert found.votes[0] / 1000 == pytest.approx(0.84, abs=0.05)
     assert found.votes[1] / 1000 == pytest.approx(0.5, abs=0.06)
+    assert (found.votes + found.unanswered).tolist() == [1000, 1000]
     assert found.certified.tolist() == [True, False]
 
 
@@ -221,6 +226,42 @@ def test_nothing_is_left_on_model_images_or_the_global_generator(x):
     assert all(p.requires_grad and p.grad is None for p in net.parameters())
 
 
+def test_answers_are_counted_in_the_type_that_they_come_in():
+    """Converted to float32, these logits are all alike, and the first class would win."""
+    class Near(nn.Module):
+        def forward(self, x):
+            logits = torch.full((len(x), 3), 30.0, dtype=torch.float64)
+            logits[:, 2] += 1e-7
+            return logits + 0 * x.flatten(1)[:, :1]
+
+    smoothing = RandomizedSmoothing(Near(), SIGMA)
+    assert smoothing.certify(torch.rand(2, 4), n=100, progress=False).prediction.tolist() == [2, 2]
+    assert smoothing.predict(torch.rand(2, 4), n=100, progress=False).tolist() == [2, 2]
+
+
+def test_large_images_come_in_smaller_chunks():
+    assert chunk_draws(torch.empty(1, 3, 224, 224)) == CHUNK
+    assert chunk_draws(torch.empty(1, 3, 16, 224, 224)) == 3
+    assert chunk_draws(torch.empty(1, 3, 4000, 4000)) == 1
+    assert chunk_draws(torch.empty(0, 2)) == CHUNK
+
+
+def test_certificates_know_their_images_and_where_they_end(net, x):
+    smoothing = RandomizedSmoothing(net, SIGMA)
+    found = smoothing.certify(x, n=100, up_to=0.3, progress=False)
+    assert found.images == tuple(image_digests(x))
+    assert found.up_to == 0.3
+    assert smoothing.certify(x, n=100, progress=False).up_to is None
+    assert smoothing.certified_at(x, 0.1, budget=100, progress=False).up_to == 0.1
+
+
+def test_settings_may_be_numpys(net, x, tmp_path):
+    smoothing = RandomizedSmoothing(net, SIGMA)
+    plain = smoothing.certify(x, n=330, seed=3, alpha=0.001, state=tmp_path, progress=False)
+    assert same(plain, smoothing.certify(x, n=np.int64(330), seed=np.int64(3), alpha=np.float64(0.001), state=tmp_path,
+                                         progress=None))
+
+
 def test_double_precision_stays_double():
     line = Line([1.0, 1.0], 1.0).double()
     x = at_distance(Line([1.0, 1.0], 1.0), [0.3]).double()
@@ -285,6 +326,28 @@ def test_a_killed_run_goes_on_to_the_same_answer(net, x, kind, after, tmp_path, 
     assert same(run(progress=False, **more), expected)
 
 
+def test_a_state_takes_no_more_memory_than_a_run_without(net, x, tmp_path):
+    class Small(nn.Module):
+        def forward(self, x):
+            if len(x) > 8:
+                raise torch.OutOfMemoryError("out of memory")
+            return net(x)
+
+    for batch_size in (8, None):
+        RandomizedSmoothing(Small(), SIGMA).certify(x, n0=10, n=20, batch_size=batch_size, progress=False,
+                                                    state=tmp_path / str(batch_size))
+
+
+def test_a_state_of_a_model_that_knows_no_number_goes_on(x, tmp_path):
+    class Nothing(nn.Module):
+        def forward(self, x):
+            bright = x.mean((1, 2, 3)) > x[:, 0, 0, 0]
+            return torch.where(bright[:, None], torch.nan, x.flatten(1)[:, :3])
+
+    assert RandomizedSmoothing(Nothing(), SIGMA).certify(x, n=100, state=tmp_path, progress=False).unanswered.sum() > 0
+    RandomizedSmoothing(Nothing(), SIGMA).certify(x, n=100, state=tmp_path, progress=False)
+
+
 def test_a_finished_state_asks_the_model_no_more(net, x, tmp_path):
     counted = Counted(net)
     smoothing = RandomizedSmoothing(counted, SIGMA)
@@ -295,8 +358,8 @@ def test_a_finished_state_asks_the_model_no_more(net, x, tmp_path):
 
 
 @pytest.mark.parametrize(("change", "named"), [
-    ({"n": 340}, "asked"), ({"alpha": 0.01}, "asked"), ({"seed": 1}, "seed"),
-    ({"index": torch.arange(6) + 1}, "data"), ({"tolerance": 0.1}, "asked"),
+    ({"n": 340}, "certify by"), ({"alpha": 0.01}, "alpha"), ({"seed": 1}, "seed"),
+    ({"index": torch.arange(6) + 1}, "data"), ({"tolerance": 0.1}, "tolerance"),
 ])
 def test_a_state_of_another_run_is_refused(net, x, change, named, tmp_path):
     smoothing = RandomizedSmoothing(net, SIGMA)
@@ -339,6 +402,9 @@ def test_an_n_that_could_certify_nothing_is_refused_with_the_least_that_can(net,
     with pytest.raises(ValueError, match=r"with n = 10 votes nothing can be told.*n = 11 at least"):
         smoothing.predict(x, n=10)
     smoothing.predict(x[:1], n=11, progress=False)
+    smoothing.predict(x[:1], n=2, alpha=0.5, progress=False)
+    with pytest.raises(ValueError, match="n = 2 at least"):
+        smoothing.predict(x[:1], n=1, alpha=0.5)
     with pytest.raises(ValueError, match=r"radius 0.5 cannot be certified.*budget of 331 at least"):
         smoothing.certified_at(x, 0.5, budget=330)
     with pytest.raises(ValueError, match="no number of votes could"):
@@ -370,6 +436,16 @@ def test_images_are_checked_as_everywhere(net, x):
         smoothing.predict((255 * x).byte())
 
 
+def test_a_model_that_stays_in_the_box_is_told_about_noise(x):
+    class InTheBox(nn.Module):
+        def forward(self, x):
+            assert x.min() >= 0, "pixels below 0"
+            return x.flatten(1)[:, :3]
+
+    with pytest.raises(ValueError, match=r"fails on noisy images \(.*pixels below 0.*Noise is not clipped"):
+        RandomizedSmoothing(InTheBox(), SIGMA).certify(x, n=100, progress=False)
+
+
 class BatchNorm(nn.Module):
     def __init__(self):
         super().__init__()
@@ -389,10 +465,11 @@ class OneDrawABatch(nn.Module):
         return x + torch.randn(1, 4)
 
 
+@pytest.mark.parametrize("batch_size", [None, 1])
 @pytest.mark.parametrize("model", [BatchNorm(), MeanOverBatch(), OneDrawABatch()], ids=lambda m: type(m).__name__)
-def test_votes_that_hang_together_prove_nothing(model):
+def test_votes_that_hang_together_prove_nothing(model, batch_size):
     with pytest.raises(ValueError, match=r"do not stand each for itself .* they prove nothing"):
-        RandomizedSmoothing(model, SIGMA).certify(torch.rand(6, 4), n=100)
+        RandomizedSmoothing(model, SIGMA).certify(torch.rand(6, 4), n=100, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("model", [3, nn.Linear, {"weight": torch.zeros(1)}])

@@ -70,8 +70,9 @@ def test_no_number_of_draws_shows_a_share_of_one():
 
 
 @pytest.mark.parametrize(("n", "alpha", "share"), [(10, 0.05, 0.5), (1000, 0.0005, 0.977), (N, 0.0005, 0.99865)])
-def test_the_last_stage_is_the_exact_bound_at_half_of_alpha(n, alpha, share):
-    rule = RadiusAtLeast(SIGMA, SIGMA * ndtri(share), n, 2 * alpha, between=n)
+def test_the_last_stage_is_the_exact_bound_at_three_quarters_of_alpha(n, alpha, share):
+    rule = RadiusAtLeast(SIGMA, SIGMA * ndtri(share), n, alpha / 0.75, between=n)
+    assert rule.alpha_bet + rule.alpha_last == pytest.approx(alpha / 0.75)
     votes = np.arange(max(0, rule.least - 3), min(n, rule.least + 3) + 1)
     proved = rule.judge(votes, n).proved
     assert proved.tolist() == [binom.sf(v - 1, n, rule.share) <= alpha for v in votes]

@@ -9,6 +9,7 @@ from robustness_lib.training.objectives import (
     GaussianAugmentation,
     Objective,
     PGDTraining,
+    SmoothAdversarial,
     Standard,
     bare,
 )
@@ -17,5 +18,5 @@ from robustness_lib.training.schedules import OneCycle, Piecewise
 from robustness_lib.training.validation import collapse
 
 __all__ = ["AUGMENTATIONS", "TRADES", "Augmentation", "Diverged", "Epoch", "FastFGSM", "Flip", "GaussianAugmentation",
-           "History", "Objective", "OneCycle", "PGDTraining", "Piecewise", "Recipe", "Shift", "Standard", "bare",
-           "collapse", "fit", "list_recipes", "read_recipe"]
+           "History", "Objective", "OneCycle", "PGDTraining", "Piecewise", "Recipe", "Shift", "SmoothAdversarial",
+           "Standard", "bare", "collapse", "fit", "list_recipes", "read_recipe"]

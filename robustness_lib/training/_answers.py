@@ -14,7 +14,13 @@ from robustness_lib.models.adapt import with_those_wrapped
 from robustness_lib.querying.batch_size import out_of_memory
 from robustness_lib.querying.warnings import attack_warning, looks_like_probabilities, sum_to_one
 from robustness_lib.threat import ThreatModel
-from robustness_lib.training.objectives import NAME_LOGITS, GaussianAugmentation, Objective, logits_of
+from robustness_lib.training.objectives import (
+    NAME_LOGITS,
+    GaussianAugmentation,
+    Objective,
+    SmoothAdversarial,
+    logits_of,
+)
 
 __all__ = ["answers_seen", "doubts", "failing_batch"]
 
@@ -87,7 +93,7 @@ def doubts(objective: object, threat: ThreatModel | None, x: Tensor, said: list[
     """Say what is odd about ε and σ for these images (N, ...), N ≥ 1. threat: what validation attacks within."""
     own = getattr(objective, "threat", None) if isinstance(objective, Objective) else None
     found = [each.doubt_about_eps(x[0].numel()) for each in (own, threat) if each is not None]
-    if isinstance(objective, GaussianAugmentation) and objective.sigma > 1:
+    if isinstance(objective, GaussianAugmentation | SmoothAdversarial) and objective.sigma > 1:
         found.append(f"noise of σ = {objective.sigma:g} drowns every image: σ is in pixel units of [0, 1], as ε is "
                      f"(25/255 and not 25)")
     said += [words for words in dict.fromkeys(found) if words is not None and words not in said]

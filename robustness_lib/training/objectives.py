@@ -18,14 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robustness_lib import counter_random
 from robustness_lib.attacks import PGD
-from robustness_lib.inputs import check_index
+from robustness_lib.inputs import check_count, check_index
 from robustness_lib.models import find_logits
 from robustness_lib.querying.frozen import frozen
 from robustness_lib.querying.queried_model import input_gradient
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["NAME_LOGITS", "TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "Standard", "bare",
-           "logits_of", "step_logits"]
+__all__ = ["NAME_LOGITS", "TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "SmoothAdversarial",
+           "Standard", "bare", "logits_of", "step_logits"]
 
 # What to do where something else in a model's answer is taken for its logits.
 NAME_LOGITS = ("Say which are the logits: as_classifier(model, output=lambda answer: answer if isinstance(answer, "
@@ -190,6 +190,68 @@ class TRADES(_Adversarial):
         return _with_share(self, share)
 
 
+@dataclass(frozen=True)
+class SmoothAdversarial(_Adversarial):
+    """Adversarial training of the smoothed classifier (SmoothAdv with PGD; Salman et al. 2019, arXiv 1906.04584).
+
+    Each image has `samples` draws m of σ·N(0, 1), the same ones in the attack and in the step, and not clipped to the
+    box. PGD finds the x′ that maximizes −log of the softmax averaged over these draws of noise around x′, beginning
+    at x; the step is on the cross-entropy averaged over x′ under each draw. With ε = 0 and one draw that is
+    `GaussianAugmentation`.
+
+    threat: in L2, the norm that Gaussian noise certifies. sigma: σ in pixel units of [0, 1]. steps and step_size: T
+    steps of `PGD`. An image costs m·(T + 1) passes forward and backward, and m more forward. A share of the threat
+    scales ε and the step size but not σ: the noise belongs to the classifier that is trained, and is no part of what
+    an attacker may do.
+    """
+
+    sigma: float
+    samples: int = 1
+    steps: int = 2
+    step_size: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threat.norm != "l2":
+            raise ValueError(f"Gaussian noise certifies L2 balls, so the attack must stay in one: write "
+                             f'ThreatModel("l2", ε), with ε of about σ; found {self.threat}')
+        _check_positive("sigma", self.sigma)
+        check_count("samples", self.samples)
+        self._attack()
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
+                 seed: int = 0) -> Tensor:
+        noise = self.sigma * _normals(x, index, seed, self.samples)
+        # One batch: the noise is in the order of the whole of it.
+        x_adv = self._attack()(_SoftSmoothed(bare(model), noise), x, y, index=index, batch_size=len(x))
+        return self._cross_entropy(_noisy_logits(model, x_adv, noise).flatten(0, 1), y.repeat(self.samples))
+
+    def _attack(self) -> PGD:
+        return PGD(self.threat, steps=self.steps, step_size=self.step_size, random_start=False, stop="never")
+
+    def with_share(self, share: float) -> Objective:
+        return _with_share(self, share)
+
+
+class _SoftSmoothed(nn.Module):
+    """The smoothed classifier, by the same draws of noise (m, N, ...) at every call. Its logits are the log of the mean
+    softmax, (N, K), so that cross-entropy on them is −log of the label's mean probability."""
+
+    def __init__(self, model: nn.Module, noise: Tensor) -> None:
+        super().__init__()
+        self.model, self.noise = model, noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = _noisy_logits(self.model, x, self.noise).to(x.dtype)
+        return F.log_softmax(logits, dim=2).logsumexp(0) - math.log(len(self.noise))
+
+
+def _noisy_logits(model: nn.Module, x: Tensor, noise: Tensor) -> Tensor:
+    """Logits (m, N, K) of the images x (N, ...) under each draw of noise (m, N, ...)."""
+    shown = x + noise
+    return step_logits(model, shown.flatten(0, 1)).view(*shown.shape[:2], -1)
+
+
 def kl_divergence(from_logits: Tensor, to_logits: Tensor) -> Tensor:
     """KL(p ‖ q) per example (N,) of the softmax p of the first (N, K) from the softmax q of the second."""
     log_p, log_q = F.log_softmax(from_logits, dim=1), F.log_softmax(to_logits, dim=1)
@@ -227,14 +289,20 @@ def _input_gradient(model: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor
         return input_gradient(loss(step_logits(bare(model), x)), x)
 
 
-def _with_share(objective: PGDTraining | TRADES, share: float) -> Objective:
+def _with_share(objective: PGDTraining | TRADES | SmoothAdversarial, share: float) -> Objective:
     """ε and, where it was given, the step size, which belongs to that ε."""
     size = None if objective.step_size is None else objective.step_size * share
     return replace(objective, threat=objective.threat.with_eps(objective.threat.eps * share), step_size=size)
 
 
 def _normal(x: Tensor, index: Tensor | None, seed: int) -> Tensor:
-    return counter_random.bulk_normal(x.shape[1:], seed=seed, index=check_index(index, x), dtype=x.dtype).to(x.device)
+    return _normals(x, index, seed, 1)[0]
+
+
+def _normals(x: Tensor, index: Tensor | None, seed: int, draws: int) -> Tensor:
+    """Standard normal numbers of the images x (N, ...): (draws, N, ...)."""
+    numbers = counter_random.bulk_normal((draws, *x.shape[1:]), seed=seed, index=check_index(index, x), dtype=x.dtype)
+    return numbers.transpose(0, 1).to(x.device)
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -26,7 +26,15 @@ from robustness_lib.training._toml_tables import check_known, check_type, make, 
 from robustness_lib.training.augment import AUGMENTATIONS, Augmentation, Flip, Shift
 from robustness_lib.training.fit import OnEpoch, fit
 from robustness_lib.training.history import History
-from robustness_lib.training.objectives import TRADES, FastFGSM, GaussianAugmentation, Objective, PGDTraining, Standard
+from robustness_lib.training.objectives import (
+    TRADES,
+    FastFGSM,
+    GaussianAugmentation,
+    Objective,
+    PGDTraining,
+    SmoothAdversarial,
+    Standard,
+)
 from robustness_lib.training.schedules import OneCycle, Piecewise, Schedule
 
 __all__ = ["EXAMPLE", "Recipe", "find_recipe", "list_recipes", "read_recipe"]
@@ -34,7 +42,7 @@ __all__ = ["EXAMPLE", "Recipe", "find_recipe", "list_recipes", "read_recipe"]
 _FOLDER = Path(__file__).parent / "recipes"
 EXAMPLE = Path(__file__).with_name("example.toml")  # for the user's own model and data
 OBJECTIVES: dict[str, type[Objective]] = {"standard": Standard, "gaussian": GaussianAugmentation, "fgsm-rs": FastFGSM,
-                                          "pgd": PGDTraining, "trades": TRADES}
+                                          "pgd": PGDTraining, "trades": TRADES, "smoothadv": SmoothAdversarial}
 SCHEDULES: dict[str, type[Schedule]] = {"one-cycle": OneCycle, "piecewise": Piecewise}
 CHANGES: dict[str, type[Augmentation]] = {"flip": Flip, "shift": Shift}
 # Settings of `fit` that a recipe says elsewhere, or that belong to a run and not to its result.

@@ -1,4 +1,4 @@
-"""Things that move: a slider over ε, and an attack that runs in the page itself."""
+"""Things that move: a slider over ε, and an attack and a certificate that run in the page itself."""
 
 from robustness_lib.widgets.defense_slider import Defended, defense_slider
 from robustness_lib.widgets.epsilon_frames import Frame, epsilon_frames
@@ -6,6 +6,8 @@ from robustness_lib.widgets.epsilon_slider import epsilon_slider
 from robustness_lib.widgets.epsilon_strip import epsilon_strip
 from robustness_lib.widgets.live_attack import LiveAttack, live_attack
 from robustness_lib.widgets.picture_slider import picture_slider
+from robustness_lib.widgets.smoothing_strip import smoothing_strip
+from robustness_lib.widgets.smoothing_votes import SmoothingVotes, smoothing_votes
 
-__all__ = ["Defended", "Frame", "LiveAttack", "defense_slider", "epsilon_frames", "epsilon_slider", "epsilon_strip",
-           "live_attack", "picture_slider"]
+__all__ = ["Defended", "Frame", "LiveAttack", "SmoothingVotes", "defense_slider", "epsilon_frames", "epsilon_slider",
+           "epsilon_strip", "live_attack", "picture_slider", "smoothing_strip", "smoothing_votes"]

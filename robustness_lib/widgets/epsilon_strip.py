@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from robustness_lib.widgets._shown_figure import ShownFigure
 from robustness_lib.widgets.epsilon_frames import Frame, epsilon_frames
 
 __all__ = ["epsilon_strip"]
 
 STRIP_EPSILONS = (0, 2 / 255, 4 / 255, 8 / 255)
-
-
-class _Shown(Figure):
-    """A figure that a notebook draws as the value of a cell, whether or not pyplot was imported."""
-
-    def _repr_png_(self) -> bytes:
-        file = io.BytesIO()
-        self.savefig(file, format="png")
-        return file.getvalue()
 
 
 def epsilon_strip(
@@ -48,7 +39,7 @@ def epsilon_strip(
 def _draw(frames: Sequence[Frame]) -> Figure:
     caption = "\n".join(textwrap.wrap(_caption(frames), 72))
     lines = caption.count("\n") + 1
-    figure = _Shown(figsize=(4.5, 3.0 + 0.17 * lines), dpi=150)
+    figure = ShownFigure(figsize=(4.5, 3.0 + 0.17 * lines), dpi=150)
     figure.set_layout_engine("none")  # the margins below are the figure's own
     grid = figure.add_gridspec(2, len(frames), left=0.06, right=0.995, top=0.86, bottom=0.08 + 0.035 * lines,
                                wspace=0.06, hspace=0.04)

@@ -25,13 +25,15 @@ from robustness_lib.training import (
     GaussianAugmentation,
     PGDTraining,
     Piecewise,
+    SmoothAdversarial,
     Standard,
     fit,
 )
 
-LINF = ThreatModel("linf", 0.03)
+LINF, L2 = ThreatModel("linf", 0.03), ThreatModel("l2", 0.3)
 OBJECTIVES = {"standard": Standard(), "gaussian": GaussianAugmentation(0.1), "fgsm": FastFGSM(LINF),
-              "pgd": PGDTraining(LINF, steps=2), "trades": TRADES(LINF, steps=2)}
+              "pgd": PGDTraining(LINF, steps=2), "trades": TRADES(LINF, steps=2),
+              "smoothadv": SmoothAdversarial(L2, 0.1)}
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 Outputs = namedtuple("Outputs", "logits aux_logits2 aux_logits1")
 Pair = namedtuple("Pair", "main aux")
@@ -348,8 +350,10 @@ def test_an_eps_on_another_scale_is_noted(settings, data):
     assert "ε covers the whole pixel box. ε is in pixel units" in train(Net(), data(), **settings).noted
 
 
-def test_a_sigma_on_another_scale_is_noted():
-    assert "σ is in pixel units" in train(Net(), images(), GaussianAugmentation(25)).noted
+@pytest.mark.parametrize("objective", [GaussianAugmentation(25), SmoothAdversarial(L2, 25)],
+                         ids=["gaussian", "smoothadv"])
+def test_a_sigma_on_another_scale_is_noted(objective):
+    assert "σ is in pixel units" in train(Net(), images(), objective).noted
 
 
 def test_a_step_wider_than_the_ball_is_said_where_the_objective_is_made():

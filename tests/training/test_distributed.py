@@ -27,6 +27,7 @@ from robustness_lib.training import (
     GaussianAugmentation,
     PGDTraining,
     Shift,
+    SmoothAdversarial,
     Standard,
     fit,
     read_recipe,
@@ -34,7 +35,8 @@ from robustness_lib.training import (
 
 THREAT = ThreatModel("linf", 0.05)
 OBJECTIVES = {"pgd": PGDTraining(THREAT, steps=3), "trades": TRADES(THREAT, steps=3), "fgsm-rs": FastFGSM(THREAT),
-              "gaussian": GaussianAugmentation(0.1), "standard": Standard()}
+              "gaussian": GaussianAugmentation(0.1), "standard": Standard(),
+              "smoothadv": SmoothAdversarial(ThreatModel("l2", 0.3), 0.1, samples=2)}
 
 
 def net(batch_norm=False):

@@ -27,6 +27,7 @@ from robustness_lib.training import (
     PGDTraining,
     Piecewise,
     Shift,
+    SmoothAdversarial,
     Standard,
 )
 from robustness_lib.training import fit as fit_
@@ -567,8 +568,9 @@ def test_channels_last_is_the_same_training_up_to_rounding():
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("objective", [Standard(), PGDTraining(LINF, steps=2), TRADES(LINF, steps=2)],
-                         ids=["standard", "pgd", "trades"])
+@pytest.mark.parametrize("objective", [Standard(), PGDTraining(LINF, steps=2), TRADES(LINF, steps=2),
+                                       SmoothAdversarial(ThreatModel("l2", 0.5), 0.1, samples=2)],
+                         ids=["standard", "pgd", "trades", "smoothadv"])
 def test_mixed_precision_is_close(objective):
     _, x, y = images()
     losses = {}

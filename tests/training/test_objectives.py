@@ -10,7 +10,15 @@ from shared_problems import problem, same, snapshot
 
 from robustness_lib import ThreatModel, counter_random
 from robustness_lib.attacks import PGD
-from robustness_lib.training import TRADES, FastFGSM, GaussianAugmentation, Objective, PGDTraining, Standard
+from robustness_lib.training import (
+    TRADES,
+    FastFGSM,
+    GaussianAugmentation,
+    Objective,
+    PGDTraining,
+    SmoothAdversarial,
+    Standard,
+)
 
 LINF, L2 = ThreatModel("linf", 0.05), ThreatModel("l2", 0.5)
 INDEX = torch.arange(100, 124)
@@ -22,6 +30,7 @@ ADVERSARIAL = {
     "pgd-l2": PGDTraining(L2, steps=3, step_size=0.2),
     "trades": TRADES(LINF, steps=3),
     "trades-l2": TRADES(L2, steps=3, step_size=0.2, beta=2),
+    "smoothadv": SmoothAdversarial(L2, 0.25, samples=2, steps=3, step_size=0.2),
 }
 ALL = {"standard": Standard(), "gaussian": GaussianAugmentation(0.25), **ADVERSARIAL}
 each = pytest.mark.parametrize("objective", ALL.values(), ids=ALL)
@@ -91,6 +100,12 @@ def steepest(threat, gradient, size):
 
 def noise(x):
     return counter_random.bulk_normal(x.shape[1:], seed=SEED, index=INDEX, dtype=x.dtype)
+
+
+def draws(x, count):
+    """(count, N, ...), the draws of an image one after the other from its own stream."""
+    numbers = counter_random.bulk_normal((count, *x.shape[1:]), seed=SEED, index=INDEX, dtype=x.dtype)
+    return [numbers[:, draw] for draw in range(count)]
 
 
 def start_in_the_ball(threat, x):
@@ -222,6 +237,27 @@ def test_the_attack_inside_trades_does_not_look_at_labels():
     assert shown[0].equal(shown[1])
 
 
+@pytest.mark.parametrize(("samples", "step_size", "smoothing"), [(1, None, 0.0), (3, None, 0.1), (3, 0.2, 0.0)])
+def test_smooth_adversarial_training(samples, step_size, smoothing):
+    def by_hand(model, x, y):
+        still, noise = in_eval_mode(model), [0.25 * draw for draw in draws(x, samples)]
+
+        def loss(z):
+            p = torch.stack([still(z + draw).softmax(1) for draw in noise]).mean(0)
+            return -p[torch.arange(len(y)), y].log()
+
+        x_adv = climb(L2, loss, x, x, 4, step_size or 2.5 * L2.eps / 4)
+        return mean_cross_entropy(model(torch.cat([x_adv + draw for draw in noise])), y.repeat(samples), smoothing)
+
+    agree(SmoothAdversarial(L2, 0.25, samples=samples, steps=4, step_size=step_size, label_smoothing=smoothing),
+          by_hand)
+
+
+def test_smooth_adversarial_training_against_nobody_is_gaussian_noise():
+    agree(SmoothAdversarial(ThreatModel("l2", 0.0), 0.25, label_smoothing=0.1),
+          lambda model, x, y: mean_cross_entropy(model(x + 0.25 * noise(x)), y, 0.1))
+
+
 def test_kl_divergence():
     kl_divergence = importlib.import_module("robustness_lib.training.objectives").kl_divergence
     p, q = (10 * torch.randn(500, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
@@ -240,6 +276,7 @@ def test_kl_divergence():
     (PGDTraining(LINF, steps=3), 4, 1),  # a gradient for each step, and a look at where the last one ends
     (TRADES(LINF, steps=3), 5, 2),  # the same, after one clean pass
     (TRADES(LINF, steps=6), 8, 2),
+    (SmoothAdversarial(L2, 0.25, samples=2, steps=3), 4, 1),  # all draws in one pass
 ])
 def test_the_attack_sees_eval_mode_and_the_step_train_mode(objective, in_eval, in_train):
     model, x, y = net()
@@ -270,12 +307,17 @@ def test_it_trains_on_images_inside_the_threat(objective):
     model, x, y = net()
     calls = asked(model)
     objective(model, x, y, index=INDEX, seed=SEED)
-    shown = calls[-1][1]
+    shown, rounding = calls[-1][1], 0.0
+    if isinstance(objective, SmoothAdversarial):  # the noise is no part of the change
+        shown, other = (part - objective.sigma * draw
+                        for part, draw in zip(shown.split(len(x)), draws(x, 2), strict=True))
+        torch.testing.assert_close(shown, other)
+        rounding = 1e-12
     distance = objective.threat.distance(shown, x)
     assert (distance <= objective.threat.eps * (1 + 1e-5) + 1e-6).all()
     assert (distance > 0.9 * objective.threat.eps).sum() > 12
-    assert shown.min() >= 0
-    assert shown.max() <= 1
+    assert shown.min() >= -rounding
+    assert shown.max() <= 1 + rounding
 
 
 def test_an_image_that_is_already_wrong_still_takes_all_its_steps():
@@ -298,7 +340,7 @@ def test_an_image_that_is_already_wrong_still_takes_all_its_steps():
 
 @pytest.mark.parametrize(("objective", "call"), [
     (GaussianAugmentation(0.1), 0), (FastFGSM(LINF), 0), (FastFGSM(L2), 0), (PGDTraining(LINF, steps=1), 0),
-    (PGDTraining(L2, steps=1), 0), (TRADES(LINF, steps=1), 1),
+    (PGDTraining(L2, steps=1), 0), (TRADES(LINF, steps=1), 1), (SmoothAdversarial(L2, 0.25, steps=1), 0),
 ])
 def test_random_numbers_follow_image_and_seed(objective, call):
     def starts(rows, index=INDEX, seed=SEED):
@@ -371,6 +413,8 @@ def test_a_share_of_epsilon():
         half = kind(L2, steps=3, step_size=0.2, label_smoothing=0.1).with_share(0.5)
         assert half == kind(ThreatModel("l2", 0.25), steps=3, step_size=0.1, label_smoothing=0.1)
     assert TRADES(LINF, beta=2).with_share(1.0) == TRADES(LINF, beta=2)
+    half = SmoothAdversarial(L2, 0.25, samples=2, steps=3, step_size=0.2).with_share(0.5)
+    assert half == SmoothAdversarial(ThreatModel("l2", 0.25), 0.25, samples=2, steps=3, step_size=0.1)
 
 
 # Bad input.
@@ -394,6 +438,14 @@ def test_a_share_of_epsilon():
     (lambda: TRADES(LINF, beta=float("nan")), ValueError, "beta"),
     (lambda: TRADES(LINF, steps=0), ValueError, "steps"),
     (lambda: TRADES(LINF, step_size=-1), ValueError, "step_size"),
+    (lambda: SmoothAdversarial(0.5, 0.25), TypeError, "threat"),
+    (lambda: SmoothAdversarial(LINF, 0.25), ValueError, r"certifies L2 balls.*found L∞ 0.05"),
+    (lambda: SmoothAdversarial(L2, 0), ValueError, "sigma must be positive; found 0"),
+    (lambda: SmoothAdversarial(L2, 0.25, samples=0), ValueError, "samples must be at least 1; found 0"),
+    (lambda: SmoothAdversarial(L2, 0.25, samples=1.5), TypeError, "samples must be a whole number"),
+    (lambda: SmoothAdversarial(L2, 0.25, steps=0), ValueError, "steps"),
+    (lambda: SmoothAdversarial(L2, 0.25, step_size=-1), ValueError, "step_size"),
+    (lambda: SmoothAdversarial(L2, 0.25, label_smoothing=1), ValueError, "label_smoothing"),
     (lambda: Objective(), TypeError, "abstract"),
 ])
 def test_wrong_settings_are_refused(make, error, words):
@@ -409,7 +461,8 @@ def test_wrong_indices_are_refused(objective):
         objective(model, x, y, index=INDEX[:3])
 
 
-@pytest.mark.parametrize("objective", [ADVERSARIAL["pgd"], ADVERSARIAL["trades"]], ids=["pgd", "trades"])
+@pytest.mark.parametrize("objective", [ADVERSARIAL["pgd"], ADVERSARIAL["trades"], ADVERSARIAL["smoothadv"]],
+                         ids=["pgd", "trades", "smoothadv"])
 def test_images_outside_the_box_are_refused(objective):
     model, x, y = net()
     with pytest.raises(ValueError, match="normalization outside the model"):

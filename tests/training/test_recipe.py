@@ -23,6 +23,7 @@ from robustness_lib.training import (
     PGDTraining,
     Piecewise,
     Shift,
+    SmoothAdversarial,
     Standard,
     list_recipes,
     read_recipe,
@@ -30,7 +31,8 @@ from robustness_lib.training import (
 from robustness_lib.training import recipe as recipes
 
 FOLDER = Path(recipes.__file__).parent / "recipes"
-KINDS = {"standard": Standard, "pgd": PGDTraining, "trades": TRADES, "fgsm-rs": FastFGSM}
+KINDS = {"standard": Standard, "gaussian": GaussianAugmentation, "pgd": PGDTraining, "trades": TRADES,
+         "fgsm-rs": FastFGSM, "smoothadv": SmoothAdversarial}
 PLAIN = {
     "model": 'builder = "small_cnn"\nchannels = [4]\nin_shape = [3, 8, 8]\nclasses = 3\nhidden = 8',
     "data": 'name = "train.npz"',
@@ -71,7 +73,7 @@ def here(tmp_path, monkeypatch):
 def test_a_shipped_recipe_is_complete_and_says_its_objective(name):
     recipe, table = read_recipe(name), tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     set_name, _, rest = name.removesuffix("-tiny").partition("-")
-    kind = rest.removeprefix("tiny-").rstrip("-0123456789")
+    kind = rest.removeprefix("tiny-").rstrip("-.0123456789")
     assert (recipe.name, recipe.data, table["objective"]["kind"]) == (name, set_name, kind)
     assert type(recipe.objective) is KINDS[kind]
     if beta := re.search(r"trades-(\d+)$", name):
@@ -80,8 +82,25 @@ def test_a_shipped_recipe_is_complete_and_says_its_objective(name):
     assert {"model", "data", "objective", "fit", "schedule"} == table.keys()
     assert {"epochs", "keep", "every"} <= table["fit"].keys()
     assert recipe.augment == AUGMENTATIONS[set_name]
-    assert (recipe.threat or recipe.objective.threat).norm == "linf"
+    if noise := re.search(r"(gaussian|smoothadv)-([\d.]+)$", name):
+        assert recipe.objective.sigma == float(noise[2])
+        assert recipe.threat is None
+    else:
+        assert (recipe.threat or recipe.objective.threat).norm == "linf"
     assert (recipe.settings["keep"], recipe.seed) == ("last", 0)  # so that nothing was chosen by looking
+
+
+def passes(recipe):
+    """Forward and backward, of images, in a training; and whatever else could tell two trainings apart."""
+    objective = recipe.objective
+    each = objective.samples * (objective.steps + 1) if isinstance(objective, SmoothAdversarial) else 1
+    settings = {key: value for key, value in recipe.settings.items() if key not in ("epochs", "every")}
+    return each * recipe.settings["epochs"], recipe.architecture, recipe.data, objective.sigma, settings
+
+
+@pytest.mark.parametrize("name", [name for name in list_recipes() if "smoothadv" in name])
+def test_adversarial_training_under_noise_costs_what_its_gaussian_twin_costs(name):
+    assert passes(read_recipe(name)) == passes(read_recipe(name.replace("smoothadv", "gaussian")))
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -140,6 +159,8 @@ def test_what_is_left_out(here):
 
 @pytest.mark.parametrize(("text", "kind"), [
     ('kind = "standard"', Standard()), ('kind = "gaussian"\nsigma = 0.25', GaussianAugmentation(0.25)),
+    ('kind = "smoothadv"\nthreat = "l2:0.5"\nsigma = 0.25\nsamples = 2\nsteps = 3\nstep_size = 0.2',
+     SmoothAdversarial(recipes.ThreatModel("l2", 0.5), 0.25, 2, 3, 0.2)),
     ('kind = "fgsm-rs"\nthreat = "linf:8/255"\nstep_share = 1', FastFGSM(recipes.ThreatModel("linf", 8 / 255), 1)),
 ])
 def test_objectives(here, text, kind):
@@ -180,7 +201,7 @@ WRONG = [
     ({"data": 'name = "signs"\naugment = [{ kind = "shift", by = "2" }]'},
      "[data] augment by must be a whole number"),
     ({"data": 'name = "signs"\naugment = [{ kind = "flip", by = 2 }]'}, "[data] augment flip has no setting 'by'. It "),
-    ({"objective": "steps = 2"}, "[objective] needs a kind, one of standard, gaussian, fgsm-rs, pgd, trades; "),
+    ({"objective": "steps = 2"}, "[objective] needs a kind, one of standard, gaussian, fgsm-rs, pgd, trades, smooth"),
     ({"objective": 'kind = "trade"'}, "found 'trade'; did you mean trades?"),
     ({"objective": 'kind = ["pgd"]'}, "[objective] needs a kind"),
     ({"objective": 'kind = "pgd"'}, "[objective] pgd needs threat"),

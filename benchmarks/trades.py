@@ -22,8 +22,9 @@ from sections import ROOT, Figures, run_sections
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, counter_random, data, models
-from robustness_lib.attacks import PGD, AutoAttack, frozen
+from robustness_lib.attacks import PGD, AutoAttack
 from robustness_lib.evaluation import Report, compare, evaluate
+from robustness_lib.querying import frozen
 from robustness_lib.reports.compare import paired_interval
 from robustness_lib.statistics import Accuracy
 from robustness_lib.training import AUGMENTATIONS, TRADES, FastFGSM, Objective, OneCycle, PGDTraining, Standard, fit

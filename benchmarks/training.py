@@ -24,8 +24,9 @@ from sections import ROOT, Figures, run_sections
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, data, models
-from robustness_lib.attacks import PGD, frozen
+from robustness_lib.attacks import PGD
 from robustness_lib.files import write_whole
+from robustness_lib.querying import frozen
 from robustness_lib.statistics import Accuracy
 from robustness_lib.training import (
     AUGMENTATIONS,

@@ -17,6 +17,8 @@ pytest_plugins = ["pytester"]
 
 DATA = "ROBUSTNESS_DATA"
 MODELS = "ROBUSTNESS_REFERENCE_MODELS"
+LOGS = "ROBUSTNESS_SMOOTHING_LOGS"
+FIXTURES = {"real_data": DATA, "reference_models": MODELS, "smoothing_logs": LOGS}
 
 
 def _folder(variable: str, holds: str) -> Path:
@@ -42,18 +44,24 @@ def real_data() -> Path:
     return _folder(DATA, "real data sets, such as MNIST/raw and cifar10-test.npz")
 
 
+@pytest.fixture(scope="session")
+def smoothing_logs() -> Path:
+    """The folder of published certificates."""
+    return _folder(LOGS, "published certificates, such as cifar10-resnet110-sigma0.25.tsv")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever asks for the real things is a reference test, marked or not."""
     for item in items:
-        if {"reference_models", "real_data"} & set(getattr(item, "fixturenames", ())):
+        if FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.reference)
 
 
 def _why_not_skipped(item: pytest.Item) -> str | None:
     """Why this test may not be skipped here, or None where it may."""
     asked = getattr(item, "fixturenames", ())
-    needs = [name for name, fixture in ((DATA, "real_data"), (MODELS, "reference_models")) if fixture in asked]
-    given = [name for name in needs or (DATA, MODELS) if os.environ.get(name)]
+    needs = [name for fixture, name in FIXTURES.items() if fixture in asked]
+    given = [name for name in needs or FIXTURES.values() if os.environ.get(name)]
     if given and len(given) >= len(needs) and item.get_closest_marker("reference"):
         return f"a reference test may not be skipped where {' and '.join(given)} is set"
     if os.environ.get("CI") and item.get_closest_marker("browser"):

@@ -8,6 +8,7 @@ import pytest
 
 RULES = (Path(__file__).parent / "conftest.py").read_text(encoding="utf-8")
 WITHOUT_PLUGINS = ("-p", "no:xdist", "-p", "no:nbval", "-p", "no:hypothesispytest")  # slow to load
+VARIABLES = ("ROBUSTNESS_DATA", "ROBUSTNESS_REFERENCE_MODELS", "ROBUSTNESS_SMOOTHING_LOGS")
 MARKERS = "[pytest]\nmarkers =\n    reference: x\n    browser: x\n"
 
 
@@ -21,7 +22,7 @@ def outcomes(pytester: pytest.Pytester, code: str) -> tuple[dict[str, int], str]
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ROBUSTNESS_DATA", "ROBUSTNESS_REFERENCE_MODELS", "CI"):
+    for name in (*VARIABLES, "CI"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -33,7 +34,7 @@ def test_a_reference_test_may_be_skipped_where_nothing_is_set(pytester: pytest.P
     assert outcomes(pytester, REFERENCE_SKIP)[0] == {"skipped": 1}
 
 
-@pytest.mark.parametrize("variable", ["ROBUSTNESS_DATA", "ROBUSTNESS_REFERENCE_MODELS"])
+@pytest.mark.parametrize("variable", VARIABLES)
 def test_a_skipped_reference_test_fails_where_one_is_set(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str, tmp_path: Path
 ) -> None:
@@ -60,7 +61,7 @@ def test_an_expected_failure_is_no_skip(
     assert outcomes(pytester, code)[0] == {"xfailed": 1}
 
 
-@pytest.mark.parametrize("fixture", ["reference_models", "real_data"])
+@pytest.mark.parametrize("fixture", ["reference_models", "real_data", "smoothing_logs"])
 def test_who_asks_for_the_real_things_is_a_reference_test(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fixture: str
 ) -> None:
@@ -68,8 +69,8 @@ def test_who_asks_for_the_real_things_is_a_reference_test(
     counts, text = outcomes(pytester, code)
     assert counts == {"skipped": 1}
     assert "set ROBUSTNESS_" in text
-    monkeypatch.setenv("ROBUSTNESS_DATA", str(tmp_path))
-    monkeypatch.setenv("ROBUSTNESS_REFERENCE_MODELS", str(tmp_path))
+    for name in VARIABLES:
+        monkeypatch.setenv(name, str(tmp_path))
     assert outcomes(pytester, code)[0] == {"failed": 1}
 
 

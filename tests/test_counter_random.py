@@ -188,3 +188,26 @@ def test_empty_batches_and_scalars_have_their_shapes() -> None:
     assert cr.uniform((), seed=0, index=INDEX[:5]).shape == (5,)
     for draw in DRAWS.values():
         assert draw((3, 2), seed=0, index=INDEX[:0]).shape == (0, 3, 2)
+
+
+def test_chunks_of_one_example_never_share_a_seed():
+    """In the 32 bits that the generator on the CPU keeps; and their numbers look independent."""
+    chunks = torch.arange(200_000)
+    seeds = cr.chunk_seeds(seed=3, index=torch.full_like(chunks, 7), chunk=chunks)
+    assert len({seed % 2**32 for seed in seeds}) == len(chunks)
+    far = cr.chunk_seeds(seed=3, index=torch.full_like(chunks, 7), chunk=chunks + (1 << 31))
+    assert not {seed % 2**32 for seed in seeds} & {seed % 2**32 for seed in far}
+    generator = torch.Generator()
+    drawn = torch.stack([torch.randn(16, generator=generator.manual_seed(seed)) for seed in seeds[:4000]])
+    correlation = torch.corrcoef(torch.cat((drawn[:-1], drawn[1:]), dim=1).T) - torch.eye(32)
+    assert correlation.abs().max() < 5 / 4000**0.5
+    assert abs(float(drawn.mean())) < 4 / 64_000**0.5
+    assert abs(float(drawn.std()) - 1) < 0.02
+
+
+def test_chunk_seeds_belong_to_seed_example_and_chunk():
+    def one(seed, index, chunk):
+        return cr.chunk_seeds(seed=seed, index=torch.tensor([index]), chunk=torch.tensor([chunk]))[0]
+
+    assert one(0, 1, 2) == one(0, 1, 2)
+    assert len({one(0, 0, 0), one(1, 0, 0), one(0, 1, 0), one(0, 0, 1), one(0, 1, 1), one(1, 1, 0)}) == 6

@@ -125,6 +125,21 @@ def test_what_is_private_is_imported_only_inside_its_own_package():
     assert not wrong, "\n".join(wrong)
 
 
+def test_what_benchmarks_import_is_there():
+    """They are run by hand, long after a name was moved."""
+    missing = []
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        for name in modules_imported(path.read_text(encoding="utf-8")):
+            module, _, attribute = name.rpartition(".")
+            if not module or hasattr(importlib.import_module(module), attribute):
+                continue
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                missing.append(f"{path.name}: {name}")
+    assert not missing
+
+
 def test_the_rule_sees_what_it_is_to_see():
     assert private_parts("robustness_lib.attacks._search.Run", ["attacks"]) is None
     assert private_parts("robustness_lib.attacks._search.Run", ["evaluation"]) == "robustness_lib.attacks._search"

@@ -52,16 +52,18 @@ class Leaders(_Columns):
 
 @dataclass
 class Bounded(_Columns):
-    """votes: for the candidate, of so many draws. radius: proved by them. done: bool, the rule has its last word."""
+    """votes: for the candidate, of so many draws. proved, radius, done: see `Judgment`."""
 
     votes: NDArray[np.int64]
     draws: NDArray[np.int64]
+    proved: NDArray[np.bool_]
     radius: NDArray[np.float64]
     done: NDArray[np.bool_]
 
     @classmethod
     def nobody(cls, n: int) -> Bounded:
-        return cls(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n), np.zeros(n, dtype=bool))
+        return cls(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool), np.zeros(n),
+                   np.zeros(n, dtype=bool))
 
 
 class _Saving:
@@ -115,7 +117,7 @@ def bounded(voter: Voter, candidates: NDArray[np.int64], rule: StoppingRule, kep
             tell(int((found.done | (found.draws == rule.looks[-1])).sum()), sum(chunk.draws for chunk in batch))
             if saving.due():
                 found.write(kept, _KEY)
-        found.radius[rows], found.done[rows] = rule.judge(found.votes[rows], look)
+        found.proved[rows], found.radius[rows], found.done[rows] = rule.judge(found.votes[rows], look)
         if found.done.all():
             break
     found.write(kept, _KEY)

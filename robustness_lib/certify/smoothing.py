@@ -152,7 +152,7 @@ class RandomizedSmoothing:
                       asked: float | None) -> Certificates:
         chosen = leaders(voter, "select", n0, kept, lambda images, draws: tell(0, draws))
         found = bounded(voter, chosen.first, rule, kept, tell)
-        prediction = np.where(found.radius > 0, chosen.first, ABSTAINED)
+        prediction = np.where(found.proved, chosen.first, ABSTAINED)
         return Certificates(
             prediction=torch.from_numpy(prediction), radius=torch.from_numpy(found.radius),
             candidate=torch.from_numpy(chosen.first), votes=torch.from_numpy(found.votes),

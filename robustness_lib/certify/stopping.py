@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from scipy.special import betaincc, betaincinv, ndtr, ndtri
 from robustness_lib.certify.betting import log_wealth_above, log_wealth_below, shown
 from robustness_lib.statistics import lower_bounds
 
-__all__ = ["RadiusAtLeast", "RadiusWithin", "StoppingRule", "certified_radius", "least_draws"]
+__all__ = ["Judgment", "RadiusAtLeast", "RadiusWithin", "Simulated", "StoppingRule", "certified_radius", "least_draws"]
 
 Counts = NDArray[np.int64]
 Radii = NDArray[np.float64]
@@ -47,15 +48,48 @@ def least_draws(share: float, alpha: float) -> float:
     return n + 1 if alpha ** (1 / max(n, 1)) <= share else max(n, 1)
 
 
+class Judgment(NamedTuple):
+    """Of each image, (N,): whether anything is proved, the radius that is (else 0), and whether it is done."""
+
+    proved: Flags
+    radius: Radii
+    done: Flags
+
+
+class Simulated(NamedTuple):
+    """Of each image, (N,): what was proved, after how many draws, and the votes among as many as the rule takes at
+    most. (The same draws go on, so that a rule of one look can be held against this one.)"""
+
+    proved: Flags
+    radius: Radii
+    draws: Counts
+    votes: Counts
+
+
 class StoppingRule(ABC):
     """looks: numbers of draws, ascending, after which the votes are looked at; the last is the most that is drawn."""
 
     looks: Sequence[int]
 
     @abstractmethod
-    def judge(self, hits: Counts, draws: int) -> tuple[Radii, Flags]:
-        """After `draws` draws, of which hits (N,) fell to the class: the radius proved (N,), 0 for none, and whether
-        that is the last word (N,)."""
+    def judge(self, hits: Counts, draws: int) -> Judgment:
+        """After `draws` draws, one of the looks, of which hits (N,) fell to the class."""
+
+    def simulate(self, shares: Radii, seed: int = 0) -> Simulated:
+        """What it would say, and after how many draws, of images whose shares of votes (N,) are known."""
+        random = np.random.default_rng(seed)
+        found = Simulated(np.zeros(len(shares), dtype=bool), np.zeros(len(shares)),
+                          np.zeros(len(shares), dtype=np.int64), np.zeros(len(shares), dtype=np.int64))
+        left, before = np.arange(len(shares)), 0
+        for look in self.looks:
+            found.votes[left] += random.binomial(look - before, shares[left])
+            found.draws[left] = before = look
+            found.proved[left], found.radius[left], done = self.judge(found.votes[left], look)
+            left = left[~done]
+            if len(left) == 0:
+                break
+        rest = random.binomial(self.looks[-1] - found.draws, shares)
+        return found._replace(votes=found.votes + rest)
 
 
 class RadiusWithin(StoppingRule):
@@ -79,14 +113,15 @@ class RadiusWithin(StoppingRule):
         self.alpha_last = alpha if len(looks) == 1 else alpha / 2
         self.alpha_before = alpha / 2 / max(1, len(looks) - 1)
 
-    def judge(self, hits: Counts, draws: int) -> tuple[Radii, Flags]:
+    def judge(self, hits: Counts, draws: int) -> Judgment:
         last = draws == self.n
         radius = certified_radius(hits, draws, self.alpha_last if last else self.alpha_before, self.sigma)
         if last:
-            return radius, np.ones(len(hits), dtype=bool)
+            return Judgment(radius > 0, radius, np.ones(len(hits), dtype=bool))
         most = np.ceil(self.n * betaincinv(*_final_share(hits, draws, self.n), 1 - _UNLIKELY)).astype(np.int64)
         attainable = certified_radius(np.minimum(most, self.n - (draws - hits)), self.n, self.alpha_last, self.sigma)
-        return radius, (attainable <= 0) | (attainable - radius <= self.tolerance) | (radius >= self.up_to)
+        done = (attainable <= 0) | (attainable - radius <= self.tolerance) | (radius >= self.up_to)
+        return Judgment(radius > 0, radius, done)
 
 
 class RadiusAtLeast(StoppingRule):
@@ -104,15 +139,15 @@ class RadiusAtLeast(StoppingRule):
         self.least = _least_hits(budget, self.share, self.alpha)
         self.looks = [*range(between, budget, between), budget]
 
-    def judge(self, hits: Counts, draws: int) -> tuple[Radii, Flags]:
+    def judge(self, hits: Counts, draws: int) -> Judgment:
         proved = shown(log_wealth_above(hits, draws, self.share), self.alpha)
         if draws == self.budget:
             proved |= hits >= self.least
-            return np.where(proved, self.radius, 0.0), np.ones(len(hits), dtype=bool)
+            return Judgment(proved, np.where(proved, self.radius, 0.0), np.ones(len(hits), dtype=bool))
         given_up = shown(log_wealth_below(hits, draws, self.share), self.alpha)
         given_up |= draws - hits > self.budget - self.least
         given_up |= betaincc(*_final_share(hits, draws, self.budget), (self.least - 0.5) / self.budget) < _UNLIKELY
-        return np.where(proved, self.radius, 0.0), proved | given_up
+        return Judgment(proved, np.where(proved, self.radius, 0.0), proved | given_up)
 
 
 def _least_hits(n: int, share: float, alpha: float) -> int:

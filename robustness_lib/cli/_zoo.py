@@ -22,13 +22,13 @@ zoo = typer.Typer(help="Models that come with this package.", no_args_is_help=Tr
 
 @zoo.command("list")
 def zoo_list(as_json: JsonOption = False) -> None:
-    """List them: data, architecture, accuracy without and with an attack."""
+    """List them: data, architecture, accuracy without an attack, and under attack or certified."""
     cards = [card(name) for name in list_pretrained()]
     if as_json:
         typer.echo(json.dumps([_brief(about) for about in cards], indent=1, ensure_ascii=False))
         return
     table = Table(Column("name", no_wrap=True), "data", "architecture", "trained", "clean",
-                  Column("attacked", no_wrap=True))
+                  Column("attacked or certified", no_wrap=True))
     for about in cards:
         brief = _brief(about)
         attacked = "\n".join(f"{name} {_percent(figures)}" for name, figures in brief["robust"].items())

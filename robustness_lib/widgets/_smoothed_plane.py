@@ -17,11 +17,13 @@ _FINENESS = 12  # grid lines per standard deviation
 
 
 def predicted(model: nn.Module, across: NDArray[Any], up: NDArray[Any]) -> NDArray[Any]:
-    """The class of each point of a grid: bool (len(up), len(across))."""
+    """The class of each point of a grid: bool (len(up), len(across)). Raises ValueError for other than two classes."""
     grid = torch.from_numpy(np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2))
     like = next(model.parameters())
     with torch.no_grad():
         logits = model(grid.to(like.device, like.dtype))
+    if logits.shape[1:] != (2,):
+        raise ValueError(f"the plane is drawn for two classes: logits (N, 2); found {tuple(logits.shape)}")
     answer: NDArray[Any] = (logits[:, 1] > logits[:, 0]).cpu().numpy()
     return answer.reshape(len(up), len(across))
 

@@ -38,7 +38,7 @@ class Opened:
 
 # What a page must hold for a test to be run on it: a test that asks for `slider_path` sees only pages with sliders.
 KINDS = {"path": "", "slider_path": "SelectionSliderModel", "switch_path": "ToggleButtonsModel",
-         "live_path": "widgets.live_attack.LiveAttack"}
+         "live_path": "widgets.live_attack.LiveAttack", "votes_path": "widgets.smoothing_votes.SmoothingVotes"}
 
 
 def pages(holding: str) -> list[str]:
@@ -53,7 +53,8 @@ def pages(holding: str) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, holding in KINDS.items():
         if name in metafunc.fixturenames:
-            no_page = pytest.mark.skip(reason=f"no built page to test in {BOOK}: run `make book`")
+            what = f"that holds {holding} " if holding else ""
+            no_page = pytest.mark.skip(reason=f"no built page {what}to test in {BOOK}: run `make book`")
             missing = pytest.param("", marks=no_page)
             metafunc.parametrize(name, pages(holding) or [missing])
 

@@ -1,4 +1,4 @@
-"""The same two widgets in a real JupyterLab, with a kernel."""
+"""The same widgets in a real JupyterLab, with a kernel."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ attack = PGD(ThreatModel("linf", 8/255), steps=2)
 widgets.epsilon_slider(model, x[0], 0, attack, [0, 4/255, 8/255, 16/255])
 """
 LIVE = """widgets.live_attack({"one": model, "two": model}, x, labels=[0, 1])"""
+VOTES = """widgets.smoothing_votes()"""
 PICTURE = "() => [...document.querySelectorAll('.epsilon-picture')].filter((i) => i.offsetParent)[2]?.src"
 
 
@@ -40,7 +41,7 @@ PICTURE = "() => [...document.querySelectorAll('.epsilon-picture')].filter((i) =
 def lab(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Address and token of a JupyterLab that keeps everything it writes in a temporary folder."""
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(text) for text in (CELL, SLIDER, LIVE)],
+        cells=[nbformat.v4.new_code_cell(text) for text in (CELL, SLIDER, LIVE, VOTES)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
     )
     nbformat.write(notebook, tmp_path / "widgets.ipynb")
@@ -89,7 +90,7 @@ def kernel_is_idle(address: str, token: str) -> bool:
     return any(s["kernel"]["execution_state"] == "idle" and s["kernel"]["connections"] > 0 for s in sessions)
 
 
-def test_both_widgets_move_in_jupyterlab(chromium: Any, lab: tuple[str, str]) -> None:
+def test_the_widgets_move_in_jupyterlab(chromium: Any, lab: tuple[str, str]) -> None:
     address, token = lab
     context = chromium.new_context(viewport={"width": 1280, "height": 1600})
     page = context.new_page()
@@ -113,4 +114,12 @@ def test_both_widgets_move_in_jupyterlab(chromium: Any, lab: tuple[str, str]) ->
     for _ in range(8):
         page.keyboard.press("ArrowRight")
     assert page.evaluate(canvas) != before
+
+    point = page.locator(".smoothing-votes canvas")
+    point.scroll_into_view_if_needed()
+    point.focus()
+    page.keyboard.press("ArrowUp")
+    assert "is 0.50 across and 0.67 up" in page.locator(".smoothing-votes [role=status]").inner_text()
+    page.get_by_role("button", name="All at once").click()
+    assert "All 1,000 votes are in" in page.locator(".smoothing-votes [role=status]").inner_text()
     context.close()

@@ -4,6 +4,7 @@ import os
 import pickle
 
 import pytest
+import safetensors.torch
 import torch
 
 from robustness_lib import ThreatModel, data, models
@@ -12,6 +13,8 @@ from robustness_lib.models import zoo
 from robustness_lib.statistics import clopper_pearson
 
 SHIPPED = models.list_pretrained()
+UNDER_NOISE = [name for name in SHIPPED if "sigma" in models.card(name)]
+ATTACKED = [name for name in SHIPPED if name not in UNDER_NOISE]
 SHAPES = {"signs": (3, 32, 32), "mnist": (1, 28, 28), "moons": (2,), "gtsrb": (3, 32, 32), "cifar10": (3, 32, 32)}
 CLASSES = {"moons": 2, "gtsrb": 43}  # the others have ten
 REAL = {"mnist", "gtsrb", "cifar10"}  # what is not drawn here
@@ -39,7 +42,13 @@ def test_a_shipped_model_loads_and_answers(name):
     assert about["seed"] == 0
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+def check_figures(figures, least):
+    assert figures["accuracy"] == figures["correct"] / figures["n"]
+    assert figures["interval_95"] == pytest.approx(clopper_pearson(figures["correct"], figures["n"]), abs=1e-4)
+    assert figures["n"] >= least
+
+
+@pytest.mark.parametrize("name", ATTACKED)
 def test_a_card_says_what_was_measured(name):
     about = models.card(name)
     accuracy = about["accuracy"]
@@ -48,14 +57,37 @@ def test_a_card_says_what_was_measured(name):
     assert all(key.startswith("linf ") for key in list(accuracy)[1:])
     assert about["attack"].startswith("clean on the whole test set; attacked on its first 1000 images: worst case per ")
     for figures in accuracy.values():
-        assert figures["accuracy"] == figures["correct"] / figures["n"]
-        assert figures["interval_95"] == pytest.approx(clopper_pearson(figures["correct"], figures["n"]), abs=1e-4)
-        assert figures["n"] >= 1000
+        check_figures(figures, least=1000)
     radii = [ThreatModel.parse(key.replace(" ", ":")).eps for key in list(accuracy)[1:]]
     assert radii == sorted(set(radii))
     shares = [figures["accuracy"] for figures in accuracy.values()]
     assert all(a > b or a == b == 0 for a, b in itertools.pairwise(shares[1:]))
     assert shares[0] >= shares[1] - 0.01  # the first is of other images too
+
+
+@pytest.mark.parametrize("name", UNDER_NOISE)
+def test_a_card_says_what_was_certified(name):
+    about = models.card(name)
+    sigma, accuracy = about["sigma"], about["accuracy"]
+    assert sigma == about["recipe"]["objective"]["sigma"]
+    assert list(accuracy) == ["clean", *(f"certified l2 {times * sigma:g}" for times in range(4))]
+    assert about["certificate"].startswith("clean: the bare net without noise, on the whole test set; certified: ")
+    assert "attack" not in about
+    clean, *certified = accuracy.values()
+    check_figures(clean, least=1000)
+    for figures in certified:
+        check_figures(figures, least=200)
+    assert len({figures["n"] for figures in certified}) == 1
+    assert all(a["correct"] >= b["correct"] for a, b in itertools.pairwise(certified))
+    assert certified[0]["correct"] > certified[-1]["correct"]
+
+
+@pytest.mark.parametrize("name", UNDER_NOISE)
+def test_nets_trained_under_noise_are_small_and_in_half_precision(name):
+    content = (zoo._FOLDER / f"{name}.safetensors").read_bytes()
+    assert len(content) == models.card(name)["file"]["bytes"] <= 600_000
+    types = {value.dtype for value in safetensors.torch.load(content).values() if value.is_floating_point()}
+    assert types == {torch.float16}
 
 
 def check_clean_accuracy(name):

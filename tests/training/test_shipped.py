@@ -12,6 +12,7 @@ from robustness_lib.training import list_recipes, read_recipe
 from robustness_lib.training import recipe as recipes
 
 SHIPPED = models.list_pretrained()
+UNDER_NOISE = [name for name in SHIPPED if hasattr(read_recipe(name).objective, "sigma")]
 ROBUST_SIGNS = ("signs-pgd", "signs-trades-1", "signs-trades-3", "signs-trades-6", "signs-fgsm-rs")
 # Least clean accuracy, and least accuracy under attack at this ε.
 FLOORS = {
@@ -89,11 +90,19 @@ def test_the_card_holds_the_recipe_of_its_name(name):
                                **{key: value for key, value in table.items() if key != "model"}}
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if "attack" in models.card(name)])
 def test_the_card_says_what_it_was_attacked_with(name):
     about = card(name)
     assert about["attack"].endswith("its first 1000 images: worst case per image over APGD-CE and APGD-T")
     assert {figures["n"] for eps, figures in about["accuracy"].items() if eps != "clean"} == {1000}
+
+
+@pytest.mark.parametrize("name", UNDER_NOISE)
+def test_the_card_says_how_it_was_certified(name):
+    about = card(name)
+    assert about["certificate"].endswith("on its first 200 images: RandomizedSmoothing.certify with n0 = 100, "
+                                         "n = 10,000, α = 0.001")
+    assert {figures["n"] for key, figures in about["accuracy"].items() if key != "clean"} == {200}
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if models.card(name).get("trained")])

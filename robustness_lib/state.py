@@ -46,12 +46,12 @@ class Chunks:
         if folder is None:
             return
         if folder.is_file():
-            raise ValueError(f"{folder} is a file; the state of an attack is a folder")
+            raise ValueError(f"{folder} is a file; the state of a run is a folder")
         mine = header | {"answers": None if answers is None else answers.double().tolist()}
         path = folder / "header.json"
         if not path.exists():
             if folder.exists() and any(folder.iterdir()) and not all(f.suffix == ".part" for f in folder.iterdir()):
-                raise ValueError(f"{folder} holds other files and no state of an attack; name an empty or new folder")
+                raise ValueError(f"{folder} holds other files and no state of a run; name an empty or new folder")
             write_whole(path, (json.dumps(mine, indent=1) + "\n").encode())
             return
         for half in folder.glob("*.part"):  # left behind by a kill
@@ -192,7 +192,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         if not isinstance(header, dict):
             raise ValueError("not a mapping")
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as the state of an attack ({error}); delete the folder to begin "
+        raise ValueError(f"{path} cannot be read as the state of a run ({error}); delete the folder to begin "
                          f"again") from error
     return header
 
@@ -203,4 +203,4 @@ def _read_chunk(path: Path) -> Content:
             content: Content = json.loads(str(file["rest"]))
             return content | {key: torch.from_numpy(file[key]) for key in file.files if key != "rest"}
     except Exception as error:  # a damaged zip raises many kinds
-        raise ValueError(f"{path} is damaged ({error}); delete it, and its images are attacked again") from error
+        raise ValueError(f"{path} is damaged ({error}); delete it, and its work is done again") from error

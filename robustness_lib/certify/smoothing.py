@@ -2,7 +2,8 @@
 
 The smoothed classifier answers what the model answers most often to x + N(0, σ²I), not clipped to the box. Where a
 class has a share p > ½ of these answers, the smoothed answer is constant within L2 distance σΦ⁻¹(p). The share is not
-known; votes give a lower bound for it, and that gives the certificate.
+known; votes give a lower bound for it, and that gives the certificate. All this is about real numbers: it leaves aside
+what rounding does to noise and to images.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class RandomizedSmoothing:
 
         The class with most votes, unless the two-sided binomial test finds that it and the runner-up could be equally
         likely (p > alpha). A class that is returned is not the smoothed classifier's with probability alpha at most
-        (Hung and Fithian 2019). Raises also ValueError for an n with which nothing could be told.
+        (Hung and Fithian 2019). That holds for images that were there before the noise: where strangers may choose
+        them, give a seed that nobody can know, each time another. Raises also ValueError for an n with which nothing
+        could be told.
         """
         check_alpha(alpha)
         check_count("n", n)

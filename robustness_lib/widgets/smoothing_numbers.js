@@ -1,6 +1,7 @@
 // Randomized smoothing on the plane, by hand: a small net and its input gradient, seeded normal noise, votes in two
 // stages, the exact lower bound on a share, the certified radius, and PGD against the smoothed net. No library.
-// tests/book compares it with PyTorch and scipy. smoothing_votes.js, which follows it in one module, draws it.
+// tests/book compares it with PyTorch and scipy. smoothing_picture.js and smoothing_votes.js
+// follow it in one module: they draw, and hold the controls.
 //
 // A point is [across, up]; lengths are in sides of the unit square.
 

@@ -1,12 +1,7 @@
-// The vote on the plane, drawn: the reader picks a point, votes fall around it, the bound and the circle grow, and PGD
-// runs against the circle. The arithmetic stands in smoothing_numbers.js, which precedes this file in one module.
+// The vote on the plane: the reader picks a point, votes fall around it, the bound and the circle grow, and PGD runs
+// against the circle. smoothing_numbers.js computes, smoothing_picture.js draws; both precede this in one module.
 
-const COLOURS = ["#2563a8", "#d97706"]; // one per class, as in the book's figures
-const REGIONS = [[201, 220, 242], [251, 224, 189]];
-const INK = "#111111";
-const ATTACK = "#b91c1c";
 const NEAR = 0.02; // how far an arrow key moves the point
-const FOLLOWED = 60; // votes that one can still follow singly
 const PAUSE = 90; // milliseconds between two steps of the attack
 
 // How many votes have fallen after some seconds: one by one at first, and 10,000 within five seconds.
@@ -57,127 +52,10 @@ function line(title, className = "") {
 }
 
 function legend(classes) {
-  const items = classes.map((name, label) =>
-    element("span", {}, element("i", { class: `smoothing-votes-mark-${label}`, style: `background: ${COLOURS[label]}` }), name));
+  const mark = (label) =>
+    element("i", { class: `smoothing-votes-mark-${label}`, style: `background: ${COLOURS[label]}` });
+  const items = classes.map((name, label) => element("span", {}, mark(label), name));
   return element("p", { class: "smoothing-votes-legend" }, ...items);
-}
-
-// ------------------------------------------------------------------------------------------------------ the picture
-
-// A square canvas that keeps what changes seldom (regions, votes) apart from what moves.
-function plane({ regions, points, labels }) {
-  const canvas = element("canvas", {});
-  const layer = () => element("canvas", {}).getContext("2d");
-  const [front, back, rain] = [canvas.getContext("2d"), layer(), layer()];
-  let size = 0; // in the page's pixels; a canvas may hold several of its own for one
-  let rained = 0;
-
-  function resize(width) {
-    const density = Math.max(1, window.devicePixelRatio || 1);
-    size = width;
-    rained = 0;
-    for (const context of [front, back, rain]) {
-      context.canvas.width = context.canvas.height = Math.round(width * density);
-      context.setTransform(density, 0, 0, density, 0, 0);
-    }
-    back.drawImage(regions, 0, 0, size, size);
-    back.globalAlpha = 0.45;
-    labels.forEach((label, i) => mark(back, points[2 * i], points[2 * i + 1], label, 2.2));
-  }
-
-  // Disks for the first class, squares for the second: colour is not all that tells them apart.
-  function mark(context, across, up, label, radius, hollow = false) {
-    const [x, y] = [across * size, (1 - up) * size];
-    context.fillStyle = context.strokeStyle = COLOURS[label];
-    context.beginPath();
-    if (label === 0) context.arc(x, y, radius, 0, 2 * Math.PI);
-    else context.rect(x - 0.9 * radius, y - 0.9 * radius, 1.8 * radius, 1.8 * radius);
-    if (hollow) context.stroke();
-    else context.fill();
-  }
-
-  function trace(path, style, width, dashes = []) {
-    front.strokeStyle = style;
-    front.lineWidth = width;
-    front.setLineDash(dashes);
-    front.beginPath();
-    path.forEach(([across, up]) => front.lineTo(across * size, (1 - up) * size));
-    front.stroke();
-    front.setLineDash([]);
-  }
-
-  function circle([across, up], radius, dashed) {
-    front.beginPath();
-    front.arc(across * size, (1 - up) * size, radius * size, 0, 2 * Math.PI);
-    front.setLineDash([]);
-    for (const [style, width] of [["#ffffff", 4.5], [INK, 2.2]]) {
-      if (dashed) front.setLineDash([6, 5]);
-      [front.strokeStyle, front.lineWidth] = [style, width];
-      front.stroke();
-    }
-    front.setLineDash([]);
-  }
-
-  function rainOn(poll) {
-    if (!poll || rained > poll.cast) {
-      rain.clearRect(0, 0, size, size);
-      rained = 0;
-    }
-    const many = poll && poll.choosing + poll.counting > 2000;
-    for (; poll && rained < poll.cast; rained++) {
-      const choosing = rained < poll.choosing;
-      rain.globalAlpha = choosing ? 1 : many ? 0.5 : 0.8;
-      mark(rain, poll.places[2 * rained], poll.places[2 * rained + 1], poll.labels[rained],
-        choosing ? 3.2 : many ? 1.3 : 2, choosing);
-    }
-  }
-
-  function draw({ point, poll, boundary, radius, complete, attack }) {
-    if (size === 0) return;
-    const whole = [0, 0, size, size];
-    front.clearRect(...whole);
-    front.drawImage(back.canvas, ...whole);
-    rainOn(poll);
-    if (attack) front.globalAlpha = 0.25; // the path must be seen
-    front.drawImage(rain.canvas, ...whole);
-    front.globalAlpha = 1;
-    boundary.forEach((path) => trace(path, INK, 1.6));
-    if (poll && poll.cast > 0 && poll.cast < FOLLOWED) { // where the newest vote fell
-      trace([point, poll.places.subarray(2 * poll.cast - 2, 2 * poll.cast)], INK, 1);
-    }
-    if (radius) circle(point, radius, !complete);
-    if (attack) {
-      trace(attack.path, "#ffffff", 5);
-      trace(attack.path, ATTACK, 2.4);
-      const end = attack.path[attack.path.length - 1];
-      spot(end, ATTACK);
-    }
-    spot(point, INK);
-  }
-
-  function spot([across, up], colour) {
-    front.beginPath();
-    front.arc(across * size, (1 - up) * size, 5, 0, 2 * Math.PI);
-    [front.fillStyle, front.strokeStyle, front.lineWidth] = [colour, "#ffffff", 2];
-    front.fill();
-    front.stroke();
-  }
-
-  return { canvas, draw, resize };
-}
-
-// The bare net's regions, a bit for each pixel, as a small picture.
-function pictureOfRegions(bytes) {
-  const side = Math.sqrt(8 * bytes.byteLength);
-  const picture = element("canvas", { width: side, height: side });
-  const context = picture.getContext("2d");
-  const pixels = context.createImageData(side, side);
-  for (let i = 0; i < side * side; i++) {
-    const label = (bytes.getUint8(i >> 3) >> (7 - (i & 7))) & 1;
-    pixels.data.set([...REGIONS[label], 255], 4 * i);
-  }
-  context.putImageData(pixels, 0, 0);
-  return picture;
 }
 
 // -------------------------------------------------------------------------------------------------------- the words
@@ -205,15 +83,15 @@ function sayAttack(attack, radius, names, alpha) {
   const where = found > radius ? `outside the circle (R = ${below(radius, 3)})`
     : `INSIDE the circle (R = ${below(radius, 3)}). The certificate is wrong here, which happens with probability ` +
       `${alpha} at most, or there is a bug`;
-  return `PGD changed the smoothed answer at distance ${found.toFixed(3)}, ${where}. There ${counted(attack.against)} ` +
-    `of ${counted(attack.votes)} fresh votes are for “${names[1 - attack.label]}”.`;
+  return `PGD changed the smoothed answer at distance ${found.toFixed(3)}, ${where}. There ` +
+    `${counted(attack.against)} of ${counted(attack.votes)} fresh votes are for “${names[1 - attack.label]}”.`;
 }
 
-const CAPTION = "Shaded: what the bare net says. Black line: where the smoothed net changes its mind. Each vote is the " +
-  "bare net’s answer at the point plus noise; votes that fall outside the picture count too. Open marks choose " +
-  "the class, filled ones are counted. How many is fixed beforehand, and the bound (its mark is at ½) is a certificate " +
-  "only when all are in: until then the circle is dashed. To stop when the circle looks large would not be valid. Lengths are in " +
-  "sides of the square.";
+const CAPTION = "Shaded: what the bare net says. Black line: where the smoothed net changes its mind. Each vote is " +
+  "the bare net’s answer at the point plus noise; votes that fall outside the picture count too. Open marks choose " +
+  "the class, filled ones are counted. How many is fixed beforehand, and the bound (its mark is at ½) is a " +
+  "certificate only when all are in: until then the circle is dashed. To stop when the circle looks large would not " +
+  "be valid. Lengths are in sides of the square.";
 
 // ------------------------------------------------------------------------------------------------------- the widget
 
@@ -226,7 +104,8 @@ function render({ model, el }) {
   const points = Float64Array.from({ length: floats.byteLength / 4 }, (_, i) => floats.getFloat32(4 * i, true));
   const picture = plane({ regions: pictureOfRegions(model.get("regions")), points, labels: model.get("labels") });
   const middle = (list) => list[Math.floor((list.length - 1) / 2)];
-  const state = { sigma: middle(sigmas), counting: middle(counts), point: model.get("start"), poll: null, attack: null };
+  const chosen = { sigma: middle(sigmas), counting: middle(counts), point: model.get("start") };
+  const state = { ...chosen, poll: null, attack: null };
   let animation = null; // what goes on: { step(milliseconds) -> over, finish() }
   let frame = 0;
 
@@ -237,15 +116,18 @@ function render({ model, el }) {
   const [chose, agree, bound] = [line("choosing"), line("counting"), line("lower bound", "smoothing-votes-bound")];
   const [reachTitle, reachText] = [element("span"), element("span")];
   const castButton = button("Cast votes", cast);
-  const skipButton = button("All at once", () => {
+  const skipButton = button("Skip", () => {
     if (!animation) cast();
     finish();
   });
-  const attackButton = button("Attack (PGD)", attack);
+  const attackButton = button("Run PGD", attack);
   castButton.classList.add("smoothing-votes-main");
+  skipButton.setAttribute("aria-label", "Skip: all at once");
+  attackButton.setAttribute("aria-label", "Run PGD against the smoothed net");
 
   function certified() {
-    return state.poll ? certificate(state.poll, alpha) : { count: 0, agree: 0, lower: 0, radius: null, complete: false };
+    const none = { count: 0, agree: 0, lower: 0, radius: null, complete: false };
+    return state.poll ? certificate(state.poll, alpha) : none;
   }
 
   function update() {
@@ -260,7 +142,7 @@ function render({ model, el }) {
     bound.show(found.lower, below(found.lower, 4));
     reachTitle.textContent = found.complete ? "certified R" : "R so far";
     reachText.textContent = found.radius === null ? "none: the bound is not above ½"
-      : `${sigma} × Φ⁻¹(${below(found.lower, 4)}) = ${below(found.radius, 3)}`;
+      : `${sigma} × Φ⁻¹(${below(found.lower, 4)}) =\u00a0${below(found.radius, 3)}`;
     attackButton.disabled = !(found.complete && found.radius);
     picture.canvas.setAttribute("aria-label", `The plane, with noise σ = ${sigma}. ${status.textContent}`);
     picture.draw({ point, poll, boundary: boundaries[sigmas.indexOf(sigma)], ...found, attack: attacking });
@@ -341,7 +223,8 @@ function render({ model, el }) {
   const clipped = (value) => Math.min(1, Math.max(0, value));
   picture.canvas.addEventListener("click", (event) => {
     const box = picture.canvas.getBoundingClientRect();
-    reset({ point: [clipped((event.clientX - box.left) / box.width), clipped(1 - (event.clientY - box.top) / box.height)] });
+    const [across, down] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+    reset({ point: [clipped(across), clipped(1 - down)] });
   });
   picture.canvas.addEventListener("keydown", (event) => {
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
@@ -350,9 +233,8 @@ function render({ model, el }) {
     const size = event.shiftKey ? NEAR / 10 : NEAR;
     reset({ point: state.point.map((value, i) => clipped(value + size * way[i])) });
   });
-  for (const [name, value] of Object.entries({ tabindex: 0, role: "application", "aria-describedby": id, ...OWN_KEYS })) {
-    picture.canvas.setAttribute(name, value);
-  }
+  const reachable = { tabindex: 0, role: "application", "aria-describedby": id, ...OWN_KEYS };
+  for (const [name, value] of Object.entries(reachable)) picture.canvas.setAttribute(name, value);
 
   const root = element("div", { class: "smoothing-votes" },
     choice("noise σ", sigmas.map(String), sigmas.indexOf(state.sigma), (i) => reset({ sigma: sigmas[i] })),

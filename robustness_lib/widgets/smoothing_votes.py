@@ -33,9 +33,9 @@ class SmoothingVotes(anywidget.AnyWidget):
     choosing: how many votes choose the class. counting: how many may be counted, the reader's choice.
     """
 
-    # Two subjects, two files; in the page they are one module.
-    _esm = "\n".join(_HERE.joinpath(name).read_text(encoding="utf-8")
-                     for name in ("smoothing_numbers.js", "smoothing_votes.js"))
+    # Three subjects, three files; in the page they are one module.
+    _esm = "\n".join(_HERE.joinpath(f"smoothing_{subject}.js").read_text(encoding="utf-8")
+                     for subject in ("numbers", "picture", "votes"))
     _css = _HERE / "smoothing_votes.css"
     widths: Any = traitlets.List().tag(sync=True)
     weights = traitlets.Bytes().tag(sync=True)

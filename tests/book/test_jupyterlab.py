@@ -120,6 +120,6 @@ def test_the_widgets_move_in_jupyterlab(chromium: Any, lab: tuple[str, str]) -> 
     point.focus()
     page.keyboard.press("ArrowUp")
     assert "is 0.50 across and 0.67 up" in page.locator(".smoothing-votes [role=status]").inner_text()
-    page.get_by_role("button", name="All at once").click()
+    page.get_by_role("button", name="Skip").click()
     assert "All 1,000 votes are in" in page.locator(".smoothing-votes [role=status]").inner_text()
     context.close()

@@ -20,7 +20,7 @@ from robustness_lib.statistics import clopper_pearson_lower
 pytestmark = pytest.mark.browser
 
 PAGE = """<!doctype html><html lang="en" data-theme="light"><title>votes</title><link rel="icon" href="data:,">
-<meta name="viewport" content="width=device-width"><style>%(css)s body { margin: 8px }</style>
+<meta name="viewport" content="width=device-width"><style>%(css)s body { margin: 28px }</style>
 <main><h1>Votes</h1><div id="here"></div></main><script type="module">
     import widget from "./%(name)s.js";
     const state = %(state)s;
@@ -28,7 +28,7 @@ PAGE = """<!doctype html><html lang="en" data-theme="light"><title>votes</title>
     const get = (name) => (state[name].bytes === undefined ? state[name] : bytes(state[name].bytes));
     window.leave = widget.render({ model: { get }, el: document.getElementById("here") });
 </script></html>"""
-MAIN, SKIP, ATTACK = "Cast votes", "All at once", "Attack (PGD)"
+MAIN, SKIP, ATTACK = "Cast votes", "Skip: all at once", "Run PGD against the smoothed net"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,10 @@ def picture(page: Any) -> str:
     return page.evaluate("document.querySelector('.smoothing-votes canvas').toDataURL()")
 
 
+def tally(page: Any) -> str:
+    return page.locator(".smoothing-votes-tally").inner_text().replace("\u00a0", " ")
+
+
 def wait_until_still(page: Any) -> None:
     page.wait_for_selector(".smoothing-votes[data-phase=still]", timeout=20_000)
 
@@ -93,7 +97,7 @@ def test_what_it_says_is_what_python_computes(show: Any) -> None:
     assert 0 <= lower - float(said[2]) < 1e-4  # rounded down
     assert 0 <= radius - float(said[3]) < 1e-3
     assert float(data(page)["radius"]) == pytest.approx(radius, rel=1e-9)
-    assert f"0.06 × Φ⁻¹({said[2]}) = {said[3]}" in page.locator(".smoothing-votes-tally").inner_text()
+    assert f"0.06 × Φ⁻¹({said[2]}) = {said[3]}" in tally(page)
 
 
 def test_votes_fall_slowly_then_faster_and_come_to_what_all_at_once_gives(show: Any) -> None:
@@ -108,10 +112,10 @@ def test_votes_fall_slowly_then_faster_and_come_to_what_all_at_once_gives(show: 
     assert first < early < 60, "one can follow the first votes"
     assert picture(page) != before
     page.wait_for_function("Number(document.querySelector('.smoothing-votes').dataset.lower) > 0.5", timeout=20_000)
-    assert "R so far" in page.locator(".smoothing-votes-tally").inner_text()
+    assert "R so far" in tally(page)
     assert status(page) == announced, "a screen reader is not told of every vote"
     wait_until_still(page)
-    assert "certified R" in page.locator(".smoothing-votes-tally").inner_text()
+    assert "certified R" in tally(page)
     at_once = show().page
     press(at_once, SKIP)
     assert status(page) == status(at_once)
@@ -199,7 +203,7 @@ def test_it_abstains_where_the_vote_is_close(show: Any) -> None:
     press(page, SKIP)
     assert "is not above ½: the smoothed net abstains, and there is no circle." in status(page)
     assert data(page)["radius"] == ""
-    assert "none: the bound is not above ½" in page.locator(".smoothing-votes-tally").inner_text()
+    assert "none: the bound is not above ½" in tally(page)
     assert page.get_by_role("button", name=ATTACK).is_disabled()
 
 
@@ -277,10 +281,12 @@ def test_fits_a_phone_and_a_finger(show: Any, width: int) -> None:
     for one in buttons.all():
         size = one.bounding_box()
         assert min(size["width"], size["height"]) >= 44
+    actions = [one.bounding_box()["y"] for one in page.locator(".smoothing-votes-actions button").all()]
+    assert max(actions) == min(actions), "in one row"
     # The picture and what the votes come to are seen together.
     top = page.locator(".smoothing-votes canvas").bounding_box()["y"]
-    tally = page.locator(".smoothing-votes-tally").bounding_box()
-    assert tally["y"] + tally["height"] - top < 600
+    below = page.locator(".smoothing-votes-tally").bounding_box()
+    assert below["y"] + below["height"] - top < 600
 
 
 def test_everyone_can_read_it(show: Any) -> None:

@@ -31,7 +31,7 @@ def test_votes_fall_and_the_attack_runs(visit: Any, site: str, votes_path: str) 
         assert "votes are in" in status.inner_text()
         voted = box.evaluate(PICTURE)
         assert voted != empty
-        box.get_by_role("button", name="Attack (PGD)").click()
+        box.get_by_role("button", name="Run PGD").click()
         still(page)
         assert "outside the circle" in status.inner_text()
         assert box.evaluate(PICTURE) != voted
@@ -48,7 +48,7 @@ def test_a_finger_in_the_dark(visit: Any, site: str, votes_path: str) -> None:
         canvas = box.locator("canvas")
         canvas.scroll_into_view_if_needed()
         canvas.tap(position={"x": 80, "y": 60})
-        box.get_by_role("button", name="All at once").tap()
+        box.get_by_role("button", name="Skip").tap()
         assert "votes are in" in box.locator("[role=status]").inner_text()
         for one in box.locator("button").all():
             size = one.bounding_box()

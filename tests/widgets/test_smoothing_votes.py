@@ -113,7 +113,7 @@ def test_the_least_number_of_votes_can_certify() -> None:
 
 
 def test_colours_are_the_books() -> None:
-    code = (FOLDER / "smoothing_votes.js").read_text(encoding="utf-8")
+    code = (FOLDER / "smoothing_picture.js").read_text(encoding="utf-8")
     style = (FOLDER / "smoothing_votes.css").read_text(encoding="utf-8")
     strip = (FOLDER / "smoothing_strip.py").read_text(encoding="utf-8")
     for text in (code, style, strip):

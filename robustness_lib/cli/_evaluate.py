@@ -39,21 +39,23 @@ from robustness_lib.cli._options import (
     WeightsOption,
     find_subject,
 )
+from robustness_lib.cli._overwriting import Made, refuse_another
+from robustness_lib.cli._plans import kept_plan, plan_file
 from robustness_lib.cli._progress import Lines, lines_without_terminal, on_terminal
-from robustness_lib.cli._provenance import OF_DATA, provenance, writable
+from robustness_lib.cli._provenance import provenance, writable
 from robustness_lib.distributed import Team, team_from_environment
 from robustness_lib.errors import blame
 from robustness_lib.evaluation import Report, advice, evaluate
 from robustness_lib.evaluation.evaluate import OnPart
 from robustness_lib.evaluation.evaluate import Progress as Tell
-from robustness_lib.evaluation.planning import measure, plan
+from robustness_lib.evaluation.planning import Plan, measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
-from robustness_lib.files import make_folder, read_text, write_whole
+from robustness_lib.files import make_folder
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.reports.compare import AS_BUILT
 from robustness_lib.reports.export import Exported, check_folder
 from robustness_lib.reports.page import save_page
-from robustness_lib.state import AnotherRun, image_digests, model_fingerprint
+from robustness_lib.state import AnotherRun, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["evaluate_command"]
@@ -116,7 +118,7 @@ def evaluate_command(
                     made_from = provenance(model, data, options, ctx.obj, subject.notes) | {
                         AS_BUILT: model_fingerprint(subject.model)}
                     if not force:
-                        _refuse_another(out / "report.json", subject, made_from)
+                        refuse_another(out / "report.json", _read, subject, made_from)
             state_folder = state or out / "state"
             kept = None if export is None else state_folder.with_name(f"{state_folder.name}-images")
             if export is not None:
@@ -145,7 +147,7 @@ def evaluate_command(
             exported = None if export is None else report.export(export)
             if state is None:
                 _remove(state_folder, kept)
-                _plan_file(state_folder).unlink(missing_ok=True)
+                plan_file(state_folder).unlink(missing_ok=True)
     if team.rank == 0:
         _print(report, out, exported, as_json)
     raise typer.Exit(0 if report.valid and not report.failures else 3)
@@ -166,27 +168,9 @@ def _saved(report: Report, out: Path, made_from: dict[str, str], drawn: tuple[st
     return report
 
 
-def _refuse_another(path: Path, subject: Subject, made_from: dict[str, str]) -> None:
-    """A report is overwritten only by one of the same model and data, of which other images may be drawn."""
-    if not path.exists():
-        return
-    instead = "Name another folder by --out, or overwrite it by --force."
-    try:
-        there = Report.load(path)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{error}. It would be overwritten. {instead}") from error
-    mine, theirs = image_digests(subject.x, subject.y), there.examples.digest
-    # A folder has no checksum: an image of the same name must be the same.
-    before = dict(zip(there.drawn, theirs, strict=False))
-    same = all(before.get(writable(name), digest) == digest for name, digest in zip(subject.drawn, mine, strict=True))
-    named_alike = same and all(there.provenance.get(name) == made_from.get(name) for name in OF_DATA)
-    built = there.provenance.get(AS_BUILT, there.fingerprints.get("model"))
-    different = [name for name, differs in (
-        ("another model", built != made_from[AS_BUILT]),
-        ("other data", not (named_alike or set(mine) <= set(theirs) or set(theirs) <= set(mine)))) if differs]
-    if different:
-        called = there.provenance.get("model", "its name is not recorded")
-        raise ValueError(f"{path} is the report of {' and '.join(different)} ({called}). {instead}")
+def _read(path: Path) -> Made:
+    there = Report.load(path)
+    return Made(there.provenance, there.examples.digest, there.drawn, there.fingerprints.get("model"))
 
 
 def _names(subject: Subject) -> tuple[str, ...] | None:
@@ -196,34 +180,19 @@ def _names(subject: Subject) -> tuple[str, ...] | None:
     return subject.classes if len(subject.classes) == outputs else None
 
 
-def _plan_file(state: Path) -> Path:
-    return state.with_name(f"{state.name}-plan.json")
-
-
 def _planned(subject: Subject, threat: ThreatModel, asked: dict[str, Any], batch_size: int | None, team: Team,
              state: Path) -> tuple[str, int]:
-    """Suite and number of images. With --minutes the first process measures, and all do as it says; a run that was
-    killed keeps its plan, since a second measurement would choose another n. asked: what the plan is for."""
+    """Suite and number of images. With --minutes the first process measures, and all do as it says. asked: what the
+    plan is for."""
     if asked["minutes"] is None:
         return asked["suite"] or "standard", len(subject.x)
 
-    def chosen() -> tuple[str, int] | None:
-        if team.rank:
-            return None
-        if _plan_file(state).exists():
-            kept = json.loads(read_text(_plan_file(state)))
-            if kept["asked"] == asked:
-                typer.echo(f"Going on as planned: {kept['words']}", err=True)
-                return kept["suite"], kept["n"]
+    def chosen() -> Plan:
         costs = measure(subject.model, subject.x, subject.y, threat, batch_size)
-        fits = plan(costs, asked["minutes"], len(subject.x), asked["suite"], team.size)
-        typer.echo(str(fits), err=True)
-        content = {"asked": asked, "suite": fits.suite, "n": fits.n, "words": str(fits)}
-        write_whole(_plan_file(state), json.dumps(content).encode())
-        return fits.suite, fits.n
+        return plan(costs, asked["minutes"], len(subject.x), asked["suite"], team.size)
 
     with team.together():
-        mine = chosen()
+        mine = None if team.rank else kept_plan(state, asked, chosen, "suite", "n")
     first: tuple[str, int] = team.gather(mine)[0]
     return first
 

@@ -2,6 +2,13 @@
 
 from robustness_lib.attacks.ensemble_run import Refused
 from robustness_lib.diagnosis.masked_gradients import diagnose
+from robustness_lib.evaluation.attack_certificates import AttackedCertificates, attack_certificates
+from robustness_lib.evaluation.certification import (
+    Certification,
+    CertificationQuestion,
+    certify_images,
+    load_certificates,
+)
 from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.evaluation.evaluate import evaluate
 from robustness_lib.evaluation.suites import SUITES
@@ -23,6 +30,7 @@ from robustness_lib.reports import (
     save_page,
 )
 
-__all__ = ["SUITES", "Advice", "AttackRecord", "ClassVerdict", "Comparison", "Contradiction", "Curve", "Examples",
-           "Failure", "Finding", "GateVerdict", "Picture", "Refused", "Report", "advice", "compare", "diagnose",
-           "evaluate", "gate", "save_page"]
+__all__ = ["SUITES", "Advice", "AttackRecord", "AttackedCertificates", "Certification", "CertificationQuestion",
+           "ClassVerdict", "Comparison", "Contradiction", "Curve", "Examples", "Failure", "Finding", "GateVerdict",
+           "Picture", "Refused", "Report", "advice", "attack_certificates", "certify_images", "compare", "diagnose",
+           "evaluate", "gate", "load_certificates", "save_page"]

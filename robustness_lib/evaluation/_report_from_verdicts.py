@@ -15,6 +15,7 @@ from robustness_lib.attacks.ensemble_run import AttackColumns, Verdicts
 from robustness_lib.attacks.ensemble_warnings import ensemble_warnings, voiding_warnings
 from robustness_lib.diagnosis.masked_gradients import found_beyond_the_suite, judge
 from robustness_lib.diagnosis.observations import join_observations
+from robustness_lib.evaluation._proofs import Proofs
 from robustness_lib.evaluation._steps import DiagnosisStep, curve_attack, curve_step_name, misleading_gradients
 from robustness_lib.evaluation.suites import Suite, attack_settings
 from robustness_lib.querying.first_look import FirstLook
@@ -45,7 +46,7 @@ class Ran:
     attacks: Sequence[NamedAttack]
     epsilons: tuple[float, ...]
     look: FirstLook
-    certified: Tensor | None
+    proofs: Proofs
     seed: int
     mode: Mode
 
@@ -66,7 +67,7 @@ def report_from_verdicts(found: FoundVerdicts, ran: Ran, *, classes: Sequence[st
                          failures: tuple[Failure, ...], environment: Mapping[str, str]) -> Report:
     """found: the first image's number and the verdicts of each part that has them, in order.
 
-    Raises ValueError for a wrong number of class names."""
+    Raises ValueError for a wrong number of class names, Contradiction for proofs that cannot all hold."""
     index = torch.cat([torch.arange(first, first + len(verdicts.right)) for first, verdicts in found])
     label, predicted, top5 = (torch.cat([verdicts.clean[name] for _, verdicts in found])
                               for name in ("label", "predicted", "top5"))
@@ -74,7 +75,8 @@ def report_from_verdicts(found: FoundVerdicts, ran: Ran, *, classes: Sequence[st
     columns = {name: _joined(found, name) for name in found[0][1].attacks}
     broken_by, mistaken_for, distance = _first_broken(ran, columns, len(label))
     findings, too_few = _findings(ran, found)
-    proved = () if ran.certified is None else ran.certified.cpu().nonzero()[:, 0].tolist()
+    certified, of_proofs = ran.proofs.judged(found, label, index)
+    proved = () if certified is None else index[torch.from_numpy(certified)].tolist()
     doubts = tuple(voiding_warnings(found, ran.attacks, ran.look, set(proved))) or misleading_gradients(found)
     kinds = {kind for finding in findings or () for kind in _SAID_BY.get(finding.kind, ())}
     kinds |= {doubt.kind for doubt in doubts}
@@ -88,8 +90,8 @@ def report_from_verdicts(found: FoundVerdicts, ran: Ran, *, classes: Sequence[st
         examples=Examples(index.numpy(), digest, label.numpy(), predicted.numpy(), top5.numpy(), broken_by,
                           mistaken_for, distance),
         attacks=tuple(_records(ran, columns)), curve=_curve(ran, columns, (label == predicted).numpy()),
-        findings=findings, notes=tuple(dict.fromkeys((*notes, *too_few, *warned))),
-        certified=None if ran.certified is None else ran.certified.cpu()[index].numpy(), failures=failures,
+        findings=findings, notes=tuple(dict.fromkeys((*notes, *of_proofs, *too_few, *warned))),
+        certified=certified, certified_by=ran.proofs.words, failures=failures,
         pictures=_pictures(found), doubts=tuple(Doubt(doubt.kind, doubt.message) for doubt in doubts),
         fingerprints={"model": model_fingerprint(ran.model), "data": fingerprint("".join(digest))},
         environment=environment, seconds=round(sum(verdicts.seconds for _, verdicts in found), 3),
@@ -166,7 +168,7 @@ def _findings(ran: Ran, found: FoundVerdicts) -> tuple[tuple[Finding, ...] | Non
     if not observed:
         return None, ()
     findings = judge(observed)
-    if ran.suite.name == "random":  # a model that answers at random is what this suite is for
+    if ran.suite.name == "random" or ran.look.averages:  # made for a model that answers at random, or for its mean
         findings = tuple(finding for finding in findings if finding.kind != "outputs vary")
     total, said = found_beyond_the_suite(observed)
     beyond = (f"a note only: in the diagnostics {said}. They do not count, since only these images were looked at; a "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,7 +16,7 @@ from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
 from robustness_lib.diagnosis.observations import observe
 from robustness_lib.evaluation._data_parts import DataPart
 from robustness_lib.evaluation._kept_images import KeptImages
-from robustness_lib.evaluation.contradiction import Contradiction
+from robustness_lib.evaluation._proofs import Proofs
 from robustness_lib.inputs import check_logits
 from robustness_lib.losses import cross_entropy
 from robustness_lib.precision import full_precision
@@ -29,8 +28,8 @@ from robustness_lib.reports.pictures import picture
 from robustness_lib.state import Content
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["DIAGNOSED", "CleanAnswers", "DiagnosisStep", "GradientProbe", "Proofs", "SquareProbe",
-           "curve_attack", "curve_step_name", "curve_steps", "keep_pictures", "misleading_gradients"]
+__all__ = ["DIAGNOSED", "CleanAnswers", "DiagnosisStep", "GradientProbe", "SquareProbe", "curve_attack",
+           "curve_step_name", "curve_steps", "keep_pictures", "misleading_gradients"]
 
 DIAGNOSED = 200  # images on which masked gradients are looked for: effects of 2 points need no more to show
 _PROBED, _PROBE_QUERIES = 100, 300  # images of a quick look, and what Square may ask about each
@@ -40,11 +39,19 @@ Keep = Callable[[AttackStep, ImagePart, Tensor, Tensor, Content], Content]
 
 
 class CleanAnswers(CleanStep):
-    """The model's own answers; and the images' digests, by which a state of other data is known."""
+    """The model's own answers, or those that are proved; and the images' digests, by which a state of other data is
+    known."""
+
+    def __init__(self, model: Classifier, mode: Mode, draws: int, proofs: Proofs) -> None:
+        super().__init__(model, mode, draws)
+        self.proofs = proofs
 
     def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
         assert isinstance(part, DataPart)
-        return super().work(part, rows, size) | {"digest": [part.digests[row] for row in rows.tolist()]}
+        columns = super().work(part, rows, size)
+        columns |= self.proofs.answers(part, rows, columns["predicted"])
+        columns["top5"] |= columns["predicted"] == columns["label"]
+        return columns | {"digest": [part.digests[row] for row in rows.tolist()]}
 
     def columns(self, logits: Tensor, y: Tensor) -> Content:
         check_logits(logits, y, (y,))  # all of them: an image that is answered NaN has no verdict
@@ -59,42 +66,23 @@ class CleanAnswers(CleanStep):
         super().merge(part, rows, content, verdicts)
 
 
-class Proofs:
-    """What is proved of the data, (N,) bool, or None; and the word that nothing may break it."""
-
-    def __init__(self, certified: Tensor | None, threat: ThreatModel) -> None:
-        self.certified, self.threat = certified, threat
-
-    def hold(self, step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor, content: Content) -> Content:
-        """Raises Contradiction where an image at these places of the part, broken by x_adv, is certified."""
-        broke = content["broke"]
-        for k, row in enumerate(self.among(part, rows)):
-            if row:
-                raise Contradiction(
-                    part.first + int(rows[k]), part.x[rows[k]], x_adv[k], int(part.y[rows[k]]),
-                    int(content["mistaken_for"][broke][k]), step.label, float(content["distance"][broke][k]),
-                    self.threat)
-        return {}
-
-    def among(self, part: ImagePart, rows: Tensor) -> list[bool]:
-        """Which of the images at these places are certified."""
-        return [] if self.certified is None else [bool(self.certified[part.first + row]) for row in rows.tolist()]
-
-
 def keep_pictures(proofs: Proofs, images: KeptImages | None = None) -> Keep:
     """Hold what was broken against the proofs, keep a few examples to look at, and all of them as images to save where
     that is asked for."""
     def keep(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor, content: Content) -> Content:
         assert isinstance(part, DataPart)
-        proofs.hold(step, part, rows, x_adv, content)
+        held = proofs.hold(step, part, rows, x_adv, content)
+        columns = content | held
+        counts = columns["broke"][content["broke"]]
+        rows, x_adv = rows[counts], x_adv[counts.to(x_adv.device)]
         shown = range(min(_SHOWN, len(rows))) if part.number < _SHOWN_PARTS else ()
-        mistaken = content["mistaken_for"][content["broke"]]
+        mistaken = columns["mistaken_for"][columns["broke"]]
         taken = [picture(part.first + int(rows[k]), int(part.y[rows[k]]), int(mistaken[k]), step.name,
                          part.x[rows[k]].detach().cpu().numpy(), x_adv[k].detach().cpu().numpy(), step.threat.eps,
                          step.threat.norm) for k in shown]
         if images is not None:
             images.keep(step, part, rows, x_adv)
-        return {"pictures": [asdict(one) for one in taken if one is not None]}
+        return held | {"pictures": [asdict(one) for one in taken if one is not None]}
 
     return keep
 
@@ -212,8 +200,5 @@ class DiagnosisStep(EnsembleStep):
         standing = verdicts.standing[rows]
         found = [content[name] for name in ("fgsm", "pgd", "again", "square", "random") if name in content]
         broken = torch.stack(found).any(0) & standing & ~content["varied"]
-        for row, proved in zip(rows[broken].tolist(), self.proofs.among(part, rows[broken]), strict=False):
-            if proved:
-                raise Contradiction(part.first + row, part.x[row], None, int(part.y[row]), -1, self.name, math.nan,
-                                    self.threat)
+        self.proofs.hold_without_points(self.name, part, rows[broken])
         verdicts.other[self.name] = content | {"standing": standing}

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 import robustness_lib
-from robustness_lib.attacks.adaptive import EOT
 from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, StepFailed, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep
+from robustness_lib.certify import Certificates
 from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
 from robustness_lib.errors import place, spoken
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
+from robustness_lib.evaluation._environment import environment
 from robustness_lib.evaluation._kept_images import KeptImages
+from robustness_lib.evaluation._proofs import Proofs, find_proofs
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
 from robustness_lib.evaluation._steps import (
     CleanAnswers,
     DiagnosisStep,
     GradientProbe,
-    Proofs,
     SquareProbe,
     curve_steps,
     keep_pictures,
@@ -56,8 +53,8 @@ OnPart = Callable[[int, int], None]  # images that stand so far, of how many
 
 def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatModel | None = None,
              suite: SuiteLike = "standard", *, classes: Sequence[str] | None = None,
-             certified: Tensor | NDArray[Any] | None = None, curve: Sequence[float] | None = None, seed: int = 0,
-             mode: Mode = "eval", batch_size: int | None = None, state: str | Path | None = None,
+             certified: Tensor | NDArray[Any] | Certificates | None = None, curve: Sequence[float] | None = None,
+             seed: int = 0, mode: Mode = "eval", batch_size: int | None = None, state: str | Path | None = None,
              keep_images: str | Path | None = None, progress: Progress | None = None,
              on_part: OnPart | None = None) -> Report:
     """Attack the model with every attack of a suite and report the worst case per example.
@@ -71,9 +68,12 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     suite: "quick", "standard", "random" (see `SUITES`); or attacks: one, a list, or a mapping by name. Besides this
     library's, any function (model, x, y) -> x_adv will do; what it returns is verified.
     classes: names. certified: (N,) bool, of torch or numpy, images whose prediction is *proved* constant within the
-    threat model: the report then has a lower bound too. curve: the ε of the curve (default: a quarter, half, once and
-    twice ε, and the ε at which every image can become the same grey): PGD on every image that is right, whose finds at
-    a smaller ε count; at ε itself the suite's verdicts stand. seed: of everything drawn.
+    threat model: the report then has a lower bound too. Or the `Certificates` of `certify.RandomizedSmoothing`, with
+    its `classifier(samples)` as the model and an L2 threat model: what an attack breaks of them counts only where
+    10,000 fresh votes confirm it, and contradicts them only where it is more than their alpha allows.
+    curve: the ε of the curve (default: a quarter, half, once and twice ε, and the ε at which every image can become the
+    same grey): PGD on every image that is right, whose finds at a smaller ε count; at ε itself the suite's verdicts
+    stand. seed: of everything drawn.
     batch_size: images that travel to the device together; halved when its memory runs out. None: 250, or on a CPU as
     many as its caches hold. The work is cut into parts of this size.
     state: a folder. A killed run that is started again with it goes on where it was, and ends with the same report.
@@ -98,7 +98,7 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     Images on which the model raises are named in `failures`, and so is a part on which an attack does; the rest goes
     on. A model that fails on each of its first images raises. Raises ValueError or TypeError for data, models and
     suites that cannot be evaluated, for an attack that leaves the threat model, for an example both certified and
-    broken (`Contradiction`), and for a state of another run.
+    broken (`Contradiction`), for certificates of another model, and for a state of another run.
     """
     if not isinstance(threat, ThreatModel):
         raise TypeError(f'threat must be a ThreatModel, such as ThreatModel("linf", 8/255); found {threat!r}')
@@ -109,13 +109,9 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
         raise ValueError(f"curve needs at least one ε, each finite and at least 0; found {list(curve)}")
     if curve is not None and threat.norm == "linf" and max(curve) > 1:
         raise _off_scale(curve)
-    if certified is not None:
-        certified = torch.as_tensor(certified)
-        if certified.dtype != torch.bool or certified.ndim != 1:
-            raise TypeError(f"certified must be a column of booleans (N,), one for each image; found {certified.dtype} "
-                            f"of shape {tuple(certified.shape)}")
+    proofs = find_proofs(certified, model, threat, mode)
     evaluation = _Evaluation(
-        model, threat, find_suite(suite, threat, seed=seed, mode=mode), classes=classes, certified=certified,
+        model, threat, find_suite(suite, threat, seed=seed, mode=mode), classes=classes, proofs=proofs,
         curve=curve, seed=seed, mode=mode, state=None if state is None else Path(state),
         images=None if keep_images is None else KeptImages(Path(keep_images)),
         progress=progress or (lambda done, step: None), on_part=on_part or (lambda stand, through: None))
@@ -123,7 +119,7 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
         images, QueriedModel(model).device(images)), evaluation.clamped))
     report = report_from_verdicts(
         found, evaluation.ran, classes=classes, notes=evaluation.notes, failures=tuple(evaluation.failures),
-        environment=_environment(model, evaluation.dtype, seed, mode, evaluation.team))
+        environment=environment(model, evaluation.dtype, seed, mode, evaluation.team.size))
     return report if keep_images is None else replace(report, images=str(keep_images))
 
 
@@ -132,12 +128,12 @@ class _Evaluation:
     have."""
 
     def __init__(self, model: Classifier, threat: ThreatModel, suite: Suite, *, classes: Sequence[str] | None,
-                 certified: Tensor | None, curve: Sequence[float] | None, seed: int, mode: Mode, state: Path | None,
+                 proofs: Proofs, curve: Sequence[float] | None, seed: int, mode: Mode, state: Path | None,
                  images: KeptImages | None, progress: Progress, on_part: OnPart) -> None:
         self.model, self.threat, self.suite, self.classes, self.curve = model, threat, suite, classes, curve
         self.seed, self.mode, self.state, self.progress, self.on_part = seed, mode, state, progress, on_part
         self.images = images
-        self.proofs, self.team = Proofs(certified, threat), Team.now()
+        self.proofs, self.team = proofs, Team.now()
         self.whole = answers_by_batch(model, mode)
         self.failures: list[Failure] = []
         self.place = ""  # in somebody's code, of the first failure
@@ -211,15 +207,16 @@ class _Evaluation:
         draws = min(entry.draws for entry in self.suite.entries)
         look = first_look(self.model, part.x, part.y, part.index, self.threat, size=size, mode=self.mode, draws=draws)
         class_names(self.classes, look.classes)  # refused now and not after all the work
+        self.proofs.check(part.x[0].numel())
         attacks = [named for entry in self.suite.entries for named in entry.named_attacks(look)]
         names = [named.name for named in attacks]
         if len(set(names)) < len(names):
             raise ValueError(f"two attacks have one name: {', '.join(names)}")
-        odd = list(look.warnings)
+        odd = [warning for warning in look.warnings if not (look.averages and warning.kind == "random answers")]
         odd += [warning for entry in self.suite.entries for warning in entry.warnings(look)]
         self.notes = tuple(dict.fromkeys(map(str, odd)))
         epsilons = self._epsilons(part.x[0].numel())
-        self.ran = Ran(self.model, self.threat, self.suite, attacks, epsilons, look, self.proofs.certified, self.seed,
+        self.ran = Ran(self.model, self.threat, self.suite, attacks, epsilons, look, self.proofs, self.seed,
                        self.mode)
         steps = self._steps(attacks, epsilons, draws)
         return EnsembleRun(steps, self._open(look, steps, len(part), draws), size, len(part))
@@ -237,7 +234,7 @@ class _Evaluation:
         return tuple(sorted({eps / 4, eps / 2, eps, min(2 * eps, grey), grey}))
 
     def _steps(self, attacks: list[NamedAttack], epsilons: tuple[float, ...], draws: int) -> list[EnsembleStep]:
-        steps: list[EnsembleStep] = [CleanAnswers(self.model, self.mode, draws)]
+        steps: list[EnsembleStep] = [CleanAnswers(self.model, self.mode, draws, self.proofs)]
         steps += [AttackStep(named, self.model, self.threat, self.mode, keep=keep_pictures(self.proofs, self.images))
                   for named in attacks]
         if not any(named.attack.follows_gradients for named in attacks):
@@ -251,14 +248,14 @@ class _Evaluation:
 
     def _open(self, look: FirstLook, steps: list[EnsembleStep], size: int, draws: int) -> Chunks:
         """The state. What the model answers on a few images says whether it is the same."""
-        certified, attacks = self.proofs.certified, [entry.fingerprint for entry in self.suite.entries]
+        attacks = [entry.fingerprint for entry in self.suite.entries]
         header = {} if self.state is None and self.images is None else {
             "format": "evaluation 3", "attacks": fingerprint(*attacks),
             "versions": f"robustness_lib {robustness_lib.__version__}, torch {torch.__version__}",
             "model": model_fingerprint(self.model), "threat": repr(self.threat), "suite": str(self.suite),
             "seed": str(self.seed), "mode": self.mode, "images in a part": str(size), "curve": str(self.curve),
             "steps": "; ".join(step.name for step in steps),
-            "certified": "none" if certified is None else fingerprint(certified),
+            "certified": self.proofs.fingerprint,
             **({} if self.images is None else {"images kept": "yes"}),
         }
         answers = None if look.varies or draws > 1 else look.answers
@@ -289,16 +286,3 @@ class _Evaluation:
 
 def _off_scale(curve: Sequence[float], box: str = "") -> ValueError:
     return ValueError(f"the ε of a curve are in pixel units of [0, 1]: write 8/255, not 8; found {list(curve)}{box}")
-
-
-def _environment(model: Classifier, dtype: torch.dtype, seed: int, mode: Mode, team: Team) -> dict[str, str]:
-    device = QueriedModel(model).device(torch.empty(0))
-    drawn = {"answers": f"of {model.samples} draws each, decided by {model.decision}"} if isinstance(model, EOT) else {}
-    return drawn | {
-        "robustness_lib": robustness_lib.__version__, "torch": torch.__version__,
-        "torchvision": metadata.version("torchvision"), "numpy": np.__version__, "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "precision": f"{str(dtype).removeprefix('torch.')} images, TF32 and autocast off", "seed": str(seed),
-        "mode": mode, "processes": str(team.size),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

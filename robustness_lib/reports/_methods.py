@@ -23,6 +23,10 @@ SOURCES = (
     (r"carlini|\bc&w", "Carlini and Wagner (2017), Towards evaluating the robustness of neural networks, IEEE "
                        "Symposium on Security and Privacy (C&W)."),
 )
+CERTIFICATES = (
+    (r"randomized smoothing", "Cohen, Rosenfeld and Kolter (2019), Certified adversarial robustness via randomized "
+                              "smoothing, ICML (certificates by votes under noise)."),
+)
 INTERVALS = ("Clopper and Pearson (1934), The use of confidence or fiducial limits illustrated in the case of the "
              "binomial, Biometrika 26 (intervals).")
 
@@ -45,7 +49,8 @@ def methods(report: Report) -> list[str]:
                        if not (elsewhere and eps == report.threat.eps))
         paragraphs.append(f"The curve over ε: {report.curve.settings}, started afresh at ε = {at}.")
     if report.certified is not None:
-        paragraphs.append("Certified accuracy counts images that are right and proved not to change within ε.")
+        by = f" They were proved by {report.certified_by}." if report.certified_by else ""
+        paragraphs.append(f"Certified accuracy counts images that are right and proved not to change within ε.{by}")
     surroundings = "; ".join(f"{name} {value}" for name, value in report.environment.items())
     took = f"The evaluation took {duration(report.seconds)}."
     paragraphs.append(f"Made with: {surroundings}. {took}" if surroundings else took)
@@ -67,10 +72,11 @@ def _words(record: AttackRecord) -> str:
 
 
 def sources(report: Report) -> list[str]:
-    """What to cite: the attacks that were used, and the intervals."""
+    """What to cite: the attacks that were used, the proofs, and the intervals."""
     used = " ".join(f"{record.name} {record.settings}" for record in report.attacks)
     used += f" {report.curve.settings}" if report.curve is not None else ""
-    return [source for pattern, source in SOURCES if re.search(pattern, used, re.IGNORECASE)] + [INTERVALS]
+    found = [source for pattern, source in SOURCES if re.search(pattern, used, re.IGNORECASE)]
+    return [*found, *(source for pattern, source in CERTIFICATES if re.search(pattern, report.certified_by)), INTERVALS]
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from robustness_lib.reports.compare import Comparison, compare, p_value, points
 from robustness_lib.reports.report import ClassVerdict, Report
 from robustness_lib.statistics import ALPHA, Accuracy, images_to_show_a_drop, images_to_show_below, mcnemar
 
-__all__ = ["EXIT_CODES", "MAX_CLEAN_DROP", "Check", "GateVerdict", "gate"]
+__all__ = ["EXIT_CODES", "MAX_CLEAN_DROP", "Check", "GateVerdict", "floor_check", "gate"]
 
 # Percent points of clean accuracy that may be lost against a baseline where nobody says: a model that came apart is
 # seen although its robust accuracy hardly had anything to lose. A convention of this library, not a result.
@@ -149,6 +149,14 @@ def gate(report: Report, baseline: Report | None = None, *, max_drop: float | No
     if report.failures:
         checks.append(_check_failures(report))
     return GateVerdict(tuple(checks), comparison, strict, report.findings is not None)
+
+
+def floor_check(kind: str, accuracy: Accuracy, minimum: float) -> Check:
+    """One accuracy held against a least value in percent points: as `gate` does it. Raises ValueError for a limit that
+    is not one."""
+    floor = _limit(f"min_{kind}", minimum)
+    assert floor is not None
+    return _check_floor(kind, accuracy, floor)
 
 
 def _limit(name: str, value: float | None) -> Fraction | None:

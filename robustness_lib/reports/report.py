@@ -140,13 +140,13 @@ class Report:
     doubts: what voids the verdict. Where there is any, the report is not `valid`: the columns say what was found, but
     no accuracy under attack may be told of them.
     classes: their names. curve: None where none was computed. findings: signs of masked gradients; None where nobody
-    looked for them. notes: warnings of the attacks, in words. certified: (n,) bool, proved, or None. failures: images
-    without a verdict; they are in no column. fingerprints: "model", "data". environment: versions, device, precision,
-    seed, date: what a reader needs to do it again. provenance: what was evaluated, as whoever called it named it:
-    model, weights and their checksum, normalization, data, command line, commit; empty where nobody says. drawn: of
-    each image its file or row in the data; () where nobody says. seconds: of all steps, over all processes, also of the
-    parts that an earlier, killed run did. images: the folder with the adversarial images that were
-    kept, for `export`; not written.
+    looked for them. notes: warnings of the attacks, in words. certified: (n,) bool, proved, or None; certified_by: how,
+    where that is known. failures: images without a verdict; they are in no column. fingerprints: "model", "data".
+    environment: versions, device, precision, seed, date: what a reader needs to do it again. provenance: what was
+    evaluated, as whoever called it named it: model, weights and their checksum, normalization, data, command line,
+    commit; empty where nobody says. drawn: of each image its file or row in the data; () where nobody says. seconds: of
+    all steps, over all processes, also of the parts that an earlier, killed run did. images: the folder with the
+    adversarial images that were kept, for `export`; not written.
     """
 
     threat: ThreatModel
@@ -158,6 +158,7 @@ class Report:
     findings: tuple[Finding, ...] | None = None
     notes: tuple[str, ...] = ()
     certified: Column | None = None
+    certified_by: str = field(default="", metadata={"added": True})
     failures: tuple[Failure, ...] = ()
     pictures: tuple[Picture, ...] = ()
     doubts: tuple[Doubt, ...] = field(default=(), metadata={"added": True})

@@ -1,0 +1,48 @@
+"""What a command has written is overwritten only by the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from robustness_lib.cli._options import Subject
+from robustness_lib.cli._provenance import OF_DATA, writable
+from robustness_lib.reports.compare import AS_BUILT
+from robustness_lib.state import image_digests
+
+__all__ = ["Made", "refuse_another"]
+
+
+class Made(NamedTuple):
+    """Of a file that is there: what it was made from, its images' digests and names, and the model's fingerprint (where
+    the first does not hold it)."""
+
+    provenance: Mapping[str, str]
+    digest: Sequence[str]
+    drawn: Sequence[str]
+    model: str | None
+
+
+def refuse_another(path: Path, read: Callable[[Path], Made], subject: Subject, made_from: Mapping[str, str]) -> None:
+    """A report is overwritten only by one of the same model and data, of which other images may be drawn. Raises
+    ValueError. read: raises ValueError where the file is no such report."""
+    if not path.exists():
+        return
+    instead = "Name another folder by --out, or overwrite it by --force."
+    try:
+        there = read(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error}. It would be overwritten. {instead}") from error
+    mine, theirs = image_digests(subject.x, subject.y), there.digest
+    # A folder has no checksum: an image of the same name must be the same.
+    before = dict(zip(there.drawn, theirs, strict=False))
+    same = all(before.get(writable(name), digest) == digest for name, digest in zip(subject.drawn, mine, strict=True))
+    named_alike = same and all(there.provenance.get(name) == made_from.get(name) for name in OF_DATA)
+    built = there.provenance.get(AS_BUILT, there.model)
+    different = [name for name, differs in (
+        ("another model", built != made_from[AS_BUILT]),
+        ("other data", not (named_alike or set(mine) <= set(theirs) or set(theirs) <= set(mine)))) if differs]
+    if different:
+        called = there.provenance.get("model", "its name is not recorded")
+        raise ValueError(f"{path} is the report of {' and '.join(different)} ({called}). {instead}")

@@ -1,0 +1,253 @@
+"""How many images of a data set does randomized smoothing certify? One radius, several, or the whole curve."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import ndtr
+from torch import Tensor
+
+from robustness_lib.certify import ABSTAINED, Certificates, RandomizedSmoothing
+from robustness_lib.certify.stopping import least_draws
+from robustness_lib.evaluation._environment import environment
+from robustness_lib.files import read_text
+from robustness_lib.inputs import check_images, check_labels, check_real
+from robustness_lib.querying.batch_size import default_batch_size
+from robustness_lib.querying.confirm_predictions import predict_logits
+from robustness_lib.querying.queried_model import QueriedModel
+from robustness_lib.statistics import Accuracy
+
+__all__ = ["Certification", "CertificationQuestion", "Stage", "certify_images", "load_certificates"]
+
+Stage = Callable[[str, int, int], None]  # what is asked now, images that are through with it, draws since the last call
+
+_ANSWER_VOTES = 1000  # for what the smoothed classifier answers, where no curve says it
+_KEPT = 0.6  # of the bare network's accuracy: with less, it was hardly trained for this noise
+_SAYS_NOT = ("A certificate says that the smoothed classifier's answer stays the same, not that it is right; it holds "
+             "in L2, and says nothing of the bare network.")
+_COLUMNS = ("prediction", "radius", "candidate", "votes", "draws")
+
+
+@dataclass(frozen=True)
+class CertificationQuestion:
+    """What is asked of each image: is it certified at these radii, in L2 and pixel units; or, with curve, what is its
+    radius, to within tolerance (None: σ/10) and as far as up_to (None: 3σ, or the largest of radii).
+
+    n0, n: votes that choose a class, and others, at most, that bound its share. alpha: the probability that a
+    certificate which is given is wrong. seed: of all noise. Raises ValueError where nothing is asked, for a radius that
+    is not positive, and for one beyond up_to.
+    """
+
+    radii: tuple[float, ...] = ()
+    curve: bool = False
+    n0: int = 100
+    n: int = 100_000
+    alpha: float = 0.001
+    tolerance: float | None = None
+    up_to: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.radii and not self.curve:
+            raise ValueError("give at least one radius, or ask for the curve")
+        for radius in self.radii:
+            if not 0 < check_real("radius", radius, "in L2, in pixel units of [0, 1]") < math.inf:
+                raise ValueError(f"a radius must be positive and finite, in L2, in pixel units of [0, 1]; found "
+                                 f"{radius:g} (at 0 it is the smoothed classifier's accuracy, which is told anyway)")
+        if not self.curve and (self.tolerance is not None or self.up_to is not None):
+            raise ValueError("tolerance and up_to are for the curve, which is not asked for")
+        if self.up_to is not None and self.radii and max(self.radii) > self.up_to:
+            raise ValueError(f"the curve ends at {self.up_to:g}, and a radius of {max(self.radii):g} is asked about")
+
+    def end(self, sigma: float) -> float:
+        """Of the curve."""
+        return self.up_to if self.up_to is not None else max((3 * sigma, *self.radii))
+
+    def least_votes(self, sigma: float) -> float:
+        """With fewer there would be no certificate even where all votes agree. Infinite where no number is enough."""
+        return max(least_draws(float(ndtr(radius / sigma)), self.alpha / 2) for radius in (0.0, *self.radii))
+
+    @property
+    def answer_votes(self) -> int:
+        """Votes beside those for certificates: a curve has the answers in it."""
+        return 0 if self.curve else _ANSWER_VOTES
+
+    def asked(self, smoothing: RandomizedSmoothing) -> Iterator[tuple[str, Callable[..., Certificates]]]:
+        """What gives the certificates, by name, one for each radius or one for the curve."""
+        if self.curve:
+            tolerance = smoothing.sigma / 10 if self.tolerance is None else self.tolerance
+            yield "curve", partial(smoothing.certify, n0=self.n0, n=self.n, alpha=self.alpha, tolerance=tolerance,
+                                   up_to=self.end(smoothing.sigma), seed=self.seed)
+            return
+        for radius in self.radii:
+            yield f"radius {radius!r}", partial(smoothing.certified_at, radius=radius, alpha=self.alpha, budget=self.n,
+                                                n0=self.n0, seed=self.seed)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Certification:
+    """What `certify_images` found. Printed, a sentence.
+
+    certificates: for each radius of the question, or one for its curve. y: (N,) int64 labels. answered: (N,) int64,
+    what the smoothed classifier answers, −1 where it abstains. clean: accuracy of the bare network on the same images.
+    """
+
+    question: CertificationQuestion
+    sigma: float
+    certificates: tuple[Certificates, ...]
+    y: Tensor
+    answered: Tensor
+    clean: Accuracy
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        return len(self.y)
+
+    @property
+    def smoothed(self) -> Accuracy:
+        """Accuracy of the smoothed classifier: right, without abstaining."""
+        return Accuracy.of(self.answered == self.y)
+
+    @property
+    def abstained(self) -> int:
+        return int((self.answered == ABSTAINED).sum())
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """Those asked about; of a curve without any, every half σ."""
+        end, step = self.question.end(self.sigma), self.sigma / 2
+        return tuple(sorted(set(self.question.radii))) or tuple(step * k for k in range(1, int(end / step * 1.001) + 1))
+
+    def at(self, radius: float) -> Certificates:
+        """The certificates that say something about this radius."""
+        by_radius = dict(zip(self.question.radii, self.certificates, strict=False))
+        return self.certificates[0] if self.question.curve else by_radius[radius]
+
+    def certified(self, radius: float) -> Accuracy:
+        """Certified accuracy: images whose answer is certified at this radius (one of `radii`; of a curve, any up to
+        its end) and is their label."""
+        return self.at(radius).accuracy(self.y, radius)
+
+    @property
+    def votes(self) -> float:
+        """Noisy copies that an image took on average, for all that was asked."""
+        return sum(float(made.samples.double().mean()) for made in self.certificates) + self.question.answer_votes
+
+    @property
+    def fixed_votes(self) -> int:
+        """What one radius, or the curve, costs by a number of votes that is fixed beforehand."""
+        return self.question.n0 + self.question.n
+
+    @property
+    def doubt(self) -> str | None:
+        """That the network does not bear this noise, and what to do; None where it does."""
+        if self.smoothed.correct >= _KEPT * self.clean.correct:
+            return None
+        return (f"the bare network is right on {self.clean}, and the smoothed classifier on {self.smoothed}: the "
+                f"network hardly bears noise of σ = {self.sigma:g}, and so few images are certified. Train it on images"
+                f' under this noise (training.GaussianAugmentation, or objective = "gaussian" in a recipe), or take a '
+                f"smaller σ.")
+
+    @property
+    def sentence(self) -> str:
+        first = "; ".join(f"{self.certified(radius)} at L2 radius {radius:g}" for radius in self.radii[:3])
+        return (f"Certified with their label by noise of σ = {self.sigma:g}: {first}. The smoothed classifier is right "
+                f"on {self.smoothed} and abstains on {self.abstained:,} of {self.n:,}.")
+
+    @property
+    def says_not(self) -> str:
+        return _SAYS_NOT
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def __repr__(self) -> str:
+        return f"<Certification: {self.sentence}>"
+
+    def steps(self) -> tuple[list[float], list[float]]:
+        """The curve: radii at which certified accuracy falls, and the share up to and including each."""
+        return self.certificates[0].curve(self.y)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, for JSON: the figures, then each image's certificates."""
+        question = self.question
+        content: dict[str, Any] = {
+            "sentence": self.sentence, "says not": _SAYS_NOT, "doubt": self.doubt, "n": self.n, "sigma": self.sigma,
+            "alpha": question.alpha, "n0": question.n0, "samples": question.n, "seed": question.seed,
+            "clean": _figures(self.clean), "smoothed": _figures(self.smoothed), "abstained": self.abstained,
+            "votes": round(self.votes, 1), "votes if fixed": self.fixed_votes,
+            "radii": [{"radius": radius, "certified": _figures(self.certified(radius)),
+                       "votes": round(float(self.at(radius).samples.double().mean()), 1)} for radius in self.radii],
+        }
+        if question.curve:
+            end = question.end(self.sigma)
+            radii, shares = self.steps()
+            content["curve"] = {"radius": radii, "certified": shares, "end": end, "intervals": [
+                {"radius": radius} | _figures(self.certified(radius)) for radius in np.linspace(0, end, 31).tolist()]}
+        content["certificates"] = [
+            {"asked": made.asked, "n": made.n, "model": made.model}
+            | {name: getattr(made, name).tolist() for name in _COLUMNS} for made in self.certificates]
+        return content | {"label": self.y.tolist(), "answer": self.answered.tolist(),
+                          "environment": dict(self.environment)}
+
+
+def _figures(accuracy: Accuracy) -> dict[str, Any]:
+    return {"value": accuracy.value, "interval": list(accuracy.interval), "correct": accuracy.correct, "n": accuracy.n}
+
+
+def certify_images(smoothing: RandomizedSmoothing, x: Tensor, y: Tensor, question: CertificationQuestion, *,
+                   batch_size: int | None = None, state: str | Path | None = None,
+                   progress: Stage = lambda stage, through, draws: None) -> Certification:
+    """Certify the images x (N, ...) with labels y (N,) int64, N ≥ 1, and count those that are right.
+
+    batch_size, state: as of `RandomizedSmoothing.certify`. progress: called with what is asked now, the number of
+    images that are through with it, and the draws made since the last call. Raises what `RandomizedSmoothing` raises,
+    and ValueError where there is no image.
+    """
+    x = check_images(x).detach()
+    check_labels(y, x)
+    if len(x) == 0:
+        raise ValueError("there is no image to certify")
+    folder = None if state is None else Path(state)
+
+    def told(stage: str) -> dict[str, Any]:
+        return {"batch_size": batch_size, "progress": partial(progress, stage),
+                "state": None if folder is None else folder / stage}
+
+    size = batch_size or default_batch_size(x, QueriedModel(smoothing.model).device(x))
+    clean = predict_logits(smoothing.model, x, size=size, labels=y).argmax(1) == y.cpu()
+    answered = None if question.curve else smoothing.predict(x, question.answer_votes, question.alpha,
+                                                            seed=question.seed, **told("answers"))
+    found = tuple(certify(x, **told(stage)) for stage, certify in question.asked(smoothing))
+    return Certification(question, smoothing.sigma, found, y.cpu(),
+                         found[0].prediction if answered is None else answered, Accuracy.of(clean),
+                         environment(smoothing.model, x.dtype, question.seed))
+
+
+def load_certificates(path: str | Path, radius: float | None = None) -> Certificates:
+    """The certificates of a file that holds what `Certification.to_dict` returns (certify.json), for
+    `evaluate(certified=...)`. radius: which, where several were asked about. Raises ValueError, which names the file,
+    for one that holds no such certificates."""
+    try:
+        content = json.loads(read_text(Path(path)))
+        listed = content["certificates"]
+        chosen = [one for one in listed if radius is None or one["asked"] in (None, radius)]
+        if len(chosen) != 1:
+            raise ValueError(f"certificates of which radius? There are {[one['asked'] for one in listed]}")
+        one = chosen[0]
+        columns = {name: torch.tensor(one[name], dtype=torch.float64 if name == "radius" else torch.int64)
+                   for name in _COLUMNS}
+        return Certificates(**columns, n0=content["n0"], n=one["n"], asked=one["asked"], sigma=content["sigma"],
+                            alpha=content["alpha"], seed=content["seed"], model=one["model"])
+    except (ValueError, TypeError, KeyError) as error:
+        why = str(error) if isinstance(error, ValueError) else "it does not hold the certificates of an earlier run"
+        raise ValueError(f"{path}: {why}") from error

@@ -22,6 +22,8 @@ FLOORS = {
     "gtsrb-standard": (0.93, None, None),
     "gtsrb-pgd": (0.93, "linf 4/255", 0.60),
     "signs-gaussian-0.25": (0.97, "certified l2 0.25", 0.80),
+    "signs-smoothadv-0.25": (0.95, "certified l2 0.5", 0.60),
+    "signs-gaussian-1": (None, "certified l2 1", 0.20),
     "cifar10-gaussian-0.25": (None, "certified l2 0.25", 0.50),
 }
 
@@ -63,6 +65,14 @@ def test_at_a_radius_of_sigma_more_is_certified_than_of_a_constant_answer(name):
     about = certified(name)
     figures = about["accuracy"][f"certified l2 {about['sigma']:g}"]
     assert figures["interval_95"][0] > 0.15  # ten classes: of a constant, a tenth at any radius
+
+
+def test_adversarial_training_under_noise_buys_radius_at_equal_cost():
+    """Of the same 200 images. How equal the cost is, tests/training/test_recipe.py says."""
+    adversarial, gaussian = (certified(f"signs-{kind}-0.25")["accuracy"] for kind in ("smoothadv", "gaussian"))
+    for radius in ("0.5", "0.75"):
+        assert adversarial[f"certified l2 {radius}"]["correct"] > gaussian[f"certified l2 {radius}"]["correct"]
+    assert not clearly_more(gaussian["certified l2 0.25"], adversarial["certified l2 0.25"])
 
 
 def test_standard_training_is_reported_as_it_is():

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robustness_lib import counter_random
 from robustness_lib.attacks import PGD
-from robustness_lib.inputs import check_count, check_index
+from robustness_lib.inputs import check_count, check_index, check_real
 from robustness_lib.models import find_logits
 from robustness_lib.querying.frozen import frozen
 from robustness_lib.querying.queried_model import input_gradient
@@ -306,5 +306,5 @@ def _normals(x: Tensor, index: Tensor | None, seed: int, draws: int) -> Tensor:
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
+    if not 0 < check_real(name, value, "above 0") < math.inf:
         raise ValueError(f"{name} must be positive; found {value}")

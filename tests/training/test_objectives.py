@@ -467,3 +467,11 @@ def test_images_outside_the_box_are_refused(objective):
     model, x, y = net()
     with pytest.raises(ValueError, match="normalization outside the model"):
         objective(model, 4 * x - 2, y)
+
+
+@pytest.mark.parametrize("sigma", ["0.25", None, True])
+def test_a_sigma_that_is_no_number_is_refused(sigma):
+    with pytest.raises(TypeError, match="sigma must be a number"):
+        GaussianAugmentation(sigma)
+    with pytest.raises(TypeError, match="sigma must be a number"):
+        SmoothAdversarial(ThreatModel("l2", 0.25), sigma)

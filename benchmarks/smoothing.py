@@ -218,15 +218,15 @@ def of_costs(size: Size, folder: Path) -> Iterator[Figures]:
 
 
 def over_raw_passes(name: str, size: Size) -> float:
-    model, (x, _) = models.load_pretrained(name), test_images(name, 2)
-    n, batch = 2000, 100
+    model, (x, _) = models.load_pretrained(name), test_images(name, 1)
+    n, batch = size.n, 100
     noisy = ChannelsLast(model)
     smoothing = RandomizedSmoothing(model, 0.25)
 
     def raw() -> None:
         with frozen(model), full_precision(), noisy, torch.no_grad():
             images = noisy.arrange(torch.randn(batch, *x.shape[1:]))
-            for _ in range(2 * (n + N0) // batch):
+            for _ in range((n + N0) // batch):
                 model(images)
 
     times = median_seconds({"certify": lambda: smoothing.certify(x, N0, n, batch_size=batch, progress=False),

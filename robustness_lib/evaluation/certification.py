@@ -91,6 +91,14 @@ class CertificationQuestion:
             yield f"radius {radius!r}", partial(smoothing.certified_at, radius=radius, alpha=self.alpha, budget=self.n,
                                                 n0=self.n0, seed=self.seed)
 
+    def check(self, smoothing: RandomizedSmoothing, x: Tensor) -> None:
+        """Raises at once what would be raised in the end, where it cannot be answered whatever the votes say."""
+        none = x[:0]
+        if self.answer_votes:
+            smoothing.predict(none, self.answer_votes, self.alpha, seed=self.seed, progress=False)
+        for _, certify in self.asked(smoothing):
+            certify(none, progress=False)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Certification:
@@ -217,6 +225,7 @@ def certify_images(smoothing: RandomizedSmoothing, x: Tensor, y: Tensor, questio
     check_labels(y, x)
     if len(x) == 0:
         raise ValueError("there is no image to certify")
+    question.check(smoothing, x)
     folder = None if state is None else Path(state)
 
     def told(stage: str) -> dict[str, Any]:

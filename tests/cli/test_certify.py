@@ -85,7 +85,7 @@ def test_the_library_says_the_same_and_takes_the_file() -> None:
     call("--radius", "0.2,0.4", "--radius", 0.3, "--seed", 5, "-n", 20)
     content = written()
     assert [one["radius"] for one in content["radii"]] == [0.2, 0.3, 0.4]
-    assert [one["asked"] for one in content["certificates"]] == [0.2, 0.4, 0.3]
+    assert [one["up_to"] for one in content["certificates"]] == [0.2, 0.4, 0.3]
     net = find_model("net.py:make")
     with np.load("val.npz") as file:
         x = torch.from_numpy(file["images"]).permute(0, 3, 1, 2)[[int(name) for name in _rows(content)]].contiguous()

@@ -113,3 +113,29 @@ def test_what_cannot_be_asked_is_refused() -> None:
         certify_images(SMOOTHING, x[:0], y[:0], CertificationQuestion((0.1,)))
     with pytest.raises(ValueError, match="one label per image"):
         certify_images(SMOOTHING, x, y[:3], CertificationQuestion((0.1,)))
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"radii": (0.1, 3.0)}, "no number of votes could"),
+    ({"radii": (0.9,), "n": 500}, "take a budget of"),
+    ({"radii": (0.1,), "alpha": 1.5}, "alpha"),
+    ({"curve": True, "n": 5}, "nothing can be certified"),
+    ({"curve": True, "tolerance": -1.0}, "tolerance must be positive"),
+])
+def test_what_no_votes_can_answer_is_refused_before_any_is_asked_for(settings: dict[str, object], words: str) -> None:
+    told: list[tuple[str, int, int]] = []
+    asked = Counted().eval()
+    with pytest.raises(ValueError, match=words):
+        certify_images(RandomizedSmoothing(asked, SIGMA), *mixed(), CertificationQuestion(**settings),
+                       progress=lambda *one: told.append(one))
+    assert (asked.seen, told) == (0, [])
+
+
+class Counted(Plane):
+    """seen: images that it was asked about."""
+
+    seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += len(x)
+        return super().forward(x)

@@ -14,9 +14,10 @@ from tqdm import tqdm
 from robustness_lib.attacks import PGD, Attack
 from robustness_lib.certify import Certificates, RandomizedSmoothing, SmoothedClassifier
 from robustness_lib.evaluation._broken_certificates import BrokenCertificates, seed_of_its_own, seen_broken
+from robustness_lib.evaluation._certified_model import HOW_TO_NAME_IT, certified_of
 from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.inputs import check_count, check_images, check_index
-from robustness_lib.state import image_digests, model_fingerprint
+from robustness_lib.state import image_digests
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["AttackedCertificates", "attack_certificates"]
@@ -105,10 +106,10 @@ def attack_certificates(smoothing: RandomizedSmoothing, certificates: Certificat
 
 
 def _checked(smoothing: RandomizedSmoothing, certificates: Certificates, samples: int) -> SmoothedClassifier:
-    if smoothing.sigma != certificates.sigma or model_fingerprint(smoothing.model) != certificates.model:
+    if smoothing.sigma != certificates.sigma or not certified_of(certificates, smoothing.model):
         raise ValueError(f"these certificates are of another smoothed classifier (sigma = {certificates.sigma:g}) than "
                          f"the one to attack (sigma = {smoothing.sigma:g}): give the RandomizedSmoothing that they "
-                         f"were made by, of the model as it was then")
+                         f"were made by, of the model as it was then. {HOW_TO_NAME_IT}")
     return smoothing.classifier(samples)
 
 

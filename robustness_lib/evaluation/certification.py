@@ -244,8 +244,15 @@ def certify_images(smoothing: RandomizedSmoothing, x: Tensor, y: Tensor, questio
 
 def load_certificates(path: str | Path, radius: float | None = None) -> Certificates:
     """The certificates of a file that holds what `Certification.to_dict` returns (certify.json), for
-    `evaluate(certified=...)`. radius: which, where several were asked about. Raises ValueError, which names the file,
-    for one that holds no such certificates."""
+    `evaluate(certified=...)`. They are of the model as it was certified, and `evaluate` takes them for no other: for
+    those of `robustness certify`, name it as the command line did, by `models.find_model` (or `as_classifier`) with the
+    same weights, mean, std and output.
+
+    radius: which, where several were asked about. Raises FileNotFoundError, and ValueError, which names the file, for
+    one that holds no such certificates.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}; name the certify.json that robustness certify wrote")
     try:
         content = json.loads(read_text(Path(path)))
         listed = content["certificates"]

@@ -11,10 +11,11 @@ import torch
 from typer.testing import CliRunner, Result
 
 from robustness_lib import ThreatModel
+from robustness_lib.attacks import PGD
 from robustness_lib.certify import RandomizedSmoothing
 from robustness_lib.cli import _certify, app
-from robustness_lib.evaluation import evaluate, load_certificates
-from robustness_lib.models import find_model
+from robustness_lib.evaluation import attack_certificates, evaluate, load_certificates
+from robustness_lib.models import as_classifier, find_model
 
 NET = """
 import torch
@@ -97,8 +98,18 @@ def test_the_library_says_the_same_and_takes_the_file() -> None:
     assert content["radii"][1]["certified"]["correct"] == ours.accuracy(y, 0.3).correct
     report = evaluate(smoothing.classifier(20), x, y, ThreatModel("l2", 0.3), "quick", certified=loaded)
     assert report.certified_accuracy == ours.accuracy(y, 0.3)
+    bare = net.model  # as it is in its file: the shell's wrapper changes nothing of it
+    assert evaluate(RandomizedSmoothing(bare, 0.25).classifier(20), x, y, ThreatModel("l2", 0.3), "quick",
+                    certified=loaded).certified_accuracy == report.certified_accuracy
+    assert attack_certificates(RandomizedSmoothing(bare, 0.25), loaded, x, attack=PGD, samples=9).broken == 0
+    normalized = as_classifier(bare, mean=[0.5] * 3, std=[0.5] * 3)
+    with pytest.raises(ValueError, match=r"find_model\(\.\.\.\).* mean, std and output of its command line.*counter"):
+        evaluate(RandomizedSmoothing(normalized, 0.25).classifier(20), x, y, ThreatModel("l2", 0.3), "quick",
+                 certified=loaded)
     with pytest.raises(ValueError, match="of which radius"):
         load_certificates("run/certify.json")
+    with pytest.raises(FileNotFoundError, match=r"no file nope; name the certify\.json"):
+        load_certificates("nope")
     Path("other.json").write_text("[]")
     with pytest.raises(ValueError, match=r"other\.json: .* of an earlier run"):
         load_certificates("other.json")

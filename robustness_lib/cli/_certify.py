@@ -47,6 +47,7 @@ from robustness_lib.cli._overwriting import Made, refuse_another
 from robustness_lib.cli._plans import kept_plan, plan_file
 from robustness_lib.cli._progress import Lines, lines_without_terminal, on_terminal
 from robustness_lib.cli._provenance import provenance, writable
+from robustness_lib.errors import in_words
 from robustness_lib.evaluation import Certification, CertificationQuestion, certify_images
 from robustness_lib.evaluation.certification import Stage
 from robustness_lib.evaluation.certification_planning import (
@@ -215,6 +216,8 @@ def _work_kept(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not in_words(error):  # a user's model cannot find its file, or the like
+            raise
         raise OSError(f"{error}. The work so far is kept in {folder}: the same command goes on where this one "
                       f"was.") from error
 

@@ -36,6 +36,10 @@ class Nervous(Plane):
     def forward(self, x):
         return super().forward(x + .1 * torch.randn_like(x))
 def nervous(): return Nervous(1.)
+class Reading(Plane):
+    def forward(self, x):
+        return super().forward(x) if len(open("nowhere").read()) else x
+def reading(): return Reading(1.)
 """
 N = 40
 
@@ -208,6 +212,7 @@ def test_what_it_was_made_from() -> None:
     (["--radius", "0.1,0.2", "--min-certified", "50"], "one --radius"),
     (["--radius", "0.1", "--min-certified", "0.5"], "write 50 for 50 %"),
     (["--radius", "0.1", "--model", "net.py:fails"], "no such layer"),
+    (["--radius", "0.1", "--model", "net.py:reading"], "the model fails: FileNotFoundError: [Errno 2] No such file"),
     (["--radius", "0.1", "--model", "net.py:nervous"], "do not stand each for itself"),
 ])
 def test_wrong_usage_is_one_line_and_code_2(words: list[str], said: str) -> None:

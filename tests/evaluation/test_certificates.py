@@ -22,6 +22,7 @@ from robustness_lib.certify import Certificates, RandomizedSmoothing
 from robustness_lib.evaluation import Contradiction, Report, _proofs, evaluate
 from robustness_lib.evaluation.suites import Suite, SuiteEntry
 from robustness_lib.reports._methods import methods, sources
+from robustness_lib.state import image_digests
 
 L2 = ThreatModel("l2", 0.25)
 ATTACKS = [FGSM(L2), PGD(L2, steps=4)]
@@ -103,6 +104,16 @@ def test_an_l2_radius_is_not_one_in_linf() -> None:
     with pytest.raises(ValueError, match=rf"only up to R/√d: here R/3\.464, .* {largest:.3g}, proves no more than "
                                          rf"{largest / 12**0.5:.3g} in L∞.*a column"):
         small(certificates, model, x, y, ThreatModel("linf", 0.05))
+
+
+def test_other_images_than_those_certified_are_refused() -> None:
+    """Also the same in another order, as a shuffling loader gives them."""
+    model, x, y = problem(12)
+    _, certificates = certified(model, x)
+    order = torch.tensor([0, 1, 3, 2, *range(4, 12)])
+    for images, labels in ((x[order], y[order]), ((x + 0.01).clamp(0, 1), y)):
+        with pytest.raises(ValueError, match=r"image [02] is not the one that was certified.*do not shuffle them"):
+            small(certificates, model, images, labels)
 
 
 def test_nothing_is_known_beyond_the_radius_asked_about() -> None:
@@ -209,10 +220,10 @@ def test_smaller_epsilons_of_the_curve_are_held_too() -> None:
     assert any("misled the vote of 5 draws" in note for note in report.notes)
     assert "outputs vary" not in [finding.kind for finding in report.findings or ()]
     assert report.curve_alone[0].correct == 40 > report.curve_alone[1].correct
-    inside = at_distances(torch.full((40,), 0.1))
-    false = false_at(certified(model, inside)[1], [*range(40)])
+    nearer = at_distances(torch.full((40,), 0.1))
+    false = replace(false_at(certificates, [*range(5)]), images=tuple(image_digests(nearer)))
     with pytest.raises(Contradiction, match="and curve"):
-        small(false, model, inside, torch.ones(40).long(), suite=lazy, curve=(0.24,))
+        small(false, model, nearer, torch.ones(40).long(), suite=lazy, curve=(0.24,))
 
 
 # Parts, and a state.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 from pathlib import Path
 
@@ -81,6 +82,15 @@ def test_the_state_of_a_run(encode, tmp_path: Path) -> None:
     rewrite(tmp_path / "state" / "header.json", encode)
     assert json.loads(read_text(tmp_path / "state" / "header.json"))["model"] == "m"
     Chunks(tmp_path / "state", {"model": "m"}, torch.ones(2, 2))
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def no_space(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", no_space)
+    with pytest.raises(OSError, match=r"No space left on device: .*report\.json'$"):
+        write_whole(tmp_path / "report.json", b"{}")
 
 
 @pytest.mark.parametrize(("folder", "words"), [

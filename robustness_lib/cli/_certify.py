@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,12 +39,15 @@ from robustness_lib.cli._options import (
     StdOption,
     Subject,
     WeightsOption,
+    as_number,
     find_subject,
+    number_of,
 )
 from robustness_lib.cli._overwriting import Made, refuse_another
 from robustness_lib.cli._plans import kept_plan, plan_file
 from robustness_lib.cli._progress import Lines, lines_without_terminal, on_terminal
 from robustness_lib.cli._provenance import provenance, writable
+from robustness_lib.errors import in_words
 from robustness_lib.evaluation import Certification, CertificationQuestion, certify_images
 from robustness_lib.evaluation.certification import Stage
 from robustness_lib.evaluation.certification_planning import (
@@ -66,8 +68,8 @@ _JSON, _PNG = "certify.json", "curve.png"
 
 def certify_command(
     ctx: typer.Context, model: ModelOption, data: DataOption,
-    sigma: Annotated[float, typer.Option("--sigma", metavar="SIGMA", help="standard deviation of the noise, in pixel "
-                                                                          "units of [0, 1], such as 0.25")],
+    sigma: Annotated[str, typer.Option("--sigma", metavar="SIGMA", help="standard deviation of the noise, in pixel "
+                                                                        "units of [0, 1], such as 0.25 or 1/4")],
     radius: Annotated[list[str] | None, typer.Option(
         "--radius", metavar="R[,R...]", help="L2 radius to certify at, in pixel units of [0, 1], such as 0.5; several "
                                              "with commas, or the option again. One radius is cheap")] = None,
@@ -86,10 +88,10 @@ def certify_command(
                   ] = 100,
     alpha: Annotated[float, typer.Option("--alpha", help="probability that a certificate which is given is wrong")
                      ] = 0.001,
-    tolerance: Annotated[float | None, typer.Option("--tolerance", metavar="R", help="of the curve: a radius may be "
+    tolerance: Annotated[str | None, typer.Option("--tolerance", metavar="R", help="of the curve: a radius may be "
                                                                                      "so much too small. Default: a "
                                                                                      "tenth of sigma")] = None,
-    up_to: Annotated[float | None, typer.Option("--up-to", metavar="R", help="where the curve ends. Default: 3 sigma")
+    up_to: Annotated[str | None, typer.Option("--up-to", metavar="R", help="where the curve ends. Default: 3 sigma")
                      ] = None,
     min_certified: Annotated[float | None, typer.Option("--min-certified", metavar="PERCENT",
                                                         help="least certified accuracy, in percent, at the one radius "
@@ -104,8 +106,8 @@ def certify_command(
     split: SplitOption = "test", resize: ResizeOption = None, crop: CropOption = None, channels: ChannelsOption = None,
     interpolation: InterpolationOption = None, antialias: AntialiasOption = None,
     seed: SeedOption = 0, force: Annotated[bool, typer.Option(
-        "--force", help="overwrite the results of another model or of other data in --out, and drop the state of "
-                        "another run")] = False,
+        "--force", help="overwrite the results in --out of another model, other data, another sigma or another kind of "
+                        "question, and drop the state of another run")] = False,
     as_json: JsonOption = False, debug: DebugOption = False,
 ) -> None:
     """Certify a smoothed model: on how many images can no change within an L2 radius change its answer?
@@ -118,7 +120,9 @@ def certify_command(
     below --min-certified, but by no more than the choice of images could do; 130 interrupted.
     """
     with any_errors(debug), prints_to_stderr():
-        question = CertificationQuestion(_radii(radius), curve, n0, samples, alpha, tolerance, up_to, seed)
+        noise = number_of("--sigma", sigma)
+        question = CertificationQuestion(_radii(radius), curve, n0, samples, alpha, _given("--tolerance", tolerance),
+                                         _given("--up-to", up_to), seed)
         _check_gate(question, min_certified)
         make_folder(out)  # an error now costs nothing
         options: dict[str, Any] = {"weights": weights, "classes": classes, "mean": mean, "std": std, "output": output,
@@ -126,21 +130,21 @@ def certify_command(
                                    "interpolation": interpolation, "antialias": antialias}
         with lines_without_terminal("looking at the model and the data") as lines:
             subject = find_subject(model, data, n or _MOST, device=device, seed=seed, **options)
-            smoothing = RandomizedSmoothing(subject.model, sigma)
+            smoothing = RandomizedSmoothing(subject.model, noise)
             made_from = provenance(model, data, options, ctx.obj, subject.notes) | {
                 AS_BUILT: model_fingerprint(subject.model)}
             if not force:
-                refuse_another(out / _JSON, _read, subject, made_from)
+                refuse_another(out / _JSON, partial(_read, sigma=noise, curve=curve), subject, made_from)
             folder = state or out / "certify-state"
             if minutes is not None:
                 lines.words = "measuring what votes cost"
-                asked = {"model": model, "weights": weights, "data": data, "minutes": minutes, "sigma": sigma,
+                asked = {"model": model, "weights": weights, "data": data, "minutes": minutes, "sigma": noise,
                          "images": len(subject.x), "question": repr(question)}
                 n, votes = kept_plan(folder, asked, partial(_plan, smoothing, subject, question, minutes, batch_size),
                                      "n", "votes")
                 question = replace(question, n=votes)
             again = f"Interrupted. The same command goes on where this one was; its work is kept in {folder}."
-            with _shown(len(subject.x[:n]), lines) as tell, failures("model", again):
+            with _shown(len(subject.x[:n]), lines) as tell, failures("model", again), _work_kept(folder):
                 run = partial(certify_images, smoothing, subject.x[:n], subject.y[:n], question,
                               batch_size=batch_size, state=folder, progress=tell)
                 try:
@@ -151,7 +155,8 @@ def certify_command(
                     typer.echo(f"{folder} holds the work of another run, and is begun anew (--force).", err=True)
                     shutil.rmtree(folder, ignore_errors=True)
                     found = run()
-        _save(found, out, subject, made_from)
+        with _work_kept(folder):
+            _save(found, out, subject, made_from)
         if state is None:
             shutil.rmtree(folder, ignore_errors=True)
             plan_file(folder).unlink(missing_ok=True)
@@ -165,10 +170,14 @@ def _radii(given: list[str] | None) -> tuple[float, ...]:
     """Raises ValueError."""
     texts = [part.strip() for one in given or () for part in one.split(",")]
     try:
-        return tuple(dict.fromkeys(float(Fraction(text)) for text in texts))
-    except (ValueError, ZeroDivisionError):
+        return tuple(dict.fromkeys(as_number(text) for text in texts))
+    except ValueError:
         raise ValueError(f"--radius takes L2 radii in pixel units of [0, 1], such as 0.5, or 0.25,0.5,1; found "
                          f"{','.join(texts)!r}") from None
+
+
+def _given(option: str, text: str | None) -> float | None:
+    return None if text is None else number_of(option, text)
 
 
 def _check_gate(question: CertificationQuestion, minimum: float | None) -> None:
@@ -188,12 +197,29 @@ def _plan(smoothing: RandomizedSmoothing, subject: Subject, question: Certificat
     return plan_certification(costs, question, smoothing.sigma, minutes, len(subject.x))
 
 
-def _read(path: Path) -> Made:
+def _read(path: Path, sigma: float, curve: bool) -> Made:
+    """Compared with what is asked now."""
     try:
         there = json.loads(read_text(path))
-        return Made(there["provenance"], there["digest"], there["drawn"], None)
+        besides = [words for words, differs in ((f"another sigma ({there['sigma']:g})", there["sigma"] != sigma),
+                                                ("a curve", "curve" in there and not curve),
+                                                ("single radii and no curve", curve and "curve" not in there))
+                   if differs]
+        return Made(there["provenance"], there["digest"], there["drawn"], None, besides)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: this does not hold the results of robustness certify") from error
+
+
+@contextlib.contextmanager
+def _work_kept(folder: Path) -> Iterator[None]:
+    """Of what cannot be written, on a full disk above all, that nothing else is lost."""
+    try:
+        yield
+    except OSError as error:
+        if not in_words(error):  # a user's model cannot find its file, or the like
+            raise
+        raise OSError(f"{error}. The work so far is kept in {folder}: the same command goes on where this one "
+                      f"was.") from error
 
 
 @contextlib.contextmanager
@@ -222,9 +248,12 @@ def _save(found: Certification, out: Path, subject: Subject, made_from: dict[str
     content = found.to_dict() | {
         "digest": image_digests(subject.x[:found.n], subject.y[:found.n]),
         "drawn": [writable(name) for name in subject.drawn[:found.n]], "provenance": made_from}
+    replaced = (out / _JSON).exists()
     write_whole(out / _JSON, (json.dumps(content, ensure_ascii=False) + "\n").encode())
     if found.question.curve:
-        write_whole(out / _PNG, curve_png(found))
+        write_whole(out / _PNG, curve_png(found, made_from["model"], made_from["data"]))
+    elif replaced:  # then the picture there is of what was overwritten
+        (out / _PNG).unlink(missing_ok=True)
 
 
 def _print(found: Certification, out: Path, gate: Check | None, as_json: bool) -> None:

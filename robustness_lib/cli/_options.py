@@ -17,7 +17,8 @@ from robustness_lib.models.normalizations import NORMALIZATIONS
 
 __all__ = ["AntialiasOption", "ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DebugOption",
            "DeviceOption", "InterpolationOption", "JsonOption", "MeanOption", "ModelOption", "OutputOption",
-           "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject", "WeightsOption", "find_subject"]
+           "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject", "WeightsOption", "as_number",
+           "find_subject", "number_of"]
 
 _MODEL, _DATA = "Model", "Data"
 
@@ -111,6 +112,23 @@ def find_subject(model: str, data: str, n: int | None, *, weights: str | None = 
     return Subject(found, x, y, names, tuple(notes), tuple(drawn))
 
 
+def as_number(text: str) -> float:
+    """Also of a fraction. Raises ValueError."""
+    try:
+        return float(Fraction(text.strip()))
+    except (ZeroDivisionError, OverflowError) as error:
+        raise ValueError(f"{text!r} is no number") from error
+
+
+def number_of(option: str, text: str) -> float:
+    """What an option in pixel units says, in words where it is no number. Raises ValueError."""
+    try:
+        return as_number(text)
+    except ValueError:
+        raise ValueError(f"{option} takes a number in pixel units of [0, 1], such as 0.25 or 1/4; found "
+                         f"{text!r}") from None
+
+
 def parse_normalization(mean: str | None, std: str | None,
                         channels: int) -> tuple[Sequence[float] | None, Sequence[float] | None]:
     """--mean and --std as one number per channel; a name for --mean gives both. Raises ValueError."""
@@ -131,8 +149,8 @@ def parse_normalization(mean: str | None, std: str | None,
 
 def _numbers(option: str, text: str, known: str) -> tuple[float, ...]:
     try:
-        return tuple(float(Fraction(part.strip())) for part in text.split(","))
-    except (ValueError, ZeroDivisionError):
+        return tuple(as_number(part) for part in text.split(","))
+    except ValueError:
         raise ValueError(f"{option} takes numbers with commas between them, such as 0.485,0.456,0.406 (or --mean with "
                          f"one of {known}); found {text!r}") from None
 

@@ -16,17 +16,18 @@ __all__ = ["Made", "refuse_another"]
 
 class Made(NamedTuple):
     """Of a file that is there: what it was made from, its images' digests and names, and the model's fingerprint (where
-    the first does not hold it)."""
+    the first does not hold it). besides: in what else it differs from what is to be written."""
 
     provenance: Mapping[str, str]
     digest: Sequence[str]
     drawn: Sequence[str]
     model: str | None
+    besides: Sequence[str] = ()
 
 
 def refuse_another(path: Path, read: Callable[[Path], Made], subject: Subject, made_from: Mapping[str, str]) -> None:
-    """A report is overwritten only by one of the same model and data, of which other images may be drawn. Raises
-    ValueError. read: raises ValueError where the file is no such report."""
+    """A report is overwritten only by one of the same model and data, of which other images may be drawn, and which
+    differs in nothing besides. Raises ValueError. read: raises ValueError where the file is no such report."""
     if not path.exists():
         return
     instead = "Name another folder by --out, or overwrite it by --force."
@@ -43,6 +44,6 @@ def refuse_another(path: Path, read: Callable[[Path], Made], subject: Subject, m
     different = [name for name, differs in (
         ("another model", built != made_from[AS_BUILT]),
         ("other data", not (named_alike or set(mine) <= set(theirs) or set(theirs) <= set(mine)))) if differs]
-    if different:
+    if different := [*different, *there.besides]:
         called = there.provenance.get("model", "its name is not recorded")
         raise ValueError(f"{path} is the report of {' and '.join(different)} ({called}). {instead}")

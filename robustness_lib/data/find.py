@@ -100,7 +100,7 @@ def _named(name: str, n: int | None, split: str, say: Say) -> Found:
         x, y, classes = load(name, split)  # raises again where the count was not the reason
         if n is None or len(y) >= n:
             raise
-        say(f"{name} has {len(y):,} {split} images; all of them are used.")
+        say(f"{name} has {_all(len(y), split + ' ')}.")
         return x, y, classes
 
 
@@ -143,12 +143,16 @@ def _sample(size: int, n: int | None, seed: int, name: str, say: Say) -> npt.NDA
     every machine the same ones."""
     if n is None or n >= size:
         if n is not None and n > size:
-            say(f"{name} has {size:,} images; all of them are used.")
+            say(f"{name} has {_all(size)}.")
         return np.arange(size)
     say(f"{n:,} of the {size:,} images in {name} are used: a random sample (seed {seed}), since files are often sorted "
         f"by class. Reports number them as they were drawn, from 0.")
     numbers: npt.NDArray[np.float64] = counter_random.uniform((), seed=seed, index=torch.arange(size)).numpy()
     return np.argsort(numbers, kind="stable")[:n]
+
+
+def _all(size: int, kind: str = "") -> str:
+    return f"1 {kind}image, which is used" if size == 1 else f"{size:,} {kind}images; all of them are used"
 
 
 def _only_whole(split: str, name: str | Path) -> None:

@@ -16,10 +16,11 @@ from robustness_lib.attacks.ensemble_run import ImagePart, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.certify import Certificates, RandomizedSmoothing, SmoothedClassifier
 from robustness_lib.evaluation._broken_certificates import VOTES, BrokenCertificates, seed_of_its_own, seen_broken
+from robustness_lib.evaluation._certified_model import HOW_TO_NAME_IT, certified_of
 from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.reports.report import Column
-from robustness_lib.state import Content, fingerprint, image_digests, model_fingerprint
+from robustness_lib.state import Content, fingerprint, image_digests
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["Proofs", "find_proofs"]
@@ -204,14 +205,14 @@ def _smoothed(certificates: Certificates, model: Classifier, mode: Mode) -> Smoo
     do = f"Evaluate RandomizedSmoothing(model, sigma={sigma:g}).classifier(samples), of the model that was certified"
     if not isinstance(model, SmoothedClassifier):
         what = "another EOT" if isinstance(model, EOT) else \
-            "the bare network" if model_fingerprint(model) == certificates.model else "another model"
+            "the bare network" if certified_of(certificates, model) else "another model"
         raise ValueError(f"these certificates are of the smoothed classifier and say nothing of {what}. {do}")
     if model.sigma != sigma:
         raise ValueError(f"these certificates are of the smoothed classifier at sigma = {sigma:g} and say nothing of "
                          f"that at sigma = {model.sigma:g}. {do}")
-    if model_fingerprint(model.bare) != certificates.model:
+    if not certified_of(certificates, model.bare):
         raise ValueError(f"these certificates are of another smoothed model, with other weights or another structure, "
-                         f"and say nothing of this one. {do}")
+                         f"and say nothing of this one. {do}. {HOW_TO_NAME_IT}")
     if mode != "eval":
         raise ValueError(f'these certificates are of the model in eval mode; found mode="{mode}". Leave mode out')
     return model

@@ -14,9 +14,11 @@ from tqdm import tqdm
 from robustness_lib.attacks import PGD, Attack
 from robustness_lib.certify import Certificates, RandomizedSmoothing, SmoothedClassifier
 from robustness_lib.evaluation._broken_certificates import BrokenCertificates, seed_of_its_own, seen_broken
+from robustness_lib.evaluation._certified_model import HOW_TO_NAME_IT, certified_of
 from robustness_lib.evaluation.contradiction import Contradiction
+from robustness_lib.evaluation.suites import another_threat
 from robustness_lib.inputs import check_count, check_images, check_index
-from robustness_lib.state import image_digests, model_fingerprint
+from robustness_lib.state import image_digests
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["AttackedCertificates", "attack_certificates"]
@@ -75,7 +77,8 @@ def attack_certificates(smoothing: RandomizedSmoothing, certificates: Certificat
 
     A break counts where 10,000 fresh votes at the point found name another class than the certificate, at level 1e-6.
     Raises Contradiction where more broke than certificates that are wrong with probability alpha each let expect (p <
-    .001), and ValueError for certificates of another model, another sigma or another number of images.
+    .001), and ValueError for certificates of another model, another sigma or other images, and for an attack that has
+    another threat model than it was given.
     """
     classifier = _checked(smoothing, certificates, samples)
     check_count("groups", groups)
@@ -105,10 +108,10 @@ def attack_certificates(smoothing: RandomizedSmoothing, certificates: Certificat
 
 
 def _checked(smoothing: RandomizedSmoothing, certificates: Certificates, samples: int) -> SmoothedClassifier:
-    if smoothing.sigma != certificates.sigma or model_fingerprint(smoothing.model) != certificates.model:
+    if smoothing.sigma != certificates.sigma or not certified_of(certificates, smoothing.model):
         raise ValueError(f"these certificates are of another smoothed classifier (sigma = {certificates.sigma:g}) than "
                          f"the one to attack (sigma = {smoothing.sigma:g}): give the RandomizedSmoothing that they "
-                         f"were made by, of the model as it was then")
+                         f"were made by, of the model as it was then. {HOW_TO_NAME_IT}")
     return smoothing.classifier(samples)
 
 
@@ -126,7 +129,11 @@ def _broken(classifier: SmoothedClassifier, smoothing: RandomizedSmoothing, atta
             batch_size: int | None) -> tuple[Tensor, ...]:
     """Of the images at these places: the places of those that it breaks, the points, and what these are taken for."""
     images, labels = x[rows.to(x.device)], certificates.prediction[rows].to(x.device)
-    result, verdict = classifier.attacked(attack(threat), images, labels, draws=_DRAWS, index=index[rows],
+    made = attack(threat)
+    if theirs := another_threat(made, threat):
+        raise ValueError(f"attack= makes an attack from the threat model that it is given, {threat}, and has made one "
+                         f"with {theirs}: hand on what is given, as in lambda threat: PGD(threat)")
+    result, verdict = classifier.attacked(made, images, labels, draws=_DRAWS, index=index[rows],
                                           batch_size=batch_size)
     within = threat.allows(threat.distance(result.x_adv, images)).cpu()
     at = ((verdict.shares > _DOUBTFUL) & within).nonzero()[:, 0]

@@ -31,6 +31,7 @@ Stage = Callable[[str, int, int], None]  # what is asked now, images that are th
 
 _ANSWER_VOTES = 1000  # for what the smoothed classifier answers, where no curve says it
 _KEPT = 0.6  # of the bare network's accuracy: with less, it was hardly trained for this noise
+_BORNE = 0.6  # of an image's votes: with so many for its label it would be certified, had there been enough of them
 _SAYS_NOT = ("A certificate says that the smoothed classifier's answer stays the same, not that it is right; it holds "
              "in L2, and says nothing of the bare network.")
 _COLUMNS = ("prediction", "radius", "candidate", "votes", "draws", "unanswered")
@@ -91,6 +92,14 @@ class CertificationQuestion:
             yield f"radius {radius!r}", partial(smoothing.certified_at, radius=radius, alpha=self.alpha, budget=self.n,
                                                 n0=self.n0, seed=self.seed)
 
+    def check(self, smoothing: RandomizedSmoothing, x: Tensor) -> None:
+        """Raises at once what would be raised in the end, where it cannot be answered whatever the votes say."""
+        none = x[:0]
+        if self.answer_votes:
+            smoothing.predict(none, self.answer_votes, self.alpha, seed=self.seed, progress=False)
+        for _, certify in self.asked(smoothing):
+            certify(none, progress=False)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Certification:
@@ -123,9 +132,10 @@ class Certification:
 
     @property
     def radii(self) -> tuple[float, ...]:
-        """Those asked about; of a curve without any, every half σ."""
+        """Those asked about; of a curve without any, every half σ, or its end where that is before."""
         end, step = self.question.end(self.sigma), self.sigma / 2
-        return tuple(sorted(set(self.question.radii))) or tuple(step * k for k in range(1, int(end / step * 1.001) + 1))
+        halves = tuple(step * k for k in range(1, int(end / step * 1.001) + 1))
+        return tuple(sorted(set(self.question.radii))) or halves or (end,)
 
     def at(self, radius: float) -> Certificates:
         """The certificates that say something about this radius."""
@@ -148,14 +158,35 @@ class Certification:
         return self.question.n0 + self.question.n
 
     @property
+    def unanswered(self) -> int:
+        """Of the votes that bounded radii, those for nobody: the model's answer was no number."""
+        return sum(int(made.unanswered.sum()) for made in self.certificates)
+
+    @property
     def doubt(self) -> str | None:
-        """That the network does not bear this noise, and what to do; None where it does."""
+        """Why so few are certified, and what to do: some votes had no number, there were too few of them, or the
+        network does not bear this noise. None where nothing of this is seen."""
+        if self.unanswered:
+            votes = sum(int(made.draws.sum()) for made in self.certificates)
+            return (f"on {self.unanswered:,} of {votes:,} votes the model's answer was no number (NaN), and counts for "
+                    f"no class. Noise is not clipped: look at how the model handles values outside of [0, 1], such as "
+                    f"roots, logarithms and powers of them, or let it clamp its images itself.")
         if self.smoothed.correct >= _KEPT * self.clean.correct:
             return None
-        return (f"the bare network is right on {self.clean}, and the smoothed classifier on {self.smoothed}: the "
-                f"network hardly bears noise of σ = {self.sigma:g}, and so few images are certified. Train it on images"
-                f' under this noise (training.GaussianAugmentation, or objective = "gaussian" in a recipe), or take a '
-                f"smaller σ.")
+        found = f"the bare network is right on {self.clean}, and the smoothed classifier on {self.smoothed}"
+        if self._borne >= _KEPT * self.clean.correct:
+            return (f"{found}, since it abstains where votes do not tell at alpha = {self.question.alpha:g}. Most "
+                    f"votes are right on {self._borne:,} of {self.n:,} images: take more votes (--samples) or a larger "
+                    f"--alpha.")
+        return (f"{found}: the network hardly bears noise of σ = {self.sigma:g}, and so few images are certified. "
+                f'Train it on images under this noise (training.GaussianAugmentation, or objective = "gaussian" in a '
+                f"recipe), or take a smaller σ.")
+
+    @property
+    def _borne(self) -> int:
+        """Images whose label has clearly most of the votes, however few these are."""
+        made = self.certificates[0]
+        return int(((made.candidate == self.y) & (made.votes >= _BORNE * made.draws)).sum())
 
     @property
     def sentence(self) -> str:
@@ -184,7 +215,7 @@ class Certification:
             "sentence": self.sentence, "says not": _SAYS_NOT, "doubt": self.doubt, "n": self.n, "sigma": self.sigma,
             "alpha": question.alpha, "n0": question.n0, "samples": question.n, "seed": question.seed,
             "clean": _figures(self.clean), "smoothed": _figures(self.smoothed), "abstained": self.abstained,
-            "votes": round(self.votes, 1), "votes if fixed": self.fixed_votes,
+            "votes": round(self.votes, 1), "votes if fixed": self.fixed_votes, "unanswered": self.unanswered,
             "radii": [{"radius": radius, "certified": _figures(self.certified(radius)),
                        "votes": round(float(self.at(radius).samples.double().mean()), 1)} for radius in self.radii],
         }
@@ -217,6 +248,7 @@ def certify_images(smoothing: RandomizedSmoothing, x: Tensor, y: Tensor, questio
     check_labels(y, x)
     if len(x) == 0:
         raise ValueError("there is no image to certify")
+    question.check(smoothing, x)
     folder = None if state is None else Path(state)
 
     def told(stage: str) -> dict[str, Any]:
@@ -235,8 +267,15 @@ def certify_images(smoothing: RandomizedSmoothing, x: Tensor, y: Tensor, questio
 
 def load_certificates(path: str | Path, radius: float | None = None) -> Certificates:
     """The certificates of a file that holds what `Certification.to_dict` returns (certify.json), for
-    `evaluate(certified=...)`. radius: which, where several were asked about. Raises ValueError, which names the file,
-    for one that holds no such certificates."""
+    `evaluate(certified=...)`. They are of the model as it was certified, and `evaluate` takes them for no other: for
+    those of `robustness certify`, name it as the command line did, by `models.find_model` (or `as_classifier`) with the
+    same weights, mean, std and output.
+
+    radius: which, where several were asked about. Raises FileNotFoundError, and ValueError, which names the file, for
+    one that holds no such certificates.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}; name the certify.json that robustness certify wrote")
     try:
         content = json.loads(read_text(Path(path)))
         listed = content["certificates"]

@@ -16,7 +16,7 @@ from robustness_lib.querying.warnings import AttackWarning
 from robustness_lib.state import model_fingerprint
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["SUITES", "Suite", "SuiteEntry", "SuiteLike", "attack_settings", "find_suite"]
+__all__ = ["SUITES", "Suite", "SuiteEntry", "SuiteLike", "another_threat", "attack_settings", "find_suite"]
 
 _RESERVED = {"clean", "gradients", "square probe", "curve", "diagnostics"}  # steps that every evaluation may have
 _SHORT = 500  # queries of Square for a first look
@@ -153,12 +153,16 @@ def _check(entry: SuiteEntry, threat: ThreatModel) -> None:
     if not callable(attack) and not isinstance(attack, (AttackEnsemble, ForeignAttack)):
         raise TypeError(f"attack {entry.name!r} cannot be called: give one of this library's attacks, or a function "
                         f"(model, x, y) -> x_adv; found {type(attack).__name__}")
-    if not isinstance(attack, (Attack, AttackEnsemble)):
-        return
+    if isinstance(attack, (Attack, AttackEnsemble)) and (theirs := another_threat(attack, threat)):
+        raise ValueError(f"attack {entry.name!r} has {theirs}, and the evaluation {threat}: give both the same")
+
+
+def another_threat(attack: Attack | AttackEnsemble, threat: ThreatModel) -> str | None:
+    """The threat model of the attack, or its norm, where it is not this one."""
     theirs, norm = getattr(attack, "threat", threat), getattr(attack, "norm", threat.norm)
-    if theirs != threat or norm != threat.norm:
-        raise ValueError(f"attack {entry.name!r} has {theirs if theirs != threat else f'the norm {norm}'}, and the "
-                         f"evaluation {threat}: give both the same")
+    if theirs != threat:
+        return str(theirs)
+    return None if norm == threat.norm else f"the norm {norm}"
 
 
 def _runnable(entry: SuiteEntry, threat: ThreatModel, seed: int, mode: Mode) -> SuiteEntry:

@@ -135,6 +135,9 @@ def _build(name: str, weights: str | Path | None, classes: int | None, device: s
         builder = table.pop("builder")
         built = _Built(build({"builder": builder, "arguments": table}))
     elif where == "zoo":
+        if str(weights) == "random":
+            raise ValueError(f"{name} comes with its weights, and weights=\"random\" would change nothing of it: leave "
+                             f"weights out, or name the function that builds the network")
         built = _Built(load_pretrained(what))
     else:
         built = _Built(_own(where, what))

@@ -317,14 +317,12 @@ class Report:
     @property
     def sentence(self) -> str:
         """The report in one sentence."""
-        robust, n = self.robust_accuracy, self.n
-        low, high = robust.interval
+        robust, n, certified = self.robust_accuracy, self.n, self.certified_accuracy
         if not self.valid:
             return f"Not evaluated under {self.threat}: " + " Besides: ".join(doubt.message for doubt in self.doubts)
-        parts = [f"Under {self.threat} at most {_percent(robust)} (95 %: {100 * low:.0f}–{100 * high:.0f}) of {n:,} "
-                 f"images resist"]
-        if self.certified_accuracy is not None:
-            parts[0] += f" and at least {_percent(self.certified_accuracy)} are proved to"
+        parts = [f"Under {self.threat} at most {_with_interval(robust)} of {n:,} images resist"]
+        if certified is not None:
+            parts[0] += f" and at least {_with_interval(certified)} are proved to"
         parts.append(f"strongest attack {self.strongest}" if self.strongest else "no attack broke any")
         if self.findings is None:
             parts.append("masked gradients were not looked for")
@@ -385,6 +383,12 @@ class Report:
 
     def _repr_html_(self) -> str | None:
         return None if Report.view is None else Report.view(self)
+
+
+def _with_interval(accuracy: Accuracy) -> str:
+    """62 % (95 %: 52–72)."""
+    low, high = accuracy.interval
+    return f"{_percent(accuracy)} (95 %: {100 * low:.0f}–{100 * high:.0f})"
 
 
 def _percent(accuracy: Accuracy) -> str:

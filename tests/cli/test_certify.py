@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from typer.testing import CliRunner, Result
 
 from robustness_lib import ThreatModel
+from robustness_lib.attacks import PGD
 from robustness_lib.certify import RandomizedSmoothing
 from robustness_lib.cli import _certify, app
-from robustness_lib.evaluation import evaluate, load_certificates
-from robustness_lib.models import find_model
+from robustness_lib.evaluation import attack_certificates, evaluate, load_certificates
+from robustness_lib.models import as_classifier, find_model
+from robustness_lib.statistics import clopper_pearson
 
 NET = """
 import torch
@@ -32,6 +36,10 @@ class Nervous(Plane):
     def forward(self, x):
         return super().forward(x + .1 * torch.randn_like(x))
 def nervous(): return Nervous(1.)
+class Reading(Plane):
+    def forward(self, x):
+        return super().forward(x) if len(open("nowhere").read()) else x
+def reading(): return Reading(1.)
 """
 N = 40
 
@@ -97,8 +105,18 @@ def test_the_library_says_the_same_and_takes_the_file() -> None:
     assert content["radii"][1]["certified"]["correct"] == ours.accuracy(y, 0.3).correct
     report = evaluate(smoothing.classifier(20), x, y, ThreatModel("l2", 0.3), "quick", certified=loaded)
     assert report.certified_accuracy == ours.accuracy(y, 0.3)
+    bare = net.model  # as it is in its file: the shell's wrapper changes nothing of it
+    assert evaluate(RandomizedSmoothing(bare, 0.25).classifier(20), x, y, ThreatModel("l2", 0.3), "quick",
+                    certified=loaded).certified_accuracy == report.certified_accuracy
+    assert attack_certificates(RandomizedSmoothing(bare, 0.25), loaded, x, attack=PGD, samples=9).broken == 0
+    normalized = as_classifier(bare, mean=[0.5] * 3, std=[0.5] * 3)
+    with pytest.raises(ValueError, match=r"find_model\(\.\.\.\).* mean, std and output of its command line.*counter"):
+        evaluate(RandomizedSmoothing(normalized, 0.25).classifier(20), x, y, ThreatModel("l2", 0.3), "quick",
+                 certified=loaded)
     with pytest.raises(ValueError, match="of which radius"):
         load_certificates("run/certify.json")
+    with pytest.raises(FileNotFoundError, match=r"no file nope; name the certify\.json"):
+        load_certificates("nope")
     Path("other.json").write_text("[]")
     with pytest.raises(ValueError, match=r"other\.json: .* of an earlier run"):
         load_certificates("other.json")
@@ -125,8 +143,32 @@ def test_the_curve() -> None:
     assert at["correct"] == sum(radius >= at["radius"] for radius in right)
     assert at["interval"][0] < at["value"] < at["interval"][1]
     assert content["radii"][0]["certified"]["correct"] == sum(radius >= 0.4 for radius in right)
-    call("--curve", "--up-to", 0.5, "--out", "short", "-n", 10)
-    assert [one["radius"] for one in written("short")["radii"]] == [0.125, 0.25, 0.375, 0.5]
+    call("--curve", "--up-to", "1/2", "--tolerance", "1/20", "--sigma", "1/4", "--out", "short", "-n", 10)
+    short = written("short")
+    assert [one["radius"] for one in short["radii"]] == [0.125, 0.25, 0.375, 0.5]
+    assert (short["sigma"], short["curve"]["end"]) == (0.25, 0.5)
+
+
+def test_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **how: drawn.append(figure))
+    call("--curve", "-n", N, "--alpha", 0.01)
+    (axes,), curve = drawn[0].axes, written()["curve"]
+    band, line = axes.patches
+    values, edges, low = (np.asarray(part) for part in band.get_data())
+    shares, line_edges, _ = line.get_data()
+    assert np.array_equal(edges, line_edges)  # steps where the line has them
+    assert edges[:-1].tolist() == curve["radius"]
+    assert list(shares) == [*curve["certified"][1:], 0]
+    for share, least, most in zip(shares, low, values, strict=True):
+        assert (least, most) == clopper_pearson(round(share * N), N)
+    print_below = drawn[0].get_supxlabel()
+    for part in ("net.py:make", "val.npz", "α = 0.01", "2,000 votes"):
+        assert part in print_below
+    drawn[0].canvas.draw()
+    legend, box = axes.get_legend().get_window_extent(), axes.get_window_extent()
+    assert legend.y0 >= box.y1 - 1  # above the axes, where no line goes
+    assert legend.x1 <= drawn[0].bbox.x1
 
 
 def test_json_is_all_that_stands_on_stdout() -> None:
@@ -151,6 +193,13 @@ def test_what_it_was_made_from() -> None:
 
 @pytest.mark.parametrize(("words", "said"), [
     ([], "give at least one radius"),
+    (["--radius", "0.1", "--sigma", "quarter"], "--sigma takes a number in pixel units of [0, 1], such as 0.25 or 1/4; "
+                                                "found 'quarter'"),
+    (["--radius", "0.1", "--sigma", "1/0"], "found '1/0'"),
+    (["--curve", "--tolerance", "a tenth"], "--tolerance takes a number in pixel units of [0, 1], such as 0.25 or 1/4; "
+                                            "found 'a tenth'"),
+    (["--curve", "--up-to", "inf"], "--up-to takes a number in pixel units of [0, 1], such as 0.25 or 1/4; "
+                                    "found 'inf'"),
     (["--radius", "half"], "found 'half'"),
     (["--radius", "0"], "must be positive"),
     (["--radius", "0.1", "--sigma", "0"], "sigma must be positive"),
@@ -163,6 +212,7 @@ def test_what_it_was_made_from() -> None:
     (["--radius", "0.1,0.2", "--min-certified", "50"], "one --radius"),
     (["--radius", "0.1", "--min-certified", "0.5"], "write 50 for 50 %"),
     (["--radius", "0.1", "--model", "net.py:fails"], "no such layer"),
+    (["--radius", "0.1", "--model", "net.py:reading"], "the model fails: FileNotFoundError: [Errno 2] No such file"),
     (["--radius", "0.1", "--model", "net.py:nervous"], "do not stand each for itself"),
 ])
 def test_wrong_usage_is_one_line_and_code_2(words: list[str], said: str) -> None:
@@ -183,6 +233,43 @@ def test_others_results_are_not_overwritten() -> None:
     assert written()["provenance"]["model"] == "net.py:steeper"
     Path("run/certify.json").write_text("{}")
     assert "does not hold the results" in call("--radius", 0.1, "-n", 10, code=2).stderr
+
+
+def test_another_sigma_or_kind_of_question_is_not_overwritten() -> None:
+    call("--curve", "-n", 10)
+    picture = Path("run/curve.png")
+    result = call("--radius", 0.1, "-n", 10, "--sigma", 0.2, code=2)
+    assert "is the report of another sigma (0.25) and a curve (net.py:make). Name another folder" in result.stderr
+    call("--curve", "-n", 10, "--seed", 1)  # the same may be asked again
+    assert written()["seed"] == 1
+    assert picture.exists()
+    assert "the report of a curve (" in call("--radius", 0.1, "-n", 10, code=2).stderr
+    assert written()["seed"] == 1
+    call("--radius", 0.1, "-n", 10, "--force")
+    assert not picture.exists()  # it was of the other result
+    assert "single radii and no curve" in call("--curve", "-n", 10, code=2).stderr
+    picture.write_bytes(b"somebody's own")
+    Path("run/certify.json").unlink()
+    call("--radius", 0.1, "-n", 10)
+    assert picture.exists()
+
+
+@pytest.mark.parametrize("full", ["votes.npz", "certify.json"])
+def test_a_full_disk_is_one_line_that_names_the_file_and_where_the_work_is(full: str, monkeypatch: pytest.MonkeyPatch
+                                                                          ) -> None:
+    write_bytes = Path.write_bytes
+
+    def no_space(path: Path, content: bytes) -> int:
+        if full in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", no_space)
+    result = call("--radius", 0.1, "-n", 10, code=2)
+    said = result.stderr.strip().splitlines()[-1].replace("\\", "/")
+    assert "No space left on device: 'run/" in said
+    assert f"{full}'. The work so far is kept in run/certify-state: the same command goes on" in said
+    assert Path("run/certify-state").is_dir()
 
 
 @pytest.mark.parametrize(("minimum", "code", "outcome"), [(40, 0, "pass"), (95, 1, "fail"), (50, 3, "undecided")])

@@ -108,7 +108,11 @@ def test_a_sample_is_random_repeatable_and_grows(tmp_path):
     assert len(find_data(path, 99, say=say)[0]) == 40
     assert "all of them" in sentences[0]
     assert len(find_data(path, say=say)[0]) == 40
+    assert sentences[-1].endswith("val.npz has 40 images; all of them are used.")
     assert len(sentences) == 1
+    np.savez(tmp_path / "one.npz", images=FLOATS[:1], labels=LABELS[:1])
+    find_data(tmp_path / "one.npz", 2, say=say)
+    assert sentences[-1].endswith("one.npz has 1 image, which is used.")
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +11,8 @@ import torch
 from linear_smoothing import SIGMA, at_distances, certified, problem
 from torch import Tensor
 
-from robustness_lib.attacks import PGD
+from robustness_lib import ThreatModel
+from robustness_lib.attacks import FAB, PGD, Attack
 from robustness_lib.certify import ABSTAINED, Certificates, RandomizedSmoothing
 from robustness_lib.evaluation import Contradiction, attack_certificates
 from robustness_lib.evaluation._broken_certificates import BrokenCertificates, seen_broken
@@ -105,6 +107,16 @@ def test_others_certificates_are_refused() -> None:
         model.normal.mul_(2)
     with pytest.raises(ValueError, match="another smoothed classifier"):
         attack_certificates(smoothing, certificates, x)
+
+
+@pytest.mark.parametrize(("attack", "words"), [
+    (lambda threat: PGD(ThreatModel("linf", 0.5)), "L∞ 0.5"), (lambda threat: PGD(ThreatModel("l2", 0)), "L2 0"),
+    (lambda threat: FAB("linf"), "the norm linf")])
+def test_an_attack_with_another_threat_model_is_refused(attack: Callable[[ThreatModel], Attack], words: str) -> None:
+    model, x, _ = problem(8)
+    smoothing, certificates = certified(model, x)
+    with pytest.raises(ValueError, match=rf"that it is given, L2 0\.\d+, and has made one with {words}: hand on"):
+        attack_certificates(smoothing, certificates, x, attack=attack)
 
 
 def test_how_many_breaks_are_chance() -> None:

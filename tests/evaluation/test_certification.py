@@ -61,6 +61,9 @@ def test_a_curve_has_the_answers_in_it() -> None:
     loose = ask(curve=True, tolerance=0.2, up_to=0.3)
     assert loose.votes < found.votes
     assert loose.question.end(SIGMA) == 0.3
+    short = ask(curve=True, up_to=0.1)  # before the first half σ
+    assert short.radii == (0.1,)
+    assert f"{short.certified(0.1)} at L2 radius 0.1" in short.sentence
 
 
 def test_a_network_that_does_not_bear_the_noise() -> None:
@@ -70,6 +73,37 @@ def test_a_network_that_does_not_bear_the_noise() -> None:
     assert weak.smoothed.correct < 12
     assert "hardly bears noise" in str(weak.doubt)
     assert ask(radii=(0.2,)).doubt is None
+
+
+@pytest.mark.parametrize("settings", [{"curve": True, "n": 14}, {"radii": (0.02,), "n": 2000, "alpha": 1e-290}])
+def test_too_few_votes_are_not_blamed_on_the_network(settings: dict[str, object]) -> None:
+    x = at_distances(torch.full((20,), 0.3))  # a share of Φ(1.2) = 88 %
+    found = certify_images(SMOOTHING, x, torch.ones(20).long(), CertificationQuestion(**settings))
+    assert found.smoothed.correct < 12
+    assert "more votes (--samples) or a larger --alpha" in str(found.doubt)
+    assert "Train" not in str(found.doubt)
+    assert "Most votes are right on 20 of 20 images" in str(found.doubt)
+
+
+class Root(Plane):
+    """No number where the first value is below 0."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 0 * x[:, 0, 0, 0].sqrt()[:, None]
+
+
+def test_votes_without_a_number_are_counted_and_explained() -> None:
+    x = at_distances(torch.full((20,), 0.05))
+    found = certify_images(RandomizedSmoothing(Root().eval(), SIGMA), x, torch.ones(20).long(),
+                           CertificationQuestion((0.1, 0.2), n=1000))
+    lost = sum(int(made.unanswered.sum()) for made in found.certificates)
+    votes = sum(int(made.draws.sum()) for made in found.certificates)
+    assert 0 < lost < votes / 4
+    assert f"on {lost:,} of {votes:,} votes the model's answer was no number" in str(found.doubt)
+    assert "outside of [0, 1]" in str(found.doubt)
+    assert "Train" not in str(found.doubt)
+    content = found.to_dict()
+    assert (content["unanswered"], content["doubt"]) == (lost, found.doubt)
 
 
 def test_json_has_every_figure_and_every_certificate(tmp_path: Path) -> None:
@@ -113,3 +147,29 @@ def test_what_cannot_be_asked_is_refused() -> None:
         certify_images(SMOOTHING, x[:0], y[:0], CertificationQuestion((0.1,)))
     with pytest.raises(ValueError, match="one label per image"):
         certify_images(SMOOTHING, x, y[:3], CertificationQuestion((0.1,)))
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"radii": (0.1, 3.0)}, "no number of votes could"),
+    ({"radii": (0.9,), "n": 500}, "take a budget of"),
+    ({"radii": (0.1,), "alpha": 1.5}, "alpha"),
+    ({"curve": True, "n": 5}, "nothing can be certified"),
+    ({"curve": True, "tolerance": -1.0}, "tolerance must be positive"),
+])
+def test_what_no_votes_can_answer_is_refused_before_any_is_asked_for(settings: dict[str, object], words: str) -> None:
+    told: list[tuple[str, int, int]] = []
+    asked = Counted().eval()
+    with pytest.raises(ValueError, match=words):
+        certify_images(RandomizedSmoothing(asked, SIGMA), *mixed(), CertificationQuestion(**settings),
+                       progress=lambda *one: told.append(one))
+    assert (asked.seen, told) == (0, [])
+
+
+class Counted(Plane):
+    """seen: images that it was asked about."""
+
+    seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += len(x)
+        return super().forward(x)

@@ -426,7 +426,7 @@ def test_what_is_proved_needs_no_attack() -> None:
     assert not evaluate(dark_or_light, x, y, THREAT, "quick").valid
     proved = evaluate(dark_or_light, x, y, THREAT, "quick", certified=torch.ones(60, dtype=torch.bool))
     assert proved.valid
-    assert "at least 100 % are proved to" in proved.sentence
+    assert "at least 100 % (95 %: 94–100) are proved to" in proved.sentence
 
 
 def test_a_way_back_that_fails_is_none_for_a_black_box() -> None:

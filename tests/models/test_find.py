@@ -158,6 +158,8 @@ def test_code_that_fails_is_named_with_its_place(here, content, words):
 def test_the_zoo_is_handed_on(here):
     model = find_model("zoo:moons-standard")
     assert type(model) is type(models.load_pretrained("moons-standard"))
+    with pytest.raises(ValueError, match=r"comes with its weights, and .*would change nothing"):
+        find_model("zoo:moons-standard", "random")
     x = torch.rand(4, 2)
     assert torch.equal(model(x), models.load_pretrained("moons-standard")(x))
 

@@ -54,8 +54,8 @@ def test_the_sentence(report: Report) -> None:
     doubtful = make_report(1000, broken={"fgsm": []}, findings=(finding,), certified=yes([1, 2], 1000),
                            failures=(Failure(1000, 1063, "fgsm", "RuntimeError: no"),))
     assert doubtful.sentence == (
-        "Under L∞ 4/255 at most 100 % (95 %: 100–100) of 1,000 images resist and at least 0.2 % are proved to; no "
-        "attack broke any; do not trust it: zero gradient; 64 images have no verdict.")
+        "Under L∞ 4/255 at most 100 % (95 %: 100–100) of 1,000 images resist and at least 0.2 % (95 %: 0–1) are "
+        "proved to; no attack broke any; do not trust it: zero gradient; 64 images have no verdict.")
     assert "not looked for" in make_report(findings=None).sentence
 
 

@@ -125,3 +125,10 @@ def test_how_many_breaks_are_chance() -> None:
     assert not BrokenCertificates(0, 0, 0, 0.001).contradict
     # On the boundary all certificates that are given are wrong: so few of so many that it is chance all the same.
     assert not BrokenCertificates(3, 3, 1000, 0.001).contradict
+
+
+def test_other_images_than_those_certified_are_refused() -> None:
+    model, x, _ = problem(12)
+    smoothing, certificates = certified(model, x)
+    with pytest.raises(ValueError, match="image 0 is not the one that was certified"):
+        attack_certificates(smoothing, certificates, x.flip(0), attack=FEW)

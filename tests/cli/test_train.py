@@ -320,7 +320,7 @@ def test_wrong_input_is_one_line_that_names_file_table_and_key(here: Path, old: 
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["none.toml"], "there is no recipe none.toml: give a .toml file, or one of cifar10-pgd, "),
+    (["none.toml"], "there is no recipe none.toml: give a .toml file, or one of cifar10-gaussian-0.25, "),
     (["mine.toml", "--device", "nowhere"], "the model cannot be moved to nowhere"),
 ])
 def test_wrong_usage_is_one_line_and_code_2(here: Path, arguments: list[str], words: str) -> None:

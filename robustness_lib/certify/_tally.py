@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -24,7 +25,14 @@ _KEY = "votes"
 
 @dataclass
 class _Columns:
-    """Numbers for each image, (N,) each, and their way to the disk and back."""
+    """Numbers for each image, (N,) each, and their way to the disk and back. types: of the columns, in order."""
+
+    types: ClassVar[tuple[type[np.generic], ...]]
+
+    @classmethod
+    def nobody(cls, n: int) -> Self:
+        """Of n images, of which nothing is known yet."""
+        return cls(*(np.zeros(n, dtype=kind) for kind in cls.types))
 
     def read(self, kept: Chunks, key: str) -> None:
         if (content := kept.read(key)) is not None:
@@ -44,10 +52,7 @@ class Leaders(_Columns):
     runner_up: NDArray[np.int64]
     done: NDArray[np.bool_]
 
-    @classmethod
-    def nobody(cls, n: int) -> Leaders:
-        return cls(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64),
-                   np.zeros(n, dtype=bool))
+    types = (np.int64, np.int64, np.int64, np.bool_)
 
 
 @dataclass
@@ -62,10 +67,7 @@ class Bounded(_Columns):
     radius: NDArray[np.float64]
     done: NDArray[np.bool_]
 
-    @classmethod
-    def nobody(cls, n: int) -> Bounded:
-        return cls(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64),
-                   np.zeros(n, dtype=bool), np.zeros(n), np.zeros(n, dtype=bool))
+    types = (np.int64, np.int64, np.int64, np.bool_, np.float64, np.bool_)
 
 
 class _Saving:

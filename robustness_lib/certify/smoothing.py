@@ -86,6 +86,7 @@ class RandomizedSmoothing:
         if 2 * 0.5**n > alpha:
             raise ValueError(f"with n = {n} votes nothing can be told at alpha = {alpha:g}, even if all agree: take "
                              f"n = {math.ceil(math.log2(2 / alpha))} at least")
+        x = check_images(x).detach()
         with self._voting(x, index, seed, batch_size, state, progress, {"predict by": n}) as (voter, kept, tell):
             found = leaders(voter, "predict", n, kept, tell)
         told = [min(1.0, 2 * binomial_test(votes, votes + other, 0.5)) <= alpha if votes else False
@@ -115,7 +116,8 @@ class RandomizedSmoothing:
                 raise ValueError(f"{name} must be positive and finite, in pixel units of [0, 1]; found {value}")
         check_count("n0", n0)
         check_count("n", n)
-        rule = RadiusWithin(self.sigma, n, alpha, tolerance, up_to, between=chunk_draws(check_images(x)))
+        x = check_images(x).detach()
+        rule = RadiusWithin(self.sigma, n, alpha, tolerance, up_to, between=chunk_draws(x))
         if (least := least_draws(0.5, rule.alpha_last)) > n:
             raise ValueError(f"with n = {n} votes nothing can be certified at alpha = {alpha:g}, even if all agree: "
                              f"take n = {least:.0f} at least")
@@ -141,7 +143,8 @@ class RandomizedSmoothing:
             raise ValueError(f"radius must be finite and at least 0, in L2, in pixel units of [0, 1]; found {radius}")
         check_count("n0", n0)
         check_count("budget", budget)
-        rule = RadiusAtLeast(self.sigma, radius, budget, alpha, between=chunk_draws(check_images(x)))
+        x = check_images(x).detach()
+        rule = RadiusAtLeast(self.sigma, radius, budget, alpha, between=chunk_draws(x))
         if (least := least_draws(rule.share, rule.alpha_last)) > budget:
             more = f"take a budget of {least:.0f} at least" if math.isfinite(least) else \
                 "no number of votes could: take a larger sigma, with a model trained for it"
@@ -167,11 +170,10 @@ class RandomizedSmoothing:
     @contextmanager
     def _voting(self, x: Tensor, index: Tensor | None, seed: int, batch_size: int | None, state: str | Path | None,
                 progress: bool | Tell, asked: Mapping[str, object]) -> Iterator[tuple[Voter, Chunks, Tell]]:
-        """Images checked, model looked at and held, state opened, progress shown. asked: for the state."""
+        """The model looked at and held, state opened, progress shown. x: checked images. asked: for the state."""
         check_count("seed", seed, least=None)
         if batch_size is not None:
             check_count("batch_size", batch_size)
-        x = check_images(x).detach()
         voter = Voter(self.model, self.sigma, x, check_index(index, x), seed, batch_size)
         header = {} if state is None else {
             "format": "smoothing 1", **{name: str(value) for name, value in asked.items()}, "sigma": str(self.sigma),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -43,7 +42,7 @@ from robustness_lib.cli._options import (
     find_subject,
     number_of,
 )
-from robustness_lib.cli._overwriting import Made, refuse_another
+from robustness_lib.cli._overwriting import Made, refuse_another, remove, run_or_begin_anew
 from robustness_lib.cli._plans import kept_plan, plan_file
 from robustness_lib.cli._progress import Lines, lines_without_terminal, on_terminal
 from robustness_lib.cli._provenance import provenance, writable
@@ -58,7 +57,7 @@ from robustness_lib.evaluation.certification_planning import (
 from robustness_lib.files import make_folder, read_text, write_whole
 from robustness_lib.reports.compare import AS_BUILT
 from robustness_lib.reports.gate import EXIT_CODES, Check, floor_check
-from robustness_lib.state import AnotherRun, image_digests, model_fingerprint
+from robustness_lib.state import image_digests, model_fingerprint
 
 __all__ = ["certify_command"]
 
@@ -147,18 +146,11 @@ def certify_command(
             with _shown(len(subject.x[:n]), lines) as tell, failures("model", again), _work_kept(folder):
                 run = partial(certify_images, smoothing, subject.x[:n], subject.y[:n], question,
                               batch_size=batch_size, state=folder, progress=tell)
-                try:
-                    found = run()
-                except AnotherRun:
-                    if not force:
-                        raise
-                    typer.echo(f"{folder} holds the work of another run, and is begun anew (--force).", err=True)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    found = run()
+                found = run_or_begin_anew(run, force, folder)
         with _work_kept(folder):
             _save(found, out, subject, made_from)
         if state is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
             plan_file(folder).unlink(missing_ok=True)
         gate = None if min_certified is None else floor_check("certified", found.certified(question.radii[0]),
                                                               min_certified)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -39,7 +38,7 @@ from robustness_lib.cli._options import (
     WeightsOption,
     find_subject,
 )
-from robustness_lib.cli._overwriting import Made, refuse_another
+from robustness_lib.cli._overwriting import Made, refuse_another, remove, run_or_begin_anew
 from robustness_lib.cli._plans import kept_plan, plan_file
 from robustness_lib.cli._progress import Lines, lines_without_terminal, on_terminal
 from robustness_lib.cli._provenance import provenance, writable
@@ -55,7 +54,7 @@ from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.reports.compare import AS_BUILT
 from robustness_lib.reports.export import Exported, check_folder
 from robustness_lib.reports.page import save_page
-from robustness_lib.state import AnotherRun, model_fingerprint
+from robustness_lib.state import model_fingerprint
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["evaluate_command"]
@@ -133,30 +132,17 @@ def evaluate_command(
                 run = partial(evaluate, subject.model, subject.x[:n], subject.y[:n], against, suite, seed=seed,
                               classes=names, batch_size=batch_size, state=state_folder, keep_images=kept,
                               progress=tell, on_part=part_is_through)
-                try:
-                    report = run()
-                except AnotherRun:
-                    if not force or team.size > 1:
-                        raise
-                    typer.echo(f"{state_folder} holds the work of another run, and is begun anew (--force).", err=True)
-                    _remove(state_folder, kept)
-                    report = run()
+                report = run_or_begin_anew(run, force and team.size == 1, state_folder, kept)
         exported = None
         if team.rank == 0:
             report = _saved(report, out, made_from, subject.drawn)
             exported = None if export is None else report.export(export)
             if state is None:
-                _remove(state_folder, kept)
+                remove(state_folder, kept)
                 plan_file(state_folder).unlink(missing_ok=True)
     if team.rank == 0:
         _print(report, out, exported, as_json)
     raise typer.Exit(0 if report.valid and not report.failures else 3)
-
-
-def _remove(*folders: Path | None) -> None:
-    for folder in folders:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _saved(report: Report, out: Path, made_from: dict[str, str], drawn: tuple[str, ...]) -> Report:

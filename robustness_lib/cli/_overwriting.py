@@ -1,17 +1,22 @@
-"""What a command has written is overwritten only by the same again."""
+"""What a command has written, and its work in progress, are overwritten only by the same again."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import typer
 
 from robustness_lib.cli._options import Subject
 from robustness_lib.cli._provenance import OF_DATA, writable
 from robustness_lib.reports.compare import AS_BUILT
-from robustness_lib.state import image_digests
+from robustness_lib.state import AnotherRun, image_digests
 
-__all__ = ["Made", "refuse_another"]
+__all__ = ["Made", "refuse_another", "remove", "run_or_begin_anew"]
+
+Result = TypeVar("Result")
 
 
 class Made(NamedTuple):
@@ -47,3 +52,22 @@ def refuse_another(path: Path, read: Callable[[Path], Made], subject: Subject, m
     if different := [*different, *there.besides]:
         called = there.provenance.get("model", "its name is not recorded")
         raise ValueError(f"{path} is the report of {' and '.join(different)} ({called}). {instead}")
+
+
+def run_or_begin_anew(run: Callable[[], Result], forced: bool, state: Path, *besides: Path | None) -> Result:
+    """What run returns. Where `state` holds the work of another run: that is dropped, with the folders besides, if it
+    is forced; else AnotherRun is raised."""
+    try:
+        return run()
+    except AnotherRun:
+        if not forced:
+            raise
+    typer.echo(f"{state} holds the work of another run, and is begun anew (--force).", err=True)
+    remove(state, *besides)
+    return run()
+
+
+def remove(*folders: Path | None) -> None:
+    for folder in folders:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -3,12 +3,8 @@
 from robustness_lib.attacks.ensemble_run import Refused
 from robustness_lib.diagnosis.masked_gradients import diagnose
 from robustness_lib.evaluation.attack_certificates import AttackedCertificates, attack_certificates
-from robustness_lib.evaluation.certification import (
-    Certification,
-    CertificationQuestion,
-    certify_images,
-    load_certificates,
-)
+from robustness_lib.evaluation.certification import Certification, certify_images, load_certificates
+from robustness_lib.evaluation.certification_question import CertificationQuestion
 from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.evaluation.evaluate import evaluate
 from robustness_lib.evaluation.suites import SUITES

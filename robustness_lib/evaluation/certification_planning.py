@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robustness_lib.certify import RandomizedSmoothing
-from robustness_lib.evaluation.certification import CertificationQuestion
+from robustness_lib.evaluation.certification_question import CertificationQuestion
 from robustness_lib.evaluation.planning import duration_words
 from robustness_lib.statistics import clopper_pearson
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from measuring import seconds
 from PIL import Image, ImageFilter
-from sections import Figures, run_sections
+from sections import Figures, figure, run_sections
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, data, models
@@ -96,8 +96,7 @@ def attacks(defense: Defense, threat: ThreatModel, size: Size) -> dict[str, tupl
 
 
 def share(right: Tensor) -> Figures:
-    accuracy = Accuracy(int(right.sum()), len(right))
-    return {"right": accuracy.correct, "n": accuracy.n, "interval_95": [round(v, 4) for v in accuracy.interval]}
+    return figure(Accuracy.of(right))
 
 
 def adaptive(defense: Defense, x: Tensor, y: Tensor, start: Tensor, threat: ThreatModel, size: Size

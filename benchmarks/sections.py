@@ -15,12 +15,18 @@ from measuring import processor
 
 from robustness_lib import ThreatModel
 from robustness_lib.files import write_whole
+from robustness_lib.statistics import Accuracy
 
-__all__ = ["ROOT", "Figures", "run_sections"]
+__all__ = ["ROOT", "Figures", "figure", "run_sections"]
 
 ROOT = Path(__file__).resolve().parents[1]
 Figures = dict[str, Any]
 Size = TypeVar("Size")
+
+
+def figure(accuracy: Accuracy) -> Figures:
+    """As chapters read it (`notebook.of_file`)."""
+    return {"right": accuracy.correct, "n": accuracy.n, "interval_95": [round(v, 4) for v in accuracy.interval]}
 
 
 def run_sections(sections: Mapping[str, Callable[[Size, Path], Iterator[Figures]]], size: Size, quick: Size,

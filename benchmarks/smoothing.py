@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from sections import ROOT, Figures, run_sections
+from sections import ROOT, Figures, figure, run_sections
 from torch import Tensor, nn
+from train import ALPHA, CERTIFIED, N0, N
 
 from robustness_lib import ThreatModel, data, models
 from robustness_lib.attacks import PGD
@@ -51,8 +52,8 @@ LOG = "cifar10-resnet110-sigma0.25.tsv"
 
 @dataclass(frozen=True)
 class Size:
-    images: int = 200
-    n: int = 10_000
+    images: int = CERTIFIED
+    n: int = N
     fixed: int = 100_000  # votes of the fixed rule, and the budget of the others
     rounds: int = 15
     runs: int = 20_000
@@ -62,12 +63,7 @@ class Size:
 
 
 QUICK = Size(images=8, n=300, fixed=1000, rounds=2, runs=500, seeds=2, steps=2, verdict=50)
-N0, ALPHA = 100, 0.001
 SAMPLES = 64  # noisy copies at each step of an attack
-
-
-def figure(accuracy: Accuracy) -> Figures:
-    return {"right": accuracy.correct, "n": accuracy.n, "interval_95": [round(v, 4) for v in accuracy.interval]}
 
 
 def test_images(name: str, n: int) -> tuple[Tensor, Tensor]:

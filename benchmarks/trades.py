@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 from measuring import Counter
-from sections import ROOT, Figures, run_sections
+from sections import ROOT, Figures, figure, run_sections
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, counter_random, data, models
@@ -136,8 +136,7 @@ GROUPS: dict[str, tuple[Callable[[], nn.Module], dict[str, Objective]]] = {
 # ---------------------------------------------------------------------------------------- measuring
 
 def share(standing: Tensor) -> Figures:
-    accuracy = Accuracy(int(standing.sum()), len(standing))
-    return {"right": accuracy.correct, "n": accuracy.n, "interval_95": [round(v, 4) for v in accuracy.interval]}
+    return figure(Accuracy.of(standing))
 
 
 def change(before: Tensor, after: Tensor) -> Figures:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from measuring import Counter, seconds
-from sections import ROOT, Figures, run_sections
+from sections import ROOT, Figures, figure, run_sections
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, data, models
@@ -74,8 +74,7 @@ QUICK = Size(test=100, validation=50, attack_steps=3, overfit=(200, 5, 1), colla
 # ---------------------------------------------------------------------------------------- measuring
 
 def share(standing: Tensor) -> Figures:
-    accuracy = Accuracy(int(standing.sum()), len(standing))
-    return {"right": accuracy.correct, "n": accuracy.n, "interval_95": [round(v, 4) for v in accuracy.interval]}
+    return figure(Accuracy.of(standing))
 
 
 def clean(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 // An attack that runs in the page: a small convolutional network, its input gradient by hand, FGSM and PGD in the
-// L∞ ball, and the controls around them. No server, no library. tests/widgets compares it with PyTorch.
+// L∞ ball, and the controls around them (of elements.js, which precedes this in one module). No server, no library.
+// tests/book compares it with PyTorch.
 //
 // A network is a list of layers. An image is a Float64Array of C·H·W numbers in [0, 1], channel by channel.
 // ε is in pixel units of [0, 1].
@@ -198,16 +199,6 @@ function draw(canvas, image, [channels, height, width]) {
   }
   context.putImageData(pixels, 0, 0);
 }
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
-
-// On each control: JupyterLab would otherwise take arrows, Enter and space for its own shortcuts.
-const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
 
 // A labelled row of buttons of which one is pressed. choose(i) is called when another is.
 function choice(title, contents, names, choose) {

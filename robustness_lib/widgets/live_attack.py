@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import traitlets
 from torch import Tensor, nn
 
 from robustness_lib.inputs import ROUNDING
+from robustness_lib.widgets._in_the_page import layers, module, number_bytes
 
 __all__ = ["LiveAttack", "live_attack"]
 
@@ -26,7 +27,7 @@ class LiveAttack(anywidget.AnyWidget):
     images: uint8 (N, C, H, W). shape: (C, H, W). names: of the models.
     """
 
-    _esm = _HERE / "live_attack.js"
+    _esm = module("live_attack")
     _css = _HERE / "live_attack.css"
     networks: Any = traitlets.List().tag(sync=True)
     names: Any = traitlets.List().tag(sync=True)
@@ -84,21 +85,13 @@ def live_attack(
     )
 
 
-def _layers(model: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(model, nn.Sequential):
-        for name, layer in model.named_children():
-            yield from _layers(layer, f"{path}.{name}")
-    else:
-        yield path, model
-
-
 def _describe(
     name: str, model: nn.Module, shape: tuple[int, ...], numbers: list[bytes]
 ) -> tuple[list[dict[str, Any]], int]:
     """The layers of one model as the JavaScript reads them; its parameters are appended to `numbers`."""
     network = []
     value = torch.zeros(1, *shape, device=next(model.parameters()).device, dtype=next(model.parameters()).dtype)
-    for path, layer in _layers(model, name):
+    for path, layer in layers(model, name):
         described = _describe_layer(path, layer)
         described["inShape"] = list(value.shape[1:])
         with torch.no_grad():
@@ -132,7 +125,7 @@ def _describe_layer(path: str, layer: nn.Module) -> dict[str, Any]:
 
 
 def _append(numbers: list[bytes], parameter: Tensor) -> list[int]:
-    content = parameter.detach().cpu().numpy().astype("<f4").tobytes()
+    content = number_bytes(parameter)
     offset = sum(map(len, numbers)) // 4
     numbers.append(content)
     return [offset, len(content) // np.dtype("<f4").itemsize]

@@ -14,10 +14,10 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
-from scipy.special import ndtri
 from torch import nn
 
 from robustness_lib import counter_random, data, models
+from robustness_lib.certify.stopping import certified_radius
 from robustness_lib.inputs import check_count
 from robustness_lib.statistics import clopper_pearson_lower
 from robustness_lib.widgets._shown_figure import ShownFigure
@@ -49,9 +49,9 @@ def smoothing_strip(
     places, answers = _vote(model, point, sigma, choosing + votes[-1], seed)
     chosen = int(2 * answers[:choosing].sum() > choosing)
     places, agree = places[choosing:], answers[choosing:] == chosen
-    bounds = [clopper_pearson_lower(int(agree[:many].sum()), many, alpha) if many else 0.0 for many in votes]
-    radii = [sigma * float(ndtri(bound)) if bound > 0.5 else None for bound in bounds]
-    caption = textwrap.wrap(_caption(classes[chosen], int(agree.sum()), votes[-1], bounds[-1], radii[-1], sigma), 78)
+    radii = [_radius(agree[:many], alpha, sigma) for many in votes]
+    bound = clopper_pearson_lower(int(agree.sum()), votes[-1], alpha) if votes[-1] else 0.0
+    caption = textwrap.wrap(_caption(classes[chosen], int(agree.sum()), votes[-1], bound, radii[-1], sigma), 78)
     figure, pictures = _pictures(len(votes), caption)
     for axes, many, radius in zip(pictures, votes, radii, strict=True):
         _draw_plane(axes, model, sigma)
@@ -73,6 +73,14 @@ def _vote(model: nn.Module, point: tuple[float, float], sigma: float, many: int,
     with torch.no_grad():
         answers = model(places.to(next(model.parameters()))).argmax(1)
     return places.numpy(), answers.cpu().numpy()
+
+
+def _radius(agree: NDArray[Any], alpha: float, sigma: float) -> float | None:
+    """What these votes, (many,) bool, would certify."""
+    if not len(agree):
+        return None
+    radius = float(certified_radius(np.array([agree.sum()]), len(agree), alpha, sigma)[0])
+    return radius if radius > 0 else None
 
 
 def _pictures(many: int, caption: Sequence[str]) -> tuple[Figure, list[Axes]]:

@@ -11,16 +11,6 @@ const counted = (n) => n.toLocaleString("en");
 // A bound that is rounded up would promise too much.
 const below = (value, digits) => (Math.floor(value * 10 ** digits) / 10 ** digits).toFixed(digits);
 
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
-
-// On each control: JupyterLab would otherwise take arrows, Enter and space for its own shortcuts.
-const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
-
 function button(text, act) {
   const made = element("button", { type: "button", ...OWN_KEYS }, text);
   made.addEventListener("click", act);

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ import traitlets
 from torch import Tensor, nn
 
 from robustness_lib import data, models
+from robustness_lib.certify.stopping import least_draws
 from robustness_lib.inputs import check_real
+from robustness_lib.widgets._in_the_page import layers, module, number_bytes
 from robustness_lib.widgets._smoothed_plane import predicted, smoothed_boundary
 
 __all__ = ["SmoothingVotes", "smoothing_votes"]
@@ -33,9 +34,7 @@ class SmoothingVotes(anywidget.AnyWidget):
     choosing: how many votes choose the class. counting: how many may be counted, the reader's choice.
     """
 
-    # Three subjects, three files; in the page they are one module.
-    _esm = "\n".join(_HERE.joinpath(f"smoothing_{subject}.js").read_text(encoding="utf-8")
-                     for subject in ("numbers", "picture", "votes"))
+    _esm = module("smoothing_numbers", "smoothing_picture", "smoothing_votes")
     _css = _HERE / "smoothing_votes.css"
     widths: Any = traitlets.List().tag(sync=True)
     weights = traitlets.Bytes().tag(sync=True)
@@ -76,17 +75,17 @@ def smoothing_votes(
         if (x is None) != (y is None):
             raise ValueError("smoothing_votes needs both points and labels, or neither")
         x, y, _ = data.load("moons", "test", n=_POINTS)
-    layers = _linear_layers(model)
+    linear = _linear_layers(model)
     points, labels = _check_points(x, y)
     _check_numbers(sigmas, choosing, counting, alpha, start)
     if len(classes) != 2:
         raise ValueError(f"smoothing_votes needs two class names; found {list(classes)}")
     centers = (np.arange(_PIXELS) + 0.5) / _PIXELS
     return SmoothingVotes(
-        widths=[2, *(layer.out_features for layer in layers)],
-        weights=b"".join(_numbers(layer.weight) + _numbers(_bias(layer)) for layer in layers),
+        widths=[2, *(layer.out_features for layer in linear)],
+        weights=b"".join(number_bytes(layer.weight) + number_bytes(_bias(layer)) for layer in linear),
         regions=np.packbits(predicted(model, centers, centers[::-1])).tobytes(),
-        points=_numbers(points), labels=labels, classes=list(classes), sigmas=[float(sigma) for sigma in sigmas],
+        points=number_bytes(points), labels=labels, classes=list(classes), sigmas=[float(sigma) for sigma in sigmas],
         boundaries=[[line.round(4).tolist() for line in smoothed_boundary(model, sigma)] for sigma in sigmas],
         choosing=choosing, counting=list(counting), alpha=alpha, start=list(start), seed=seed,
     )
@@ -94,22 +93,14 @@ def smoothing_votes(
 
 def _linear_layers(model: nn.Module) -> list[nn.Linear]:
     """Those of an MLP from the plane to two classes. Raises TypeError for any other net."""
-    layers = list(_layers(model))
-    linear = [layer for layer in layers[::2] if isinstance(layer, nn.Linear)]
-    bends = [layer for layer in layers[1::2] if isinstance(layer, nn.ReLU)]
-    alternate = len(linear) + len(bends) == len(layers) and len(linear) == len(bends) + 1
+    found = [layer for _, layer in layers(model)]
+    linear = [layer for layer in found[::2] if isinstance(layer, nn.Linear)]
+    bends = [layer for layer in found[1::2] if isinstance(layer, nn.ReLU)]
+    alternate = len(linear) + len(bends) == len(found) and len(linear) == len(bends) + 1
     if not alternate or linear[0].in_features != 2 or linear[-1].out_features != 2:
         raise TypeError("the votes need an MLP of the plane: nn.Sequential of Linear with ReLU in between, from 2 "
                         f"coordinates to 2 classes; found {model}")
     return linear
-
-
-def _layers(model: nn.Module) -> Iterator[nn.Module]:
-    if isinstance(model, nn.Sequential):
-        for layer in model:
-            yield from _layers(layer)
-    else:
-        yield model
 
 
 def _check_points(x: Tensor, y: Tensor | Sequence[int]) -> tuple[Tensor, list[int]]:
@@ -129,19 +120,13 @@ def _check_numbers(sigmas: Sequence[float], choosing: int, counting: Sequence[in
         raise ValueError(f"alpha must lie between 0 and 1; found {alpha}")
     if not sigmas or not all(0.01 <= sigma <= 1 for sigma in sigmas):
         raise ValueError(f"sigmas must lie between 0.01 and 1, in sides of the square; found {list(sigmas)}")
-    # If all n votes agree the lower bound is alpha^(1/n).
-    least = math.floor(math.log(alpha) / math.log(0.5)) + 1
+    least = least_draws(0.5, alpha)
     if choosing < 1 or not counting or min(counting) < least:
-        raise ValueError(f"at least 1 vote must choose and {least} must count: with fewer nothing could be certified "
-                         f"at alpha = {alpha}; found choosing={choosing}, counting={list(counting)}")
+        raise ValueError(f"at least 1 vote must choose and {least:.0f} must count: with fewer nothing could be "
+                         f"certified at alpha = {alpha}; found choosing={choosing}, counting={list(counting)}")
     if not all(0 <= value <= 1 for value in start):
         raise ValueError(f"start must lie in the unit square; found {start}")
 
 
 def _bias(layer: nn.Linear) -> Tensor:
     return torch.zeros(layer.out_features) if layer.bias is None else layer.bias
-
-
-def _numbers(values: Tensor) -> bytes:
-    content: bytes = values.detach().cpu().numpy().astype("<f4").tobytes()
-    return content

@@ -16,7 +16,7 @@ from torch import Tensor
 from robustness_lib.counter_random import bulk_normal, bulk_uniform, uniform
 from robustness_lib.shapes import per_example, rows
 
-__all__ = ["BALLS", "Ball", "L2Ball", "LinfBall"]
+__all__ = ["BALLS", "Ball", "L2Ball", "LinfBall", "largest_scale"]
 
 # Rounds of the exact L2 projection below. It gains whole pixels each round and rarely needs more than four;
 # stopping early leaves the point inside the ball, a hair nearer to x.
@@ -89,7 +89,7 @@ class L2Ball(Ball):
         delta = x_adv - x
         room = (delta > 0).to(x.dtype).sub_(x).abs_()  # 1 − x where the pixel grows, x where it falls
         size, room = rows(delta.abs(), x), rows(room, x)
-        scale = _largest_scale(size, room, self.reach(x) if len(x) else 0.0)
+        scale = largest_scale(size, room, self.reach(x) if len(x) else 0.0)
         return (x + delta * per_example(scale, x)).clamp_(0, 1)
 
     def random_point(self, x: Tensor, *, seed: int, index: Tensor, step: int) -> Tensor:
@@ -115,19 +115,19 @@ class L2Ball(Ball):
 BALLS: Mapping[str, type[LinfBall] | type[L2Ball]] = {"linf": LinfBall, "l2": L2Ball}
 
 
-def _largest_scale(size: Tensor, room: Tensor, eps: float) -> Tensor:
-    """The largest s in [0, 1] with Σ min(s·size, room)² ≤ ε², per row. size, room: (N, d), at least 0.
+def largest_scale(size: Tensor, room: Tensor, eps: float, most: float = 1.0) -> Tensor:
+    """The largest s in [0, most] with Σ min(s·size, room)² ≤ ε², per row. size, room: (N, d), at least 0.
 
     Start from the s that would be right without a box. Entries beyond their room are fixed there, and the rest may
     take what they leave over: s grows, more entries reach their room, and no round oversteps ε.
     """
     tiny = torch.finfo(size.dtype).tiny
-    scale = _fill(torch.full_like(size[:, 0], eps), torch.linalg.vector_norm(size, dim=1), tiny)
+    scale = _fill(torch.full_like(size[:, 0], eps), torch.linalg.vector_norm(size, dim=1), tiny, most)
     room_squared = room.square()
     for _ in range(_PROJECTION_ROUNDS):
         free = (size * scale[:, None] < room).to(size.dtype)
         left = (eps**2 - torch.linalg.vecdot(1 - free, room_squared)).clamp_(min=0).sqrt()
-        grown = _fill(left, torch.linalg.vector_norm(size * free, dim=1), tiny)
+        grown = _fill(left, torch.linalg.vector_norm(size * free, dim=1), tiny, most)
         # On a GPU asking would cost more than the rounds that it saves.
         if grown.device.type == "cpu" and not bool((grown > scale).any()):
             break
@@ -135,5 +135,5 @@ def _largest_scale(size: Tensor, room: Tensor, eps: float) -> Tensor:
     return scale
 
 
-def _fill(length: Tensor, size: Tensor, tiny: float) -> Tensor:
-    return (length / size.clamp_(min=tiny)).clamp_(max=1)
+def _fill(length: Tensor, size: Tensor, tiny: float, most: float) -> Tensor:
+    return (length / size.clamp_(min=tiny)).clamp_(max=most)

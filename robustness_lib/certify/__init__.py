@@ -1,7 +1,12 @@
 """Certificates: what no attack can change, proved."""
 
 from robustness_lib.certify.certificates import ABSTAINED, Certificates
+from robustness_lib.certify.crown import crown_bounds, crown_margins
+from robustness_lib.certify.interval_bounds import interval_bounds, interval_margins
+from robustness_lib.certify.operation import UnknownOperation
 from robustness_lib.certify.smoothed_classifier import SmoothedClassifier
 from robustness_lib.certify.smoothing import RandomizedSmoothing
+from robustness_lib.certify.traced_network import trace
 
-__all__ = ["ABSTAINED", "Certificates", "RandomizedSmoothing", "SmoothedClassifier"]
+__all__ = ["ABSTAINED", "Certificates", "RandomizedSmoothing", "SmoothedClassifier", "UnknownOperation",
+           "crown_bounds", "crown_margins", "interval_bounds", "interval_margins", "trace"]

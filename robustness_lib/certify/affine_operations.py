@@ -1,0 +1,360 @@
+"""Rules of the operations that are linear functions of their input plus a constant: bounds pass them exactly.
+
+A box passes in centre and radius: the centre as any image would, the radius through the absolute values of the weights.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robustness_lib.certify.operation import TRACED_BATCH, Affine, Box, Call, Slot
+from robustness_lib.certify.windows import sliding_windows
+
+__all__: list[str] = []
+
+
+class Weighted(Affine):
+    """A call whose second and third arguments are weights and bias, such as a linear layer."""
+
+    names: ClassVar[tuple[str, ...]] = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+
+    @cached_property
+    def weight(self) -> Tensor:
+        return self.call.args[1]  # type: ignore[no-any-return]
+
+    @cached_property
+    def bias(self) -> Tensor | None:
+        return self.call.argument(2, "bias")  # type: ignore[no-any-return]
+
+    @cached_property
+    def _spreading(self) -> tuple[Any, ...]:
+        """Arguments with which a box's width becomes the result's radius."""
+        return (self.call.args[0], self.weight.abs() / 2, None, *self.call.args[3:])
+
+    def check(self) -> None:
+        if not (self.call.args[0] == Slot(0) and len(self.call.inputs) == 1):
+            raise self.call.refuse(f"the weights of {self.call.name} follow from the images")
+
+    def interval(self, *boxes: Box) -> Box:
+        (box,) = boxes
+        return Box.around(self(box.centre), self.call.given(self._spreading, box.width))
+
+    def ball(self, radius: Tensor) -> Tensor | None:
+        squares = (self.call.args[0], self.weight.square(), None, *self.call.args[3:])
+        return self.call.given(squares, radius.square()).clamp(min=0).sqrt()
+
+
+class Linear(Weighted):
+    names: ClassVar[tuple[str, ...]] = ("linear",)
+
+    def backward(self, rows: Tensor) -> list[Tensor]:
+        return [rows @ self.weight]
+
+    def backward_single(self, entries: Tensor) -> Tensor | None:
+        return self.weight[entries] if len(self.call.output) == 1 else None
+
+
+class Convolution(Weighted):
+    names = ("conv1d", "conv2d", "conv3d")
+
+    @cached_property
+    def _settings(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:
+        """Stride, padding and dilation along each axis; None where the padding is a word."""
+        spatial = self.weight.ndim - 2
+        stride, padding, dilation = (self.call.argument(place, name, default) for place, name, default in (
+            (3, "stride", 1), (4, "padding", 0), (5, "dilation", 1)))
+        if isinstance(padding, str):
+            return None
+        stride, padding, dilation = ((given,) * spatial if isinstance(given, int) else
+                                     (*given,) * (spatial if len(given) == 1 else 1)
+                                     for given in (stride, padding, dilation))
+        return stride, padding, dilation
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        return self.weight.flatten(1).t().contiguous()
+
+    @property
+    def _groups(self) -> int:
+        return self.call.argument(6, "groups", 1)  # type: ignore[no-any-return]
+
+    def backward(self, rows: Tensor) -> list[Tensor]:
+        if self._settings is None:
+            return super().backward(rows)
+        stride, padding, dilation = self._settings
+        if self.weight.ndim == 4 and self._groups == 1 and self.weight.shape[1] <= _FEW_CHANNELS:
+            columns = torch.bmm(self._columns.expand(len(rows), -1, -1), rows.flatten(2))
+            return [functional.fold(columns, self.call.inputs[0][1:], self.weight.shape[2:], dilation, padding, stride)]
+        empty = rows.new_empty(()).expand(len(rows), *self.call.inputs[0])  # of the input, the shape alone counts
+        back, _, _ = torch.ops.aten.convolution_backward(
+            rows, empty, self.weight, None, stride, padding, dilation, False, [0] * len(stride), self._groups,
+            [True, False, False])
+        return [back]
+
+    def backward_single(self, entries: Tensor) -> Tensor | None:
+        """The weights of the entry's channel, where its window lies."""
+        if self._settings is None or self._groups > 1:
+            return None
+        size, window = self.call.output[1:].numel(), self._windows[entries % self.call.output[1:].numel()]
+        weights = self.weight.flatten(2)[entries // size]  # (P, channels, entries of a window)
+        back = weights.new_zeros((len(entries), self.weight.shape[1], self.call.inputs[0][1:].numel() + 1))
+        back.scatter_(2, window[:, None].expand_as(weights), weights)  # the last place is for what is over the edge
+        return back[..., :-1].reshape(len(entries), *self.call.inputs[0])
+
+    @cached_property
+    def _windows(self) -> Tensor:
+        stride, padding, dilation = self._settings or ((), (), ())
+        sizes = self.call.inputs[0][1:]
+        table = sliding_windows(sizes, self.call.output[1:], self.weight.shape[2:], stride, padding, dilation)
+        return torch.where(table < 0, sizes.numel(), table).to(self.weight.device)
+
+
+# Input channels up to which going back is quicker by a product of matrices than by the convolution's own gradient.
+_FEW_CHANNELS = 3
+
+
+class MatrixProduct(Affine):
+    names = ("matmul", "mm")
+
+    def check(self) -> None:
+        if self.call.args[0] != Slot(0) or not isinstance(self.call.args[1], Tensor):
+            raise self.call.refuse("of a product of matrices, the first has to follow from the images and the second "
+                                   "to be constant")
+
+    def interval(self, *boxes: Box) -> Box:
+        (box,) = boxes
+        return Box.around(self(box.centre), box.radius @ self.call.args[1].abs())
+
+
+class BatchNorm(Affine):
+    """In eval mode, as models are held here."""
+
+    names = ("batch_norm", "_native_batch_norm_legit_no_training")
+    separate = True
+
+    def check(self) -> None:
+        if self.call.item not in (None, 0):
+            raise self.call.refuse("statistics of the batch are used")
+        if (self.call.name == "batch_norm" and self.call.args[5]) or self.call.args[3] is None:
+            raise self.call.refuse("batch norm without running statistics mixes the images of a batch")
+
+    @cached_property
+    def _scale(self) -> Tensor:
+        _, weight, _, _, variance = self.call.args[:5]
+        eps = self.call.args[7 if self.call.name == "batch_norm" else 6]
+        scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
+        return scale.reshape(-1, *[1] * (len(self.call.output) - 1))  # type: ignore[no-any-return]
+
+    @cached_property
+    def _shift(self) -> Tensor:
+        _, _, bias, mean, _ = self.call.args[:5]
+        shift = -mean.reshape_as(self._scale) * self._scale
+        return shift if bias is None else shift + bias.reshape_as(shift)  # type: ignore[no-any-return]
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        return values[0] * self._scale + self._shift
+
+    def interval(self, *boxes: Box) -> Box:
+        (box,) = boxes
+        return Box.around(self(box.centre), box.radius * self._scale.abs())
+
+    def backward(self, rows: Tensor) -> list[Tensor]:
+        return [rows * self._scale]
+
+
+def _of_one_image(constant: Any, axes: int, call: Call) -> Any:
+    """A constant that was made for a whole batch of images of so many axes, cut down to one."""
+    if not isinstance(constant, Tensor) or constant.ndim <= axes or len(constant) == 1:
+        return constant
+    if not torch.equal(constant[:1].expand_as(constant), constant):
+        raise call.refuse("it has a constant that differs from image to image of a batch")
+    return constant[:1]
+
+
+class Elementwise(Affine):
+    """Sums, differences, and multiples by constants."""
+
+    def __init__(self, call: Call) -> None:
+        args = tuple(_of_one_image(arg, len(call.output), call) for arg in call.args)
+        super().__init__(Call(call.target, args, call.kwargs, call.item, call.inputs, call.output, call.layer))
+        self.separate = call.inputs == (call.output,)
+
+
+class Sum(Elementwise):
+    """a + α·b and the like, with whatever is constant in it."""
+
+    names = ("add", "sub", "rsub", "neg")
+
+    @property
+    def _factors(self) -> dict[int, float]:
+        """By which each input is multiplied."""
+        alpha = self.call.argument(2, "alpha", 1)
+        first, second = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1), "neg": (-1, 0)}[self.call.name]
+        found: dict[int, float] = {}
+        for argument, factor in zip(self.call.args[:2], (first, second), strict=False):
+            if isinstance(argument, Slot):
+                found[argument.number] = found.get(argument.number, 0) + factor
+        return found
+
+    def interval(self, *boxes: Box) -> Box:
+        flip = [self._factors[number] < 0 for number in range(len(boxes))]
+        ends = [Box(box.upper, box.lower) if flipped else box for box, flipped in zip(boxes, flip, strict=True)]
+        return Box(self(*(end.lower for end in ends)), self(*(end.upper for end in ends)))
+
+
+class Multiple(Elementwise):
+    """By a constant: c·x, x / c."""
+
+    names = ("mul", "div")
+
+    @classmethod
+    def fits(cls, call: Call) -> bool:
+        several = sum(isinstance(arg, Slot) for arg in call.args) > 1
+        return not several and not (call.name == "div" and not isinstance(call.args[0], Slot)) \
+            and call.kwargs.get("rounding_mode") is None
+
+    @cached_property
+    def _absolute(self) -> tuple[Any, ...]:
+        return tuple(arg if isinstance(arg, Slot) else abs(arg) for arg in self.call.args)
+
+    def interval(self, *boxes: Box) -> Box:
+        (box,) = boxes
+        return Box.around(self(box.centre), self.call.given(self._absolute, box.radius))
+
+
+class Increasing(Affine):
+    """No input has a negative factor, so that the ends of a box go to the ends of a box."""
+
+    def interval(self, *boxes: Box) -> Box:
+        return Box(self(*(box.lower for box in boxes)), self(*(box.upper for box in boxes)))
+
+    def _axes(self, given: Any) -> list[int]:
+        """Counted from the front, the batch's being 0. Raises UnknownOperation where that is one of them."""
+        dimensions = len(self.call.inputs[0]) + 1
+        axes = [int(axis) % dimensions for axis in (given if isinstance(given, (list, tuple)) else [given])]
+        if 0 in axes:
+            raise self.call.refuse(f"{self.call.name} acts along the batch, or moves it")
+        return axes
+
+
+class Average(Increasing):
+    """Means over neighbours, and what else acts on the axes of an image alone."""
+
+    names = ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+             "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "upsample_nearest1d",
+             "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d",
+             "upsample_trilinear3d", "pixel_shuffle", "pixel_unshuffle", "pad", "constant_pad_nd", "reflection_pad1d",
+             "reflection_pad2d", "replication_pad1d", "replication_pad2d")
+
+    def check(self) -> None:
+        if "pad" in self.call.name and len(self.call.args[1]) > 2 * len(self.call.inputs[0]):
+            raise self.call.refuse("it pads the batch")
+
+
+class AlongAxes(Increasing):
+    """What acts along the axes that it names: sums, means, parts, and new orders."""
+
+    names = ("mean", "sum", "slice", "select", "squeeze", "permute", "transpose", "narrow", "chunk", "split",
+             "split_with_sizes", "unbind", "flip", "index_select", "roll")
+
+    def check(self) -> None:
+        name, args = self.call.name, self.call.args
+        if name == "permute":
+            if args[1][0] != 0:
+                raise self.call.refuse("permute moves the batch off the first axis")
+        elif name == "transpose":
+            self._axes(list(args[1:3]))
+        elif name == "slice" and self._whole_batch():
+            return
+        elif name in ("chunk", "split", "split_with_sizes", "roll"):
+            self._axes(self.call.argument(2, "dim" if name != "roll" else "dims", 0))
+        else:
+            axes = self.call.argument(1, "dims" if name == "flip" else "dim", 0 if name == "unbind" else None)
+            self._axes(list(range(len(self.call.inputs[0]) + 1)) if axes is None or axes == [] else axes)
+
+    def _whole_batch(self) -> bool:
+        """x[:] of all images."""
+        args = self.call.args
+        return (args[1] if len(args) > 1 else 0) == 0 and (args[2] if len(args) > 2 else 0) in (0, None) and \
+            (len(args) < 4 or args[3] is None or args[3] >= TRACED_BATCH) and (len(args) < 5 or args[4] == 1)
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        return values[0] if self.call.name == "slice" and self._whole_batch() else super().__call__(*values)
+
+
+class Reshape(Increasing):
+    """The same numbers in another shape, image by image."""
+
+    names = ("view", "reshape", "flatten", "unflatten", "unsqueeze", "expand", "_unsafe_view", "repeat")
+
+    def check(self) -> None:
+        self.separate = self.call.name not in ("expand", "repeat")
+        if self.call.name == "repeat" and self.call.args[1][0] != 1:
+            raise self.call.refuse("it repeats the images of a batch")
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        if self.call.name == "repeat":
+            return super().__call__(*values)
+        if self.call.name == "expand":
+            shape = (*[1] * (len(self.call.output) - len(self.call.inputs[0])), *self.call.inputs[0])
+            return values[0].reshape(-1, *shape).expand(-1, *self.call.output)
+        return values[0].reshape(len(values[0]), *self.call.output)
+
+
+class Unchanged(Increasing):
+    """What leaves the values of a model in eval mode as they are."""
+
+    names = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous",
+             "clone", "alias", "detach", "to", "_to_copy", "lift_fresh_copy", "identity")
+    separate = True
+
+    def check(self) -> None:
+        if "dropout" in self.call.name and self.call.args[2]:
+            raise self.call.refuse("dropout draws at random, in eval mode too")
+        kept = (torch.float32, torch.float64)
+        types = [a for a in (*self.call.args, *self.call.kwargs.values()) if isinstance(a, torch.dtype)]
+        if any(dtype not in kept for dtype in types) or self.call.item not in (None, 0):
+            raise self.call.refuse(f"it computes in {types[0] if types else 'masks'}, whose rounding no bound covers")
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        return values[0]
+
+
+class Joined(Increasing):
+    """Several values beside each other."""
+
+    names = ("cat", "stack")
+
+    def check(self) -> None:
+        axis = self.call.argument(1, "dim", 0) % (len(self.call.output) + 1)
+        if axis == 0:
+            raise self.call.refuse(f"{self.call.name} joins batches")
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        axes = len(self.call.output) - (self.call.name == "stack")
+        parts = [values[part.number] if isinstance(part, Slot) else
+                 _of_one_image(part, axes, self.call).expand(len(values[0]), *part.shape[1:])
+                 for part in self.call.args[0]]
+        return self.call.given((parts, *self.call.args[1:]))
+
+
+class Fixed(Affine):
+    """What takes from the images their shape alone."""
+
+    names = ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")
+
+    def check(self) -> None:
+        if self.call.name.startswith("new"):
+            raise self.call.refuse(f"write {self.call.name.removeprefix('new_')}_like in its place")
+
+    def interval(self, *boxes: Box) -> Box:
+        value = self(boxes[0].lower)
+        return Box(value, value)
+
+    def backward(self, rows: Tensor) -> list[Tensor]:
+        return [rows.new_zeros((len(rows), *self.call.inputs[0]))]

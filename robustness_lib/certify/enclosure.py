@@ -1,0 +1,276 @@
+"""Boxes around everything that a network computes near some images, and least values of linear functions there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustness_lib.certify.input_region import InputRegion, least_in_box
+from robustness_lib.certify.operation import Affine, Box
+from robustness_lib.certify.relaxation import Bent, Groups, Relaxation, Slopes, alone
+from robustness_lib.certify.traced_network import TracedNetwork
+from robustness_lib.shapes import per_example
+
+__all__ = ["Enclosure", "Relaxations"]
+
+# With fewer rows an image, rows of several images are worked on together.
+_TOGETHER = 16
+
+# Values in a chunk of rows at the widest value of the network: more fall out of the caches of a CPU.
+_CHUNK_VALUES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """boxes: of value k (N, ...) for each image of the region, all of them true; value 0 is the images."""
+
+    network: TracedNetwork
+    region: InputRegion
+    boxes: tuple[Box, ...]
+
+    @classmethod
+    def by_intervals(cls, network: TracedNetwork, region: InputRegion) -> Enclosure:
+        """By interval arithmetic (Gowal et al. 2018, arXiv 1810.12715). The first layer with weights meets the L2 ball
+        itself, and not the box around it."""
+        boxes = [region.box]
+        ball = _BallRadii(region)
+        for number, step in enumerate(network.steps, 1):
+            box = step.operation.interval(*(boxes[k] for k in step.inputs))
+            boxes.append(box if region.threat.norm == "linf" else ball.passed(number, step.operation, step.inputs, box))
+        return cls(network, region, tuple(boxes))
+
+    def __len__(self) -> int:
+        return len(self.region.x)
+
+    def at(self, images: Tensor) -> Enclosure:
+        """Around some of the images (m,)."""
+        return Enclosure(self.network, self.region.at(images),
+                         tuple(Box(box.lower[images], box.upper[images]) for box in self.boxes))
+
+    def tightened(self, rules: Sequence[Slopes]) -> Enclosure:
+        """With better boxes where bounds of a bent operation depend on them: of the entries that are undecided there,
+        by going back to the images, after each other from the first bend to the last."""
+        boxes = [self.boxes[0]]
+        wanted = self._inputs_of_bends()
+        lines = Relaxations(self, rules)
+        for number, step in enumerate(self.network.steps, 1):
+            box = step.operation.interval(*(boxes[k] for k in step.inputs)).within(self.boxes[number])
+            if number in wanted and not self._exact[number]:
+                lines.enclosure = Enclosure(self.network, self.region, (*boxes, box))
+                box = lines.enclosure._tightened_at(number, wanted[number], lines)
+            boxes.append(box)
+        return Enclosure(self.network, self.region, tuple(boxes))
+
+    def least(self, value: int, rows: Tensor, images: Tensor, rules: Sequence[Slopes] = ()) -> Tensor:
+        """The least that each linear function rows (P, ...) of a value can be near its image (P,): a lower bound (P,),
+        the best of the rules. Without a rule, rows end in the intervals behind the last bend."""
+        size, lines = self.chunk(len(rules)), Relaxations(self, rules)
+        parts = [self.least_by(lines, value, rows[start:start + size], alone(images[start:start + size])).amax(0)[0]
+                 for start in range(0, len(rows), size)]
+        return torch.cat(parts) if parts else rows.new_zeros(0)
+
+    @property
+    def _exact(self) -> list[bool]:
+        """Whether interval arithmetic already gives the true range of each entry of a value: of the first layer that
+        mixes pixels, under L∞."""
+        apart, exact = [True], [True]
+        for step in self.network.steps:
+            affine = isinstance(step.operation, Affine) and len(step.inputs) == 1
+            separate = isinstance(step.operation, Affine) and step.operation.separate
+            apart.append(separate and apart[step.inputs[0]])
+            exact.append(affine and (apart[step.inputs[0]] or (separate and exact[step.inputs[0]]))
+                         and self.region.threat.norm == "linf")
+        return exact
+
+    def _inputs_of_bends(self) -> dict[int, list[int]]:
+        """By number of a value, the steps that bend it. Not of what has just been bent entry by entry: its box is as
+        good as the one before."""
+        found: dict[int, list[int]] = {}
+        steps = self.network.steps
+        for number, step in enumerate(steps, 1):
+            for k in step.inputs if isinstance(step.operation, Bent) else ():
+                before = steps[k - 1].operation if k > 0 else None
+                if before is not None and not (isinstance(before, Bent) and before.pointwise):
+                    found.setdefault(k, []).append(number)
+        return found
+
+    def _tightened_at(self, number: int, bends: list[int], lines: Relaxations) -> Box:
+        box = self.boxes[number]
+        if all(self.network.steps[bend - 1].operation.by_sign for bend in bends):  # type: ignore[attr-defined]
+            # Where one bound tells the sign, the other is not needed: try the likelier one first, by one rule.
+            undecided = self._undecided(number, box, bends)
+            likelier = torch.where(box.centre > 0, 1, -1)
+            box = self._with_rows(number, box, undecided, Relaxations(self, lines.rules[-1:]), likelier)
+        return self._with_rows(number, box, self._undecided(number, box, bends), lines)
+
+    def _undecided(self, number: int, box: Box, bends: list[int]) -> Tensor:
+        """Entries of a value with this box (N, ...) bool on whose bounds lines at the bends depend."""
+        undecided = torch.zeros_like(box.lower, dtype=torch.bool)
+        for bend in bends:
+            step = self.network.steps[bend - 1]
+            if max(step.inputs) >= len(self.boxes):  # another input comes later
+                return box.upper > box.lower
+            boxes = [box if k == number else self.boxes[k] for k in step.inputs]
+            masks = step.operation.undecided(boxes)  # type: ignore[attr-defined]
+            undecided |= torch.stack([mask for k, mask in zip(step.inputs, masks, strict=True) if k == number]).any(0)
+        return undecided
+
+    def _with_rows(self, number: int, box: Box, wanted: Tensor, lines: Relaxations, sign: Tensor | None = None) -> Box:
+        """The box of a value with better bounds of the wanted entries: of both ends, or of the lower end of each entry
+        times its sign alone."""
+        lower, upper = box.lower.flatten(1).clone(), box.upper.flatten(1).clone()
+        images, entries = wanted.flatten(1).nonzero(as_tuple=True)
+        signs = None if sign is None else sign.flatten(1)[images, entries].to(lower.dtype)
+        for some, groups in self._groups(images, self.chunk(len(lines.rules) * (2 if sign is None else 1))):
+            image, entry = images[some], entries[some]
+            value, rows, added = self._single(number, entry, None if signs is None else signs[some])
+            found = self.least_by(lines, value, rows, groups, both=sign is None, added=added).amax(0)
+            if signs is None:
+                below, above = found[0], -found[1]
+            else:
+                below = torch.where(signs[some] > 0, found[0], -torch.inf)
+                above = torch.where(signs[some] > 0, torch.inf, -found[0])
+            lower[image, entry], upper[image, entry] = Box(lower[image, entry], upper[image, entry]).within(
+                Box(below, above))
+        return Box(lower.reshape_as(box.lower), upper.reshape_as(box.upper))
+
+    def _groups(self, images: Tensor, size: int) -> Iterator[tuple[slice, Groups]]:
+        """Rows of these images, ascending (P,), in parts of about `size`: those of one image together where they are
+        many, which saves to look up its lines for each row."""
+        counts = torch.bincount(images, minlength=len(self)).tolist()
+        if len(images) < _TOGETHER * len(self):
+            for start in range(0, len(images), size):
+                yield slice(start, start + size), alone(images[start:start + size])
+            return
+        start = 0
+        for count in counts:
+            for begin in range(start, start + count, size):
+                end = min(begin + size, start + count)
+                one = images[begin:begin + 1]
+                yield slice(begin, end), Groups(one, one, end - begin)
+            start += count
+
+    def _single(self, number: int, entries: Tensor, signs: Tensor | None) -> tuple[int, Tensor, Tensor]:
+        """Rows that are one entry of a value each, times its sign: as rows (P, ...) of that value or, where this is
+        known at once, of the one before it: its number, the rows and their constants (P,)."""
+        shape, dtype, device = self.boxes[number].lower.shape[1:], self.network.dtype, self.region.x.device
+        one = torch.ones(len(entries), dtype=dtype, device=device) if signs is None else signs
+        step = self.network.steps[number - 1]
+        back = step.operation.backward_single(entries) if isinstance(step.operation, Affine) else None
+        if back is not None:
+            constant = step.operation.constant  # type: ignore[attr-defined]
+            added = one * (0 if constant is None else constant.expand(1, *shape).flatten()[entries])
+            return step.inputs[0], back * per_example(one, back), added
+        rows = torch.zeros(len(entries), shape.numel(), dtype=dtype, device=device)
+        rows.scatter_(1, entries[:, None], one[:, None])
+        return number, rows.reshape(-1, *shape), torch.zeros_like(one)
+
+    def chunk(self, variants: int) -> int:
+        """Rows that are worth working on at once, each of them in so many variants."""
+        return max(1, _CHUNK_VALUES // (self.network.widest * max(1, variants)))
+
+    def least_by(self, lines: Relaxations, value: int, rows: Tensor, groups: Groups, *, both: bool = False,
+                 added: Tensor | None = None, shares: Mapping[int, Tensor] | None = None) -> Tensor:
+        """Least values by each rule of the lines, of the rows (P, ...) plus added (P,) and, for both, of their
+        negatives: (rules, signs, P). shares: as of `Relaxation.backward`, by number of a step, in place of the one
+        rule."""
+        going = _Rows({value: rows}, rows.new_zeros(len(rows)) if added is None else added, groups)
+        variants = [(rule * len(self), sign) for rule in range(max(1, len(lines.rules)))
+                    for sign in ((1, -1) if both else (1,))]
+        spread = False
+        for number in range(value, 0, -1):
+            if number not in going.pending:
+                continue
+            step = self.network.steps[number - 1]
+            if isinstance(step.operation, Affine):
+                part = going.pending.pop(number)
+                going.add(None if step.operation.constant is None else
+                          (part * step.operation.constant).flatten(1).sum(1))
+                going.send(step.inputs, step.operation.backward(part))
+                continue
+            if not spread:  # up to the first bend, all variants go the same way
+                going, spread = going.spread_out(variants), True
+            part, relaxation = going.pending.pop(number), lines.at(number)
+            if relaxation is None:
+                box = self.boxes[number]
+                going.add(least_in_box(box, part, going.groups))
+            else:
+                backs, more = relaxation.backward(part, going.groups, None if shares is None else shares.get(number))
+                going.add(more)
+                going.send(step.inputs, backs)
+        going = going if spread else going.spread_out(variants)
+        if 0 in going.pending:
+            going.add(self.region.least(going.pending[0], going.groups))
+        return going.added.reshape(max(1, len(lines.rules)), 2 if both else 1, -1)
+
+
+class Relaxations:
+    """The lines at every bend of a network, each made when it is first asked for. enclosure: in whose boxes."""
+
+    def __init__(self, enclosure: Enclosure, rules: Sequence[Slopes]) -> None:
+        self.enclosure, self.rules = enclosure, tuple(rules)
+        self._made: dict[int, Relaxation | None] = {}
+
+    def at(self, number: int) -> Relaxation | None:
+        """Of the step of this number. None where it has none, or no rule is asked for."""
+        if number not in self._made:
+            step, boxes = self.enclosure.network.steps[number - 1], self.enclosure.boxes
+            bend = step.operation if self.rules else None
+            self._made[number] = bend.relax([boxes[k] for k in step.inputs], self.rules) \
+                if isinstance(bend, Bent) else None
+        return self._made[number]
+
+
+@dataclass
+class _Rows:
+    """Linear functions on their way back. pending: by the number of the value that they are functions of now. added
+    (P,): their constants."""
+
+    pending: dict[int, Tensor]
+    added: Tensor
+    groups: Groups
+
+    def add(self, more: Tensor | None) -> None:
+        self.added = self.added if more is None else self.added + more
+
+    def send(self, values: Sequence[int], backs: Sequence[Tensor]) -> None:
+        for k, back in zip(values, backs, strict=True):
+            self.pending[k] = self.pending[k] + back if k in self.pending else back
+
+    def spread_out(self, variants: Sequence[tuple[int, int]]) -> _Rows:
+        """A copy for each variant: the place of its rule's first relaxation, and a sign."""
+        if len(variants) == 1:
+            return self
+
+        def signed(rows: Tensor) -> Tensor:
+            return torch.cat([rows if sign > 0 else -rows for _, sign in variants])
+
+        images, each = self.groups.images, self.groups.each
+        places = torch.cat([images + place for place, _ in variants])
+        return _Rows({number: signed(rows) for number, rows in self.pending.items()}, signed(self.added),
+                     Groups(images.repeat(len(variants)), places, each))
+
+
+class _BallRadii:
+    """How far an L2 ball around the images lets each value go, as long as no two entries of a value share a pixel, and
+    through the first layer that has weights."""
+
+    def __init__(self, region: InputRegion) -> None:
+        self.radii = {0: torch.full_like(region.x, region.threat.eps)}
+        self.centres = {0: region.x}
+
+    def passed(self, number: int, operation: object, inputs: tuple[int, ...], box: Box) -> Box:
+        """The box of a value, made smaller where the ball says so."""
+        (first, *more) = inputs
+        if more or not isinstance(operation, Affine) or first not in self.radii:
+            return box
+        radius, centre = self.radii[first], self.centres[first]
+        if operation.separate:
+            ends = operation.interval(Box.around(centre, radius))
+            self.radii[number], self.centres[number] = ends.radius, operation(centre)
+            return box
+        reach = operation.ball(radius)
+        return box if reach is None else box.within(Box.around(operation(centre), reach))

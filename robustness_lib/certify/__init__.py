@@ -7,6 +7,8 @@ from robustness_lib.certify.operation import UnknownOperation
 from robustness_lib.certify.smoothed_classifier import SmoothedClassifier
 from robustness_lib.certify.smoothing import RandomizedSmoothing
 from robustness_lib.certify.traced_network import trace
+from robustness_lib.certify.verification import Verification
+from robustness_lib.certify.verify import verify
 
 __all__ = ["ABSTAINED", "Certificates", "RandomizedSmoothing", "SmoothedClassifier", "UnknownOperation",
-           "crown_bounds", "crown_margins", "interval_bounds", "interval_margins", "trace"]
+           "Verification", "crown_bounds", "crown_margins", "interval_bounds", "interval_margins", "trace", "verify"]

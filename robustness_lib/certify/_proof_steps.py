@@ -1,0 +1,149 @@
+"""The steps of a verification: bounds, and attacks, each on the images that nothing before it has decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustness_lib.attacks.ensemble_run import EnsembleStep, ImagePart, Verdicts
+from robustness_lib.attacks.ensemble_steps import AttackStep
+from robustness_lib.certify.alpha_crown import optimized_least
+from robustness_lib.certify.enclosure import Enclosure
+from robustness_lib.certify.input_region import InputRegion
+from robustness_lib.certify.interval_bounds import in_batches, margin_rows, margins_from_rows
+from robustness_lib.certify.relaxation import SLOPES
+from robustness_lib.certify.traced_network import TracedNetwork
+from robustness_lib.precision import full_precision
+from robustness_lib.state import Content
+from robustness_lib.threat import ThreatModel
+
+__all__ = ["METHODS", "ROUNDING", "LimitedAttackStep", "ProofStep"]
+
+# A margin counts as positive from this share of the largest margin bound of its image on. What lies below it in
+# float32 is computed again in float64.
+ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-9}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How bounds are found. tight: boxes inside the network by CROWN, and not by intervals alone. alpha_steps: of
+    α-CROWN. rows: go back through bends at all."""
+
+    tight: bool = False
+    rows: bool = True
+    alpha_steps: int = 0
+
+
+METHODS = {"IBP": Method(rows=False), "CROWN-IBP": Method(), "CROWN": Method(tight=True),
+           "α-CROWN": Method(tight=True, alpha_steps=20)}
+
+
+class ProofStep(EnsembleStep):
+    """Bounds by one method. seconds: that an image may take, with all steps together; None for no end."""
+
+    def __init__(self, name: str, network: TracedNetwork, threat: ThreatModel, seconds: float | None) -> None:
+        self.name, self.method, self.network, self.threat = name, METHODS[name], network, threat
+        self.seconds = seconds
+        self._left: float | None = None
+
+    def begin(self, verdicts: Verdicts) -> None:
+        n = len(verdicts.right)
+        verdicts.other[self.name] = {
+            "tried": torch.zeros(n, dtype=torch.bool), "proved": torch.zeros(n, dtype=torch.bool),
+            "margin": torch.full((n,), -torch.inf, dtype=torch.float64),
+            "seconds": torch.zeros(n, dtype=torch.float64)}
+
+    def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
+        chosen = in_time(verdicts.standing.nonzero()[:, 0], verdicts, self.seconds)
+        if self.seconds is not None and len(chosen):
+            self._left = self.seconds - float(spent(verdicts)[chosen].mean())
+        return chosen
+
+    def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
+        began = time.perf_counter()
+        end = None if self._left is None else began + self._left * len(rows)
+        x, y, _ = part.at(rows)
+        x, y = x.to(self.network.device), y.to(self.network.device)
+
+        def go_on() -> bool:
+            return end is None or time.perf_counter() < end
+
+        margin, proved, close = self._judged(self.network, x, y, go_on)
+        if self.network.dtype == torch.float32 and bool(close.any()):
+            margin[close], proved[close], _ = self._judged(self.network.to(torch.float64), x[close], y[close], go_on)
+        return {"margin": margin.cpu(), "proved": proved.cpu(), "spent": time.perf_counter() - began}
+
+    def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
+        columns = verdicts.other[self.name]
+        columns["tried"][rows] = True
+        columns["seconds"][rows] += content["spent"] / len(rows)
+        columns["margin"][rows], columns["proved"][rows] = content["margin"], content["proved"]
+        verdicts.standing[rows[content["proved"]]] = False  # nothing more is to be done with them
+
+    def _judged(self, network: TracedNetwork, x: Tensor, y: Tensor, go_on: Callable[[], bool]
+                ) -> tuple[Tensor, Tensor, Tensor]:
+        """The smallest margin of each image (m,) float64, whether it is surely positive, and whether it is so near 0
+        that rounding could matter."""
+        rounding = ROUNDING[network.dtype]
+        with torch.no_grad(), full_precision():
+            found = in_batches(lambda region, labels: self._margins(region, labels, network, rounding, go_on), network,
+                               InputRegion(network.take(x), self.threat), y)
+        margin, tolerance = (column.double() for column in found)
+        return margin, margin > tolerance, margin.abs() <= tolerance
+
+    def _margins(self, region: InputRegion, y: Tensor, network: TracedNetwork, rounding: float,
+                 go_on: Callable[[], bool]) -> tuple[Tensor, Tensor]:
+        """The smallest margin of each image, and the tolerance for it."""
+        enclosure = Enclosure.by_intervals(network, region)
+        last, classes = len(enclosure.boxes) - 1, network.classes
+        rows, images, others = margin_rows(y, classes, network.dtype)
+        margins = margins_from_rows(enclosure.least(last, rows, images), images, others, y, classes)
+        if self.method.rows:
+            enclosure = enclosure.tightened(SLOPES) if self.method.tight else enclosure
+            self._improve(margins, enclosure, y, 0, rounding, go_on)
+            if self.method.alpha_steps:
+                self._improve(margins, enclosure, y, self.method.alpha_steps, rounding, go_on)
+        return margins.amin(1), _tolerance(margins, rounding)
+
+    @staticmethod
+    def _improve(margins: Tensor, enclosure: Enclosure, y: Tensor, steps: int, rounding: float,
+                 go_on: Callable[[], bool]) -> None:
+        """In place, where they are not surely positive."""
+        last, classes = len(enclosure.boxes) - 1, margins.shape[1]
+        enough = 2 * _tolerance(margins, rounding)
+        rows, images, others = margin_rows(y, classes, margins.dtype, margins <= enough[:, None])
+        if len(rows):
+            found = optimized_least(enclosure, last, rows, images, SLOPES, steps, enough=enough[images], go_on=go_on)
+            margins[images, others] = torch.maximum(margins[images, others], found)
+
+
+def _tolerance(margins: Tensor, rounding: float) -> Tensor:
+    """(N,), from margins (N, K), ∞ at the label."""
+    return rounding * torch.where(margins.isfinite(), margins, 0).abs().amax(1)
+
+
+class LimitedAttackStep(AttackStep):
+    """An attack on the images that still have time. seconds: that an image may take, with all steps together."""
+
+    seconds: float | None = None
+
+    def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
+        return in_time(super().rows(part, verdicts), verdicts, self.seconds)
+
+
+def spent(verdicts: Verdicts) -> Tensor:
+    """Seconds that each image took so far (n,): its share of what it was worked on with."""
+    total = torch.zeros(len(verdicts.right), dtype=torch.float64)
+    for columns in verdicts.other.values():
+        total += columns["seconds"]
+    for attack in verdicts.attacks.values():
+        total[attack.tried] += float(attack.spent["seconds"]) / max(1, int(attack.tried.sum()))
+    return total
+
+
+def in_time(rows: Tensor, verdicts: Verdicts, seconds: float | None) -> Tensor:
+    return rows if seconds is None else rows[spent(verdicts)[rows] < seconds]

@@ -45,7 +45,7 @@ class Kinked(Bent):
     def undecided(self, boxes: Sequence[Box]) -> list[Tensor]:
         return [(box.lower < 0) & (box.upper > 0) for box in boxes]
 
-    def relax(self, boxes: Sequence[Box], rules: Sequence[Slopes]) -> Relaxation | None:
+    def relax(self, boxes: Sequence[Box]) -> Relaxation | None:
         ((lower, upper),) = boxes
         straight, active = ~self.undecided(boxes)[0], (lower >= 0).to(lower.dtype)
         chord = torch.where(straight, active, upper / (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny))
@@ -56,7 +56,7 @@ class Kinked(Bent):
         above = Line(1 - rise * (1 - chord), torch.where(straight, 0, -chord * lower * rise))
         flat, steep, none = torch.where(straight, active, 0), torch.where(straight, active, 1), torch.zeros_like(lower)
         below = Line(1 - rise * (1 - flat), none), Line(1 - rise * (1 - steep), none)
-        return Band(below, (above, above), shares, ~straight, rules)
+        return Band(below, (above, above), shares, ~straight)
 
 
 class Clamp(Activation):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from robustness_lib.certify.enclosure import Enclosure, Relaxations
+from robustness_lib.certify.enclosure import Enclosure
 from robustness_lib.certify.relaxation import Slopes, alone
 
 __all__ = ["optimized_least"]
@@ -38,8 +38,8 @@ _TAPE = 8  # times the memory of rows that are not to be differentiated
 def _moved(enclosure: Enclosure, value: int, rows: Tensor, images: Tensor, rules: Sequence[Slopes], first: Tensor,
            enough: Tensor, steps: int, go_on: Callable[[], bool]) -> Tensor:
     """The best bound of each row that was seen. first: (P,) the rule to begin with."""
-    lines, best = Relaxations(enclosure, rules[:1]), torch.full_like(enough, -torch.inf)
-    shares = _first_shares(lines, value, rules, first, images)
+    best = torch.full_like(enough, -torch.inf)
+    shares = _first_shares(enclosure, value, rules, first, images)
     if not shares:
         return best
     optimizer = torch.optim.Adam(shares.values(), lr=_RATE)
@@ -48,7 +48,7 @@ def _moved(enclosure: Enclosure, value: int, rows: Tensor, images: Tensor, rules
         if not go_on():
             break
         with torch.enable_grad():
-            bounds = enclosure.least_by(lines, value, rows, alone(images), shares=shares)[0, 0]
+            bounds = enclosure.least_by(tuple(rules[:1]), value, rows, alone(images), shares=shares)[0, 0]
         best = torch.maximum(best, bounds.detach())
         if step == steps or bool((best > enough).all()):
             break
@@ -63,12 +63,12 @@ def _moved(enclosure: Enclosure, value: int, rows: Tensor, images: Tensor, rules
     return best
 
 
-def _first_shares(lines: Relaxations, value: int, rules: Sequence[Slopes], first: Tensor, images: Tensor
+def _first_shares(enclosure: Enclosure, value: int, rules: Sequence[Slopes], first: Tensor, images: Tensor
                   ) -> dict[int, Tensor]:
     """Of the second line at each bend, as the rules have it, by number of the step: (P, ...) leaves of a graph."""
     shares = {}
     for number in range(1, value + 1):
-        relaxation = lines.at(number)
+        relaxation = enclosure.relaxation(number)
         begin = [] if relaxation is None else [relaxation.share(rule) for rule in rules]
         if begin and begin[0] is not None:
             shares[number] = torch.stack(begin)[first, images].requires_grad_()  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ class Activation(Bent):
         values = torch.stack([self(v) for v in at])
         return Box(values.amin(0), values.amax(0))
 
-    def relax(self, boxes: Sequence[Box], rules: Sequence[Slopes]) -> Relaxation | None:
+    def relax(self, boxes: Sequence[Box]) -> Relaxation | None:
         (box,) = boxes
         lower, upper = box
         width = upper - lower
@@ -65,19 +65,19 @@ class Activation(Bent):
         below, above = (self._lines(box, chord, middle, sign) for sign in (1, -1))
         none = torch.zeros_like(lower)
         shares: dict[Slopes, Tensor] = {"parallel": none, "adaptive": none + 1}
-        return Band(below, above, shares, none == 0, rules)
+        return Band(below, above, shares, none == 0)
 
     def _lines(self, box: Box, chord: Tensor, middle: Tensor, sign: int) -> tuple[Line, Line]:
         """Below the curve (or above it, for sign −1): with the chord's slope, and the one that is tightest in the
         middle of the box, among some."""
         parallel = Line(chord, self._offset(chord, box, sign))
-        best, height = parallel, parallel.offset + chord * middle  # type: ignore[operator]
+        best, height = parallel, parallel.offset + chord * middle
         for slope in self._tangents(box, middle, sign):
             offset = self._offset(slope, box, sign)
             here = offset + slope * middle
             better = here > height if sign > 0 else here < height
             height = torch.where(better, here, height)
-            best = Line(torch.where(better, slope, best.slope), torch.where(better, offset, best.offset))  # type: ignore[arg-type]
+            best = Line(torch.where(better, slope, best.slope), torch.where(better, offset, best.offset))
         return parallel, best
 
     def _tangents(self, box: Box, middle: Tensor, sign: int) -> list[Tensor]:

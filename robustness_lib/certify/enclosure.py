@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from robustness_lib.certify.relaxation import Bent, Groups, Relaxation, Slopes, 
 from robustness_lib.certify.traced_network import TracedNetwork
 from robustness_lib.shapes import per_example
 
-__all__ = ["Enclosure", "Relaxations"]
+__all__ = ["Enclosure"]
 
 # With fewer rows an image, rows of several images are worked on together.
 _TOGETHER = 16
@@ -30,6 +30,7 @@ class Enclosure:
     network: TracedNetwork
     region: InputRegion
     boxes: tuple[Box, ...]
+    _made: dict[int, Relaxation | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def by_intervals(cls, network: TracedNetwork, region: InputRegion) -> Enclosure:
@@ -54,25 +55,23 @@ class Enclosure:
         """With better boxes where bounds of a bent operation depend on them: of the entries that are undecided there,
         by going back to the images, after each other from the first bend to the last."""
         boxes = [self.boxes[0]]
-        wanted = self._inputs_of_bends()
-        lines = Relaxations(self, rules)
+        wanted, exact, made = self._inputs_of_bends(), self._exact(), dict[int, Relaxation | None]()
         for number, step in enumerate(self.network.steps, 1):
             box = step.operation.interval(*(boxes[k] for k in step.inputs)).within(self.boxes[number])
-            if number in wanted and not self._exact[number]:
-                lines.enclosure = Enclosure(self.network, self.region, (*boxes, box))
-                box = lines.enclosure._tightened_at(number, wanted[number], lines)
+            if number in wanted and not exact[number]:
+                so_far = Enclosure(self.network, self.region, (*boxes, box), made)
+                box = so_far._tightened_at(number, wanted[number], tuple(rules))
             boxes.append(box)
-        return Enclosure(self.network, self.region, tuple(boxes))
+        return Enclosure(self.network, self.region, tuple(boxes), made)
 
     def least(self, value: int, rows: Tensor, images: Tensor, rules: Sequence[Slopes] = ()) -> Tensor:
         """The least that each linear function rows (P, ...) of a value can be near its image (P,): a lower bound (P,),
         the best of the rules. Without a rule, rows end in the intervals behind the last bend."""
-        size, lines = self.chunk(len(rules)), Relaxations(self, rules)
-        parts = [self.least_by(lines, value, rows[start:start + size], alone(images[start:start + size])).amax(0)[0]
+        size, rules = self.chunk(len(rules)), tuple(rules)
+        parts = [self.least_by(rules, value, rows[start:start + size], alone(images[start:start + size])).amax(0)[0]
                  for start in range(0, len(rows), size)]
         return torch.cat(parts) if parts else rows.new_zeros(0)
 
-    @property
     def _exact(self) -> list[bool]:
         """Whether interval arithmetic already gives the true range of each entry of a value: of the first layer that
         mixes pixels, under L∞."""
@@ -97,14 +96,14 @@ class Enclosure:
                     found.setdefault(k, []).append(number)
         return found
 
-    def _tightened_at(self, number: int, bends: list[int], lines: Relaxations) -> Box:
+    def _tightened_at(self, number: int, bends: list[int], rules: tuple[Slopes, ...]) -> Box:
         box = self.boxes[number]
         if all(self.network.steps[bend - 1].operation.by_sign for bend in bends):  # type: ignore[attr-defined]
             # Where one bound tells the sign, the other is not needed: try the likelier one first, by one rule.
             undecided = self._undecided(number, box, bends)
             likelier = torch.where(box.centre > 0, 1, -1)
-            box = self._with_rows(number, box, undecided, Relaxations(self, lines.rules[-1:]), likelier)
-        return self._with_rows(number, box, self._undecided(number, box, bends), lines)
+            box = self._with_rows(number, box, undecided, rules[-1:], likelier)
+        return self._with_rows(number, box, self._undecided(number, box, bends), rules)
 
     def _undecided(self, number: int, box: Box, bends: list[int]) -> Tensor:
         """Entries of a value with this box (N, ...) bool on whose bounds lines at the bends depend."""
@@ -118,16 +117,17 @@ class Enclosure:
             undecided |= torch.stack([mask for k, mask in zip(step.inputs, masks, strict=True) if k == number]).any(0)
         return undecided
 
-    def _with_rows(self, number: int, box: Box, wanted: Tensor, lines: Relaxations, sign: Tensor | None = None) -> Box:
+    def _with_rows(self, number: int, box: Box, wanted: Tensor, rules: tuple[Slopes, ...],
+                   sign: Tensor | None = None) -> Box:
         """The box of a value with better bounds of the wanted entries: of both ends, or of the lower end of each entry
         times its sign alone."""
         lower, upper = box.lower.flatten(1).clone(), box.upper.flatten(1).clone()
         images, entries = wanted.flatten(1).nonzero(as_tuple=True)
         signs = None if sign is None else sign.flatten(1)[images, entries].to(lower.dtype)
-        for some, groups in self._groups(images, self.chunk(len(lines.rules) * (2 if sign is None else 1))):
+        for some, groups in self._groups(images, self.chunk(len(rules) * (2 if sign is None else 1))):
             image, entry = images[some], entries[some]
             value, rows, added = self._single(number, entry, None if signs is None else signs[some])
-            found = self.least_by(lines, value, rows, groups, both=sign is None, added=added).amax(0)
+            found = self.least_by(rules, value, rows, groups, both=sign is None, added=added).amax(0)
             if signs is None:
                 below, above = found[0], -found[1]
             else:
@@ -150,7 +150,7 @@ class Enclosure:
             for begin in range(start, start + count, size):
                 end = min(begin + size, start + count)
                 one = images[begin:begin + 1]
-                yield slice(begin, end), Groups(one, one, end - begin)
+                yield slice(begin, end), Groups(one, end - begin)
             start += count
 
     def _single(self, number: int, entries: Tensor, signs: Tensor | None) -> tuple[int, Tensor, Tensor]:
@@ -172,15 +172,20 @@ class Enclosure:
         """Rows that are worth working on at once, each of them in so many variants."""
         return max(1, _CHUNK_VALUES // (self.network.widest * max(1, variants)))
 
-    def least_by(self, lines: Relaxations, value: int, rows: Tensor, groups: Groups, *, both: bool = False,
+    def relaxation(self, number: int) -> Relaxation | None:
+        """The lines of the step of this number, made when they are first asked for. None where it has none."""
+        if number not in self._made:
+            step = self.network.steps[number - 1]
+            bend = step.operation
+            self._made[number] = bend.relax([self.boxes[k] for k in step.inputs]) if isinstance(bend, Bent) else None
+        return self._made[number]
+
+    def least_by(self, rules: tuple[Slopes, ...], value: int, rows: Tensor, groups: Groups, *, both: bool = False,
                  added: Tensor | None = None, shares: Mapping[int, Tensor] | None = None) -> Tensor:
-        """Least values by each rule of the lines, of the rows (P, ...) plus added (P,) and, for both, of their
-        negatives: (rules, signs, P). shares: as of `Relaxation.backward`, by number of a step, in place of the one
-        rule."""
+        """Least values by each rule, of the rows (P, ...) plus added (P,) and, for both, of their negatives: (rules,
+        signs, P). shares: as of `Relaxation.backward`, by number of a step, in place of the one rule."""
         going = _Rows({value: rows}, rows.new_zeros(len(rows)) if added is None else added, groups)
-        variants = [(rule * len(self), sign) for rule in range(max(1, len(lines.rules)))
-                    for sign in ((1, -1) if both else (1,))]
-        spread = False
+        signs, spread = (1, -1) if both else (1,), False
         for number in range(value, 0, -1):
             if number not in going.pending:
                 continue
@@ -192,36 +197,18 @@ class Enclosure:
                 going.send(step.inputs, step.operation.backward(part))
                 continue
             if not spread:  # up to the first bend, all variants go the same way
-                going, spread = going.spread_out(variants), True
-            part, relaxation = going.pending.pop(number), lines.at(number)
+                going, spread = going.spread_out(rules, signs), True
+            part, relaxation = going.pending.pop(number), self.relaxation(number) if rules else None
             if relaxation is None:
-                box = self.boxes[number]
-                going.add(least_in_box(box, part, going.groups))
+                going.add(least_in_box(self.boxes[number], part, going.groups))
             else:
                 backs, more = relaxation.backward(part, going.groups, None if shares is None else shares.get(number))
                 going.add(more)
                 going.send(step.inputs, backs)
-        going = going if spread else going.spread_out(variants)
+        going = going if spread else going.spread_out(rules, signs)
         if 0 in going.pending:
             going.add(self.region.least(going.pending[0], going.groups))
-        return going.added.reshape(max(1, len(lines.rules)), 2 if both else 1, -1)
-
-
-class Relaxations:
-    """The lines at every bend of a network, each made when it is first asked for. enclosure: in whose boxes."""
-
-    def __init__(self, enclosure: Enclosure, rules: Sequence[Slopes]) -> None:
-        self.enclosure, self.rules = enclosure, tuple(rules)
-        self._made: dict[int, Relaxation | None] = {}
-
-    def at(self, number: int) -> Relaxation | None:
-        """Of the step of this number. None where it has none, or no rule is asked for."""
-        if number not in self._made:
-            step, boxes = self.enclosure.network.steps[number - 1], self.enclosure.boxes
-            bend = step.operation if self.rules else None
-            self._made[number] = bend.relax([boxes[k] for k in step.inputs], self.rules) \
-                if isinstance(bend, Bent) else None
-        return self._made[number]
+        return going.added.reshape(max(1, len(rules)), len(signs), -1)
 
 
 @dataclass
@@ -240,18 +227,17 @@ class _Rows:
         for k, back in zip(values, backs, strict=True):
             self.pending[k] = self.pending[k] + back if k in self.pending else back
 
-    def spread_out(self, variants: Sequence[tuple[int, int]]) -> _Rows:
-        """A copy for each variant: the place of its rule's first relaxation, and a sign."""
-        if len(variants) == 1:
-            return self
+    def spread_out(self, rules: tuple[Slopes, ...], signs: tuple[int, ...]) -> _Rows:
+        """A copy for each rule and, within, for each sign."""
+        times = max(1, len(rules))
 
-        def signed(rows: Tensor) -> Tensor:
-            return torch.cat([rows if sign > 0 else -rows for _, sign in variants])
+        def spread(rows: Tensor) -> Tensor:
+            return torch.cat([rows if sign > 0 else -rows for sign in signs] * times)
 
-        images, each = self.groups.images, self.groups.each
-        places = torch.cat([images + place for place, _ in variants])
-        return _Rows({number: signed(rows) for number, rows in self.pending.items()}, signed(self.added),
-                     Groups(images.repeat(len(variants)), places, each))
+        groups = Groups(self.groups.images.repeat(times * len(signs)), self.groups.each, rules)
+        if len(groups.images) == len(self.groups.images):
+            return _Rows(self.pending, self.added, groups)
+        return _Rows({number: spread(rows) for number, rows in self.pending.items()}, spread(self.added), groups)
 
 
 class _BallRadii:

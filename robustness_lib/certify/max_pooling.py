@@ -43,9 +43,9 @@ class MaxPool(Bent):
         touched.scatter_add_(2, flat, (rivals & (table >= 0)).flatten(2).to(lower.dtype))
         return [(touched > 0).reshape(lower.shape)]
 
-    def relax(self, boxes: Sequence[Box], rules: Sequence[Slopes]) -> Relaxation | None:
+    def relax(self, boxes: Sequence[Box]) -> Relaxation | None:
         (box,) = boxes
-        return _Windows(self, box, rules)
+        return _Windows(self, box)
 
     @cached_property
     def windows(self) -> Tensor:
@@ -70,9 +70,9 @@ class MaxPool(Bent):
 
 
 class _Windows(Relaxation):
-    """All (rules · N, C, windows)."""
+    """All (N, C, windows)."""
 
-    def __init__(self, pool: MaxPool, box: Box, rules: Sequence[Slopes]) -> None:
+    def __init__(self, pool: MaxPool, box: Box) -> None:
         self.shape, self.result = pool.call.inputs[0], pool.call.output
         table = pool.windows.to(box.lower.device)
         lower, upper = (_windowed(bound, table) for bound in box)
@@ -86,9 +86,7 @@ class _Windows(Relaxation):
         self._offset = torch.where(sure, 0.0, rival - rise * least)
         windows = torch.arange(len(table), device=table.device)
         self._top, self._safest = table[windows, top], table[windows, safest]
-        self._share = {"parallel": torch.ones_like(least), "adaptive": torch.zeros_like(least)}
-        self._mixture = torch.cat([self._share[rule] for rule in rules])
-        self._n = len(least)
+        self._share: dict[Slopes, Tensor] = {"parallel": torch.ones_like(least), "adaptive": torch.zeros_like(least)}
 
     def share(self, slopes: Slopes) -> Tensor | None:
         return self._share[slopes]
@@ -97,7 +95,7 @@ class _Windows(Relaxation):
                  ) -> tuple[list[Tensor], Tensor | None]:
         """Below, the input of the largest lower bound, and a share of the one of the largest upper bound."""
         images, flat = groups.images, groups.split(rows.flatten(2))
-        share = self._mixture[groups.places][:, None] if shares is None else groups.split(shares)
+        share = groups.by_rule(self._share)[:, None] if shares is None else groups.split(shares)
         positive, negative = flat.clamp(min=0), flat.clamp(max=0)
         safest, top = (place[images][:, None].expand_as(flat) for place in (self._safest, self._top))
         back = torch.zeros((*flat.shape[:3], self.shape[1:].numel()), dtype=rows.dtype, device=rows.device)

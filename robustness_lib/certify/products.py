@@ -29,23 +29,22 @@ class Product(Bent):
         corners = torch.stack([self(one, other) for one in a for other in b])
         return Box(corners.amin(0), corners.amax(0))
 
-    def relax(self, boxes: Sequence[Box], rules: Sequence[Slopes]) -> Relaxation | None:
-        return _Planes(boxes, rules)
+    def relax(self, boxes: Sequence[Box]) -> Relaxation | None:
+        return _Planes(boxes)
 
 
 class _Planes(Relaxation):
-    def __init__(self, boxes: Sequence[Box], rules: Sequence[Slopes]) -> None:
-        (self._a, self._b), self._n = boxes, len(boxes[0].lower)
+    def __init__(self, boxes: Sequence[Box]) -> None:
+        self._a, self._b = boxes
         like = self._a.lower * self._b.lower
         self._share: dict[Slopes, Tensor] = {"parallel": torch.zeros_like(like), "adaptive": torch.ones_like(like)}
-        self._mixture = torch.cat([self._share[rule] for rule in rules])
 
     def share(self, slopes: Slopes) -> Tensor | None:
         return self._share[slopes]
 
     def backward(self, rows: Tensor, groups: Groups, shares: Tensor | None = None
                  ) -> tuple[list[Tensor], Tensor | None]:
-        share = self._mixture[groups.places][:, None] if shares is None else groups.split(shares)
+        share = groups.by_rule(self._share)[:, None] if shares is None else groups.split(shares)
         (a_low, a_high), (b_low, b_high) = (tuple(bound[groups.images][:, None] for bound in box)
                                             for box in (self._a, self._b))
         split = groups.split(rows)

@@ -117,8 +117,8 @@ class Band(Relaxation):
             return self._dense(rows, split, *(
                 _mixed((first.of(groups.images), first.of(groups.images) if second is first else
                         second.of(groups.images)), share) for first, second in (self._lower, self._upper)))
-        below, above = (Line(*(groups.by_rule({rule: lines[side][part] for rule, lines in self._by_rule.items()})[:, None]
-                               for part in (0, 1))) for side in (0, 1))
+        below, above = (Line(*(groups.by_rule({rule: lines[side][part] for rule, lines in self._by_rule.items()}
+                                              )[:, None] for part in (0, 1))) for side in (0, 1))
         columns = self._bends[groups.images].any(0).nonzero()[:, 0]
         if 4 * len(columns) > self._bends.shape[1]:
             return self._dense(rows, split, below, above)

@@ -216,7 +216,7 @@ class Mish(Activation):
     """
 
     names = ("mish",)
-    _BENDS = (-2.2563763963607931, 1.4905711794854284)
+    _BENDS = (-2.256376396360793, 1.4905711794854284)
     pieces = (Piece(-math.inf, _BENDS[0], False), Piece(*_BENDS, True), Piece(_BENDS[1], math.inf, False))
     turning = (-1.1924312145154952,)
 

@@ -6,6 +6,8 @@ line in SETTINGS.
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from robustness_lib.certify.curves import Activation, Piece
 from robustness_lib.certify.operation import Box, Call, Slot
 from robustness_lib.certify.relaxation import SLOPES
 from robustness_lib.certify.traced_network import trace  # noqa: F401 - which knows all modules with rules
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # What follows the input in a call: arguments by place, and by name. Several where the curve depends on them.
 SETTINGS = {
@@ -162,3 +166,15 @@ def test_a_softplus_that_jumps_is_refused():
     (kind,) = [kind for kind in activations() if "softplus" in kind.names]
     with pytest.raises(UnknownOperation, match="threshold"):
         kind(call_of("softplus", (1.0, 5.0)))
+
+
+def test_the_recipe_of_contributing_is_what_stands_in_the_library(capsys):
+    """What it shows stands in the library, and the numbers there are what its root finder finds."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.S)
+    finder, shown = blocks
+    source = (ROOT / "robustness_lib/certify/activations.py").read_text(encoding="utf-8")
+    assert shown in source
+    exec(finder, {})
+    found = [float(number) for number in capsys.readouterr().out.split()]
+    (kind,) = [kind for kind in activations() if "mish" in kind.names]
+    assert found == [kind.pieces[0].end, kind.pieces[1].end, *kind.turning]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from robustness_lib.certify.curves import Activation, Piece
 from robustness_lib.certify.operation import Box, Call, Slot
@@ -122,16 +123,25 @@ class Elu(Activation):
 
 class Softplus(Activation):
     names = ("softplus",)
-    pieces = (Piece(*_ALL, True),)
+
+    def _settings(self) -> tuple[float, float]:
+        """Beta and threshold: where beta · v is above it, PyTorch goes on straight, a hair lower."""
+        return float(self.call.argument(1, "beta", 1)), float(self.call.argument(2, "threshold", 20))
+
+    def check(self) -> None:
+        beta, threshold = self._settings()
+        if not (beta > 0 and threshold >= 20):
+            raise self.call.refuse(f"its beta ({beta:g}) must be positive, and its threshold ({threshold:g}) at least "
+                                   f"20: there it steps down, the farther the lower that is")
 
     def slope(self, v: Tensor) -> Tensor:
-        beta, threshold = self.call.argument(1, "beta", 1), self.call.argument(2, "threshold", 20)
+        beta, threshold = self._settings()
         return torch.where(beta * v > threshold, 1.0, torch.sigmoid(beta * v))
 
     def shape(self) -> tuple[Sequence[Piece], Sequence[float]]:
-        """PyTorch goes on straight from the threshold, a hair lower: two pieces, so that the step is none inside."""
-        end = float(self.call.argument(2, "threshold", 20)) / float(self.call.argument(1, "beta", 1))
-        return (Piece(-math.inf, end, True), Piece(end, math.inf, True)), ()
+        """Two pieces, so that the step is none inside."""
+        beta, threshold = self._settings()
+        return (Piece(-math.inf, threshold / beta, True), Piece(threshold / beta, math.inf, True)), ()
 
 
 class Sigmoid(Activation):
@@ -178,6 +188,41 @@ class Gelu(Activation):
 
     def slope(self, v: Tensor) -> Tensor:
         return 0.5 * (1 + torch.erf(v / math.sqrt(2))) + v * torch.exp(-v.square() / 2) / math.sqrt(2 * math.pi)
+
+
+class TanhGelu(Activation):
+    """GELU's approximation v/2 · (1 + tanh(√(2/π) · (v + .044715 v³))): minimum at v = −.752, bent upward between
+    ±1.419."""
+
+    names = ("gelu",)
+    _INFLECTION = 1.4185040087908284
+    pieces = (Piece(-math.inf, -_INFLECTION, False), Piece(-_INFLECTION, _INFLECTION, True),
+              Piece(_INFLECTION, math.inf, False))
+    turning = (-0.7524614220710163,)
+
+    @classmethod
+    def fits(cls, call: Call) -> bool:
+        return bool(call.kwargs.get("approximate", "none") == "tanh")
+
+    def slope(self, v: Tensor) -> Tensor:
+        v = v.clamp(-10, 10)  # beyond, the slope is 0 or 1 to the last bit, and the cube may overflow
+        factor, cubic = math.sqrt(2 / math.pi), 0.044715
+        rise = torch.tanh(factor * (v + cubic * v ** 3))
+        return 0.5 * (1 + rise + v * (1 - rise.square()) * factor * (1 + 3 * cubic * v.square()))
+
+
+class Mish(Activation):
+    """v · tanh(softplus(v)): falls to its minimum at v = −1.192 and rises from there; bent upward from −2.256 to 1.491.
+    """
+
+    names = ("mish",)
+    _BENDS = (-2.256376396360793, 1.4905711794854284)
+    pieces = (Piece(-math.inf, _BENDS[0], False), Piece(*_BENDS, True), Piece(_BENDS[1], math.inf, False))
+    turning = (-1.1924312145154952,)
+
+    def slope(self, v: Tensor) -> Tensor:
+        rise = torch.tanh(functional.softplus(v))
+        return rise + v * torch.sigmoid(v) * (1 - rise.square())
 
 
 class Absolute(Activation):

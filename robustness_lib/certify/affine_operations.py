@@ -132,21 +132,26 @@ class MatrixProduct(Affine):
 
 
 class BatchNorm(Affine):
-    """In eval mode, as models are held here."""
+    """In eval mode, as models are held here; instance norm too, where it has running statistics."""
 
-    names = ("batch_norm", "_native_batch_norm_legit_no_training")
+    names = ("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training")
     separate = True
 
     def check(self) -> None:
         if self.call.item not in (None, 0):
             raise self.call.refuse("statistics of the batch are used")
-        if (self.call.name == "batch_norm" and self.call.args[5]) or self.call.args[3] is None:
-            raise self.call.refuse("batch norm without running statistics mixes the images of a batch")
+        if (not self._in_eval and self.call.args[5]) or self.call.args[3] is None:
+            raise self.call.refuse(f"{self.call.name} without running statistics takes them from the images")
+
+    @property
+    def _in_eval(self) -> bool:
+        """By its very name: then the call has one argument less."""
+        return self.call.name.endswith("no_training")
 
     @cached_property
     def _scale(self) -> Tensor:
         _, weight, _, _, variance = self.call.args[:5]
-        eps = self.call.args[7 if self.call.name == "batch_norm" else 6]
+        eps = self.call.args[6 if self._in_eval else 7]
         scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
         return scale.reshape(-1, *[1] * (len(self.call.output) - 1))  # type: ignore[no-any-return]
 
@@ -248,8 +253,9 @@ class Average(Increasing):
     names = ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
              "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "upsample_nearest1d",
              "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d",
-             "upsample_trilinear3d", "pixel_shuffle", "pixel_unshuffle", "pad", "constant_pad_nd", "reflection_pad1d",
-             "reflection_pad2d", "replication_pad1d", "replication_pad2d")
+             "upsample_trilinear3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d",
+             "_upsample_nearest_exact3d", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "pad",
+             "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
 
     def check(self) -> None:
         if "pad" in self.call.name and len(self.call.args[1]) > 2 * len(self.call.inputs[0]):

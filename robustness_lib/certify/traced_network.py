@@ -12,7 +12,13 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from robustness_lib.certify import activations, affine_operations, max_pooling, products  # noqa: F401 - rules, by name
+from robustness_lib.certify import (  # noqa: F401 - rules, which are found by name
+    activations,
+    affine_operations,
+    max_pooling,
+    products,
+    resampling,
+)
 from robustness_lib.certify.operation import TRACED_BATCH, Box, Call, Operation, Slot, fitting_operation
 from robustness_lib.errors import one_line
 from robustness_lib.inputs import check_images, check_logits

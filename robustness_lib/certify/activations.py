@@ -44,7 +44,7 @@ class Kinked(Bent):
         return Box(self(box.lower), self(box.upper))
 
     def undecided(self, boxes: Sequence[Box]) -> list[Tensor]:
-        return [(box.lower < 0) & (box.upper > 0) for box in boxes]
+        return [~((box.lower >= 0) | (box.upper <= 0)) for box in boxes]  # where bounds are no numbers, too
 
     def relax(self, boxes: Sequence[Box]) -> Relaxation | None:
         ((lower, upper),) = boxes

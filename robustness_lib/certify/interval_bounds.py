@@ -82,7 +82,9 @@ def in_batches(work: Callable[..., tuple[Tensor, Tensor]], network: TracedNetwor
     size = max(1, _BATCH_VALUES // network.widest)
     parts = [work(region.at(torch.arange(start, min(start + size, len(region.x)), device=region.x.device)),
                   *(column[start:start + size] for column in columns)) for start in range(0, len(region.x), size)]
-    return Box(*(torch.cat(bounds) for bounds in zip(*parts, strict=True)))
+    lower, upper = (torch.cat(bounds) for bounds in zip(*parts, strict=True))
+    # Where numbers are too large for their type, nothing is known.
+    return Box(lower.nan_to_num(-torch.inf, torch.inf, -torch.inf), upper.nan_to_num(torch.inf, torch.inf, -torch.inf))
 
 
 _BATCH_VALUES = 1_000_000

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustness_lib.attacks.ensemble_run import EnsembleStep, ImagePart, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep
+from robustness_lib.certify._rounding import rounding_tolerance
 from robustness_lib.certify.alpha_crown import optimized_least
 from robustness_lib.certify.enclosure import Enclosure
 from robustness_lib.certify.input_region import InputRegion
@@ -21,11 +22,7 @@ from robustness_lib.precision import full_precision
 from robustness_lib.state import Content
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["METHODS", "ROUNDING", "LimitedAttackStep", "ProofStep"]
-
-# A margin counts as positive from this share of the largest margin bound of its image on. What lies below it in
-# float32 is computed again in float64.
-ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-9}
+__all__ = ["METHODS", "LimitedAttackStep", "ProofStep"]
 
 
 @dataclass(frozen=True)
@@ -88,42 +85,36 @@ class ProofStep(EnsembleStep):
                 ) -> tuple[Tensor, Tensor, Tensor]:
         """The smallest margin of each image (m,) float64, whether it is surely positive, and whether it is so near 0
         that rounding could matter."""
-        rounding = ROUNDING[network.dtype]
         with torch.no_grad(), full_precision():
-            found = in_batches(lambda region, labels: self._margins(region, labels, network, rounding, go_on), network,
+            found = in_batches(lambda region, labels: self._margins(region, labels, network, go_on), network,
                                InputRegion(network.take(x), self.threat), y)
         margin, tolerance = (column.double() for column in found)
         return margin, margin > tolerance, margin.abs() <= tolerance
 
-    def _margins(self, region: InputRegion, y: Tensor, network: TracedNetwork, rounding: float,
-                 go_on: Callable[[], bool]) -> tuple[Tensor, Tensor]:
+    def _margins(self, region: InputRegion, y: Tensor, network: TracedNetwork, go_on: Callable[[], bool]
+                 ) -> tuple[Tensor, Tensor]:
         """The smallest margin of each image, and the tolerance for it."""
+        tolerance = rounding_tolerance(network, region)
         enclosure = Enclosure.by_intervals(network, region)
         last, classes = len(enclosure.boxes) - 1, network.classes
         rows, images, others = margin_rows(y, classes, network.dtype)
         margins = margins_from_rows(enclosure.least(last, rows, images), images, others, y, classes)
         if self.method.rows:
             enclosure = enclosure.tightened(SLOPES) if self.method.tight else enclosure
-            self._improve(margins, enclosure, y, 0, rounding, go_on)
+            self._improve(margins, enclosure, y, 0, 2 * tolerance, go_on)
             if self.method.alpha_steps:
-                self._improve(margins, enclosure, y, self.method.alpha_steps, rounding, go_on)
-        return margins.amin(1), _tolerance(margins, rounding)
+                self._improve(margins, enclosure, y, self.method.alpha_steps, 2 * tolerance, go_on)
+        return margins.amin(1), tolerance
 
     @staticmethod
-    def _improve(margins: Tensor, enclosure: Enclosure, y: Tensor, steps: int, rounding: float,
+    def _improve(margins: Tensor, enclosure: Enclosure, y: Tensor, steps: int, enough: Tensor,
                  go_on: Callable[[], bool]) -> None:
-        """In place, where they are not surely positive."""
+        """In place, where they are not above enough (N,)."""
         last, classes = len(enclosure.boxes) - 1, margins.shape[1]
-        enough = 2 * _tolerance(margins, rounding)
         rows, images, others = margin_rows(y, classes, margins.dtype, margins <= enough[:, None])
         if len(rows):
             found = optimized_least(enclosure, last, rows, images, SLOPES, steps, enough=enough[images], go_on=go_on)
             margins[images, others] = torch.maximum(margins[images, others], found)
-
-
-def _tolerance(margins: Tensor, rounding: float) -> Tensor:
-    """(N,), from margins (N, K), ∞ at the label."""
-    return rounding * torch.where(margins.isfinite(), margins, 0).abs().amax(1)
 
 
 class LimitedAttackStep(AttackStep):

@@ -19,6 +19,7 @@ from robustness_lib.certify.interval_bounds import in_batches, margin_rows, marg
 from robustness_lib.certify.relaxation import SLOPES
 from robustness_lib.certify.traced_network import TracedNetwork
 from robustness_lib.precision import full_precision
+from robustness_lib.querying.batch_size import cut
 from robustness_lib.state import Content
 from robustness_lib.threat import ThreatModel
 
@@ -69,10 +70,9 @@ class ProofStep(EnsembleStep):
         def go_on() -> bool:
             return end is None or time.perf_counter() < end
 
-        margin, proved, close = self._judged(self.network, x, y, go_on)
-        if self.network.dtype == torch.float32 and bool(close.any()):
-            margin[close], proved[close], _ = self._judged(self.network.to(torch.float64), x[close], y[close], go_on)
-        return {"margin": margin.cpu(), "proved": proved.cpu(), "spent": time.perf_counter() - began}
+        found = [self._checked(x[some], y[some], go_on) for some in cut(len(x), size)]
+        margin, proved = (torch.cat(columns).cpu() for columns in zip(*found, strict=True))
+        return {"margin": margin, "proved": proved, "spent": time.perf_counter() - began}
 
     def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
         columns = verdicts.other[self.name]
@@ -80,6 +80,14 @@ class ProofStep(EnsembleStep):
         columns["seconds"][rows] += content["spent"] / len(rows)
         columns["margin"][rows], columns["proved"][rows] = content["margin"], content["proved"]
         verdicts.standing[rows[content["proved"]]] = False  # nothing more is to be done with them
+
+    def _checked(self, x: Tensor, y: Tensor, go_on: Callable[[], bool]) -> tuple[Tensor, Tensor]:
+        """The smallest margin of each image (m,) float64, and whether it is surely positive, after a second look in
+        float64 where rounding could matter."""
+        margin, proved, close = self._judged(self.network, x, y, go_on)
+        if self.network.dtype == torch.float32 and bool(close.any()):
+            margin[close], proved[close], _ = self._judged(self.network.to(torch.float64), x[close], y[close], go_on)
+        return margin, proved
 
     def _judged(self, network: TracedNetwork, x: Tensor, y: Tensor, go_on: Callable[[], bool]
                 ) -> tuple[Tensor, Tensor, Tensor]:

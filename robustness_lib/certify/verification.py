@@ -69,7 +69,7 @@ class Verification:
 
     def share(self, verdict: Verdict) -> Accuracy:
         """How many have this verdict, with n and the 95 % interval. Raises ValueError where there is no image."""
-        return Accuracy(self.verdicts.count(verdict), self.n)
+        return self._of_all(self.verdicts.count(verdict))
 
     @property
     def certified(self) -> Tensor:
@@ -84,7 +84,12 @@ class Verification:
     @property
     def at_most(self) -> Accuracy:
         """No more than these can keep their label: those neither wrong nor broken."""
-        return Accuracy(self.verdicts.count("robust") + self.verdicts.count("unknown"), self.n)
+        return self._of_all(self.verdicts.count("robust") + self.verdicts.count("unknown"))
+
+    def _of_all(self, count: int) -> Accuracy:
+        if self.n == 0:
+            raise ValueError("there was no image to verify, and so there is no share")
+        return Accuracy(count, self.n)
 
     @property
     def sentence(self) -> str:

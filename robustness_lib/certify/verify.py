@@ -72,7 +72,7 @@ def verify(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seconds
     if len(x) == 0:
         return Verification((), (), torch.zeros(0, dtype=torch.float64), x.clone(), threat, (), seconds,
                             model_fingerprint(model), ())
-    predict_logits(model, x[:1], size=1, labels=y)  # what the model cannot take, and labels out of range, are said now
+    predict_logits(model, x[:2], size=2, labels=y)  # what the model cannot take, and labels out of range, are said now
     network = trace(model, x)
     size = batch_size or default_batch_size(x, network.device)
     chunks = _open(model, part, threat, seconds, seed, size, state)

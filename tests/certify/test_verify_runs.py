@@ -37,7 +37,8 @@ def pieces(monkeypatch):
 
 def check_same(one, other):
     assert (one.verdicts, one.decided_by) == (other.verdicts, other.decided_by)
-    assert torch.equal(one.margin, other.margin) and torch.equal(one.x_adv, other.x_adv)
+    assert torch.equal(one.margin, other.margin)
+    assert torch.equal(one.x_adv, other.x_adv)
 
 
 # Time.
@@ -57,12 +58,12 @@ def test_much_time_changes_nothing(found):
 
 
 def test_no_method_works_on_when_time_is_over(monkeypatch):
-    """Here α-CROWN would take minutes."""
-    monkeypatch.setitem(proof_steps.METHODS, "α-CROWN", replace(proof_steps.METHODS["α-CROWN"], alpha_steps=100_000))
+    """Here α-CROWN would take many times as long."""
+    monkeypatch.setitem(proof_steps.METHODS, "α-CROWN", replace(proof_steps.METHODS["α-CROWN"], alpha_steps=8_000))
     model, x, y = problem()
     began = time.perf_counter()
-    found = verify(model, x, y, ThreatModel("linf", 0.07), seconds=0.3)
-    assert time.perf_counter() - began < 2 * 0.3 * len(x) + 20
+    found = verify(model, x, y, ThreatModel("linf", 0.07), seconds=0.1)
+    assert time.perf_counter() - began < 2 * 0.1 * len(x) + 8, "and a step of each method"
     stages = {stage.name: stage for stage in found.stages}
     assert stages["α-CROWN"].attempted > 0, "it was at work when time was over"
     assert stages["AutoPGD"].attempted == 0
@@ -95,8 +96,10 @@ def test_progress_rises(found):
     told = []
     verify(*problem(), THREAT, batch_size=10, progress=lambda done, step: told.append((done, step)))
     numbers = [done for done, _ in told]
-    assert numbers == sorted(numbers) and numbers[-1] == 30
-    assert told[0] == (0, "clean") and told[-1] == (30, "done")
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 30
+    assert told[0] == (0, "clean")
+    assert told[-1] == (30, "done")
     assert {"PGD", "IBP", "CROWN", "AutoPGD 1"} <= {step for _, step in told}
 
 
@@ -151,8 +154,8 @@ def another(what):
 def test_the_state_of_another_run_is_refused(tmp_path, what):
     verify(*problem(), THREAT, state=tmp_path)
     named = "data" if what in ("labels", "index") else what.replace("_", " ")
+    arguments, settings = another(what)
     with pytest.raises(ValueError, match=f"belongs to another run: not the same .*{named}"):
-        arguments, settings = another(what)
         verify(*arguments, **settings, state=tmp_path)
 
 
@@ -266,7 +269,7 @@ def test_weights_that_are_no_numbers_are_refused(bad):
 
 @pytest.mark.parametrize("model", ["double", "half"])
 def test_another_type_than_the_images_is_said(model):
-    with pytest.raises(TypeError, match="images torch.float32"):
+    with pytest.raises(TypeError, match=r"images torch\.float32"):
         verify(getattr(nn.Linear(4, 3), model)(), X, Y, THREAT)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustness_lib.attacks.ensemble_run import EnsembleStep, ImagePart, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep
+from robustness_lib.certify._rounding import rounding_tolerance
 from robustness_lib.certify.alpha_crown import optimized_least
 from robustness_lib.certify.enclosure import Enclosure
 from robustness_lib.certify.input_region import InputRegion
@@ -18,14 +19,11 @@ from robustness_lib.certify.interval_bounds import in_batches, margin_rows, marg
 from robustness_lib.certify.relaxation import SLOPES
 from robustness_lib.certify.traced_network import TracedNetwork
 from robustness_lib.precision import full_precision
+from robustness_lib.querying.batch_size import cut
 from robustness_lib.state import Content
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["METHODS", "ROUNDING", "LimitedAttackStep", "ProofStep"]
-
-# A margin counts as positive from this share of the largest margin bound of its image on. What lies below it in
-# float32 is computed again in float64.
-ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-9}
+__all__ = ["METHODS", "LimitedAttackStep", "ProofStep"]
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,9 @@ class ProofStep(EnsembleStep):
         def go_on() -> bool:
             return end is None or time.perf_counter() < end
 
-        margin, proved, close = self._judged(self.network, x, y, go_on)
-        if self.network.dtype == torch.float32 and bool(close.any()):
-            margin[close], proved[close], _ = self._judged(self.network.to(torch.float64), x[close], y[close], go_on)
-        return {"margin": margin.cpu(), "proved": proved.cpu(), "spent": time.perf_counter() - began}
+        found = [self._checked(x[some], y[some], go_on) for some in cut(len(x), size)]
+        margin, proved = (torch.cat(columns).cpu() for columns in zip(*found, strict=True))
+        return {"margin": margin, "proved": proved, "spent": time.perf_counter() - began}
 
     def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
         columns = verdicts.other[self.name]
@@ -84,46 +81,48 @@ class ProofStep(EnsembleStep):
         columns["margin"][rows], columns["proved"][rows] = content["margin"], content["proved"]
         verdicts.standing[rows[content["proved"]]] = False  # nothing more is to be done with them
 
+    def _checked(self, x: Tensor, y: Tensor, go_on: Callable[[], bool]) -> tuple[Tensor, Tensor]:
+        """The smallest margin of each image (m,) float64, and whether it is surely positive, after a second look in
+        float64 where rounding could matter."""
+        margin, proved, close = self._judged(self.network, x, y, go_on)
+        if self.network.dtype == torch.float32 and bool(close.any()):
+            margin[close], proved[close], _ = self._judged(self.network.to(torch.float64), x[close], y[close], go_on)
+        return margin, proved
+
     def _judged(self, network: TracedNetwork, x: Tensor, y: Tensor, go_on: Callable[[], bool]
                 ) -> tuple[Tensor, Tensor, Tensor]:
         """The smallest margin of each image (m,) float64, whether it is surely positive, and whether it is so near 0
         that rounding could matter."""
-        rounding = ROUNDING[network.dtype]
         with torch.no_grad(), full_precision():
-            found = in_batches(lambda region, labels: self._margins(region, labels, network, rounding, go_on), network,
+            found = in_batches(lambda region, labels: self._margins(region, labels, network, go_on), network,
                                InputRegion(network.take(x), self.threat), y)
         margin, tolerance = (column.double() for column in found)
         return margin, margin > tolerance, margin.abs() <= tolerance
 
-    def _margins(self, region: InputRegion, y: Tensor, network: TracedNetwork, rounding: float,
-                 go_on: Callable[[], bool]) -> tuple[Tensor, Tensor]:
+    def _margins(self, region: InputRegion, y: Tensor, network: TracedNetwork, go_on: Callable[[], bool]
+                 ) -> tuple[Tensor, Tensor]:
         """The smallest margin of each image, and the tolerance for it."""
+        tolerance = rounding_tolerance(network, region)
         enclosure = Enclosure.by_intervals(network, region)
         last, classes = len(enclosure.boxes) - 1, network.classes
         rows, images, others = margin_rows(y, classes, network.dtype)
         margins = margins_from_rows(enclosure.least(last, rows, images), images, others, y, classes)
         if self.method.rows:
             enclosure = enclosure.tightened(SLOPES) if self.method.tight else enclosure
-            self._improve(margins, enclosure, y, 0, rounding, go_on)
+            self._improve(margins, enclosure, y, 0, 2 * tolerance, go_on)
             if self.method.alpha_steps:
-                self._improve(margins, enclosure, y, self.method.alpha_steps, rounding, go_on)
-        return margins.amin(1), _tolerance(margins, rounding)
+                self._improve(margins, enclosure, y, self.method.alpha_steps, 2 * tolerance, go_on)
+        return margins.amin(1), tolerance
 
     @staticmethod
-    def _improve(margins: Tensor, enclosure: Enclosure, y: Tensor, steps: int, rounding: float,
+    def _improve(margins: Tensor, enclosure: Enclosure, y: Tensor, steps: int, enough: Tensor,
                  go_on: Callable[[], bool]) -> None:
-        """In place, where they are not surely positive."""
+        """In place, where they are not above enough (N,)."""
         last, classes = len(enclosure.boxes) - 1, margins.shape[1]
-        enough = 2 * _tolerance(margins, rounding)
         rows, images, others = margin_rows(y, classes, margins.dtype, margins <= enough[:, None])
         if len(rows):
             found = optimized_least(enclosure, last, rows, images, SLOPES, steps, enough=enough[images], go_on=go_on)
             margins[images, others] = torch.maximum(margins[images, others], found)
-
-
-def _tolerance(margins: Tensor, rounding: float) -> Tensor:
-    """(N,), from margins (N, K), ∞ at the label."""
-    return rounding * torch.where(margins.isfinite(), margins, 0).abs().amax(1)
 
 
 class LimitedAttackStep(AttackStep):

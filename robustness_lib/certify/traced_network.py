@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from robustness_lib.certify import (  # noqa: F401 - rules, which are found by name
@@ -19,7 +19,15 @@ from robustness_lib.certify import (  # noqa: F401 - rules, which are found by n
     products,
     resampling,
 )
-from robustness_lib.certify.operation import TRACED_BATCH, Box, Call, Operation, Slot, fitting_operation
+from robustness_lib.certify.operation import (
+    TRACED_BATCH,
+    Box,
+    Call,
+    Operation,
+    Slot,
+    UnknownOperation,
+    fitting_operation,
+)
 from robustness_lib.errors import one_line
 from robustness_lib.inputs import check_images, check_logits
 from robustness_lib.model_kinds import check_usable
@@ -159,6 +167,7 @@ def _steps(program: ExportedProgram, dtype: torch.dtype) -> list[NetworkStep]:
     held = _held(program, dtype)
     (logits,) = [spec.arg.name for spec in program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
     needed = _ancestors(next(node for node in graph.nodes if node.name == logits))
+    _check_forgetful(program, needed)
     place: dict[Node, int] = {}  # of values that follow from the images
     constant: dict[Node, Any] = {}
     several: dict[Node, Node] = {}  # functions that return more than one value: an operation is made of each item
@@ -200,6 +209,16 @@ def _held(program: ExportedProgram, dtype: torch.dtype) -> dict[str, Tensor]:
     return found
 
 
+def _check_forgetful(program: ExportedProgram, needed: set[Node]) -> None:
+    """Raises ValueError where the logits follow from what a pass changes."""
+    signature = program.graph_signature
+    moved = {spec.target for spec in signature.output_specs if spec.kind == OutputKind.BUFFER_MUTATION}
+    for spec in signature.input_specs:
+        if spec.target in moved and any(node.name == spec.arg.name for node in needed):
+            raise ValueError(f"the model keeps {spec.target!r} from call to call, and answers by it: no bounds hold "
+                             f"for it")
+
+
 def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_cast(part, dtype) for part in value)
@@ -217,6 +236,10 @@ def _ancestors(node: Node) -> set[Node]:
 
 
 def _compute(node: Node, constant: dict[Node, Any]) -> Any:
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and node.args[-1:] != (False,):
+        name = str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+        # A comparison of answers does not tell of a little noise.
+        raise UnknownOperation(f"no bounds pass {_layer(node)}: {name} draws at random")
     args = torch.fx.map_arg(node.args, lambda other: constant[other])
     kwargs = torch.fx.map_arg(node.kwargs, lambda other: constant[other])
     return node.target(*args, **kwargs)  # type: ignore[operator]

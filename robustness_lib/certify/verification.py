@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -38,7 +39,8 @@ class Verification:
     does, and is there; "unknown", neither was shown; "wrong", the image itself gets another answer. decided_by: what
     decided that: a bound or an attack, "clean" for "wrong", None for "unknown".
     margin: (N,) float64. Of "robust" and "unknown", the best lower bound found of the label's smallest margin, z_y less
-    the largest other logit, in the threat model; of "broken" and "wrong", the margin at the image that shows it.
+    the largest other logit, in the threat model, −∞ where time ran out before there was one (null in JSON); of "broken"
+    and "wrong", the margin at the image that shows it.
     x_adv: (N, ...) the adversarial image where there is one, else x. stages: what each method did. seconds: that an
     image could take, or None. model, images: fingerprints. notes: what else should be known.
     """
@@ -67,7 +69,7 @@ class Verification:
 
     def share(self, verdict: Verdict) -> Accuracy:
         """How many have this verdict, with n and the 95 % interval. Raises ValueError where there is no image."""
-        return Accuracy(self.verdicts.count(verdict), self.n)
+        return self._of_all(self.verdicts.count(verdict))
 
     @property
     def certified(self) -> Tensor:
@@ -82,7 +84,12 @@ class Verification:
     @property
     def at_most(self) -> Accuracy:
         """No more than these can keep their label: those neither wrong nor broken."""
-        return Accuracy(self.verdicts.count("robust") + self.verdicts.count("unknown"), self.n)
+        return self._of_all(self.verdicts.count("robust") + self.verdicts.count("unknown"))
+
+    def _of_all(self, count: int) -> Accuracy:
+        if self.n == 0:
+            raise ValueError("there was no image to verify, and so there is no share")
+        return Accuracy(count, self.n)
 
     @property
     def sentence(self) -> str:
@@ -109,7 +116,8 @@ class Verification:
             **figures, "notes": list(self.notes),
             "methods": [vars(stage) | {"seconds": round(stage.seconds, 3)} for stage in self.stages],
             "model": self.model, "images": list(self.images), "verdicts": list(self.verdicts),
-            "decided by": list(self.decided_by), "margin": self.margin.tolist(),
+            "decided by": list(self.decided_by),
+            "margin": [margin if math.isfinite(margin) else None for margin in self.margin.tolist()],
         } | ({} if y is None else {"label": y.tolist()})
 
 

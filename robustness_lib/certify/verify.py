@@ -16,7 +16,8 @@ from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, ImagePart, StepFailed, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
 from robustness_lib.attacks.pgd import PGD
-from robustness_lib.certify._proof_steps import METHODS, ROUNDING, LimitedAttackStep, ProofStep
+from robustness_lib.certify._proof_steps import METHODS, LimitedAttackStep, ProofStep
+from robustness_lib.certify._rounding import ROUNDING
 from robustness_lib.certify.traced_network import TracedNetwork, trace
 from robustness_lib.certify.verification import ProofStage, Verdict, Verification
 from robustness_lib.distributed import Team
@@ -43,8 +44,8 @@ def verify(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seconds
 
     After the model's own answers come PGD with 20 steps, interval bounds, CROWN-IBP, CROWN, α-CROWN, and AutoPGD with
     restarts, each on the images that are not decided. An example that an attack finds counts once it is confirmed
-    outside the attack. A bound counts from a share of the image's largest margin bound on, 10⁻⁴ in float32 and 10⁻⁹ in
-    float64, which covers rounding; closer ones are computed again in float64.
+    outside the attack. A bound counts from a tolerance for rounding on: 10⁻⁶ in float32, and 10⁻¹² in float64, of the
+    sum of the absolute values of all that the logits are added up from. Closer ones are computed again in float64.
 
     model: images (N, ...) in [0, 1] to logits (N, K), of operations that have a rule (see `interval_bounds`); held in
     eval mode, and left as it was. x: (N, ...) float32 or float64 in [0, 1]; y: (N,) int64 labels. seconds: that an
@@ -71,8 +72,8 @@ def verify(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seconds
     if len(x) == 0:
         return Verification((), (), torch.zeros(0, dtype=torch.float64), x.clone(), threat, (), seconds,
                             model_fingerprint(model), ())
+    predict_logits(model, x[:2], size=2, labels=y)  # what the model cannot take, and labels out of range, are said now
     network = trace(model, x)
-    predict_logits(model, x[:1], size=1, labels=y)  # labels out of range are said now
     size = batch_size or default_batch_size(x, network.device)
     chunks = _open(model, part, threat, seconds, seed, size, state)
     run = EnsembleRun(_steps(model, network, threat, seconds, seed), chunks, ShrinkingBatchSize(size), size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -99,8 +100,8 @@ class Verification:
         return f"<Verification: {self.sentence}>"
 
     def to_dict(self, y: Tensor | None = None) -> dict[str, Any]:
-        """Everything but the images as plain values, for JSON: figures first, then image by image. y: (N,) labels, to
-        stand beside them."""
+        """Everything but the images as plain values, for JSON: figures first, then image by image; no margin where
+        there is no bound. y: (N,) labels, to stand beside them."""
         if y is not None:
             check_labels(y, self.margin[:, None])
         figures = {} if self.n == 0 else {str(verdict): _figures(self.share(verdict)) for verdict in VERDICTS}
@@ -109,7 +110,8 @@ class Verification:
             **figures, "notes": list(self.notes),
             "methods": [vars(stage) | {"seconds": round(stage.seconds, 3)} for stage in self.stages],
             "model": self.model, "images": list(self.images), "verdicts": list(self.verdicts),
-            "decided by": list(self.decided_by), "margin": self.margin.tolist(),
+            "decided by": list(self.decided_by),
+            "margin": [value if math.isfinite(value) else None for value in self.margin.tolist()],
         } | ({} if y is None else {"label": y.tolist()})
 
 

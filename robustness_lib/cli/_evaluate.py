@@ -33,6 +33,7 @@ from robustness_lib.cli._options import (
     SplitOption,
     StdOption,
     Subject,
+    ThreatOption,
     WeightsOption,
     class_names,
     find_subject,
@@ -59,9 +60,7 @@ _MOST = 1000  # images, where nobody says how many
 
 
 def evaluate_command(
-    ctx: typer.Context, model: ModelOption, data: DataOption,
-    threat: Annotated[str, typer.Option("--threat", metavar="NORM:EPS",
-                                        help="such as linf:8/255 or l2:0.5, in pixel units of [0, 1]")],
+    ctx: typer.Context, model: ModelOption, data: DataOption, threat: ThreatOption,
     weights: WeightsOption = None, mean: MeanOption = None, std: StdOption = None, output: OutputOption = "auto",
     classes: ClassesOption = None, device: DeviceOption = "auto",
     suite: Annotated[str | None, typer.Option("--suite", metavar="NAME", help="; ".join(

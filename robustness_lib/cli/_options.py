@@ -19,8 +19,9 @@ from robustness_lib.querying.confirm_predictions import predict_logits
 
 __all__ = ["AntialiasOption", "ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DebugOption",
            "DeviceOption", "InterpolationOption", "JsonOption", "MeanOption", "ModelOption", "OutputOption",
-           "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject", "WeightsOption", "as_number",
-           "check_least_percent", "class_names", "find_subject", "number_of", "subject_options"]
+           "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject", "ThreatOption",
+           "WeightsOption", "as_number", "check_least_percent", "class_names", "find_subject", "number_of",
+           "subject_options"]
 
 _MODEL, _DATA = "Model", "Data"
 
@@ -67,6 +68,8 @@ AntialiasOption = Annotated[bool | None, typer.Option(
 ChannelsOption = Annotated[int | None, typer.Option(
     "--channels", metavar="1|3", rich_help_panel=_DATA,
     help="of a folder's images; by default 1 where all are grey")]
+ThreatOption = Annotated[str, typer.Option(
+    "--threat", metavar="NORM:EPS", help="such as linf:8/255 or l2:0.5, in pixel units of [0, 1]")]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="SEED", help="of everything that is drawn")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON and nothing else to stdout")]
 

@@ -71,8 +71,9 @@ def verify_command(
     n: Annotated[int | None, typer.Option("-n", metavar="N", min=1,
                                           help=f"images, at most (default {_MOST:,})")] = None,
     seconds: Annotated[float, typer.Option(
-        "--seconds", metavar="S", help="that an image may take, all methods together: then no other is begun, and it stays "
-                                       "undecided. inf for no end: then the verdicts do not depend on the machine")] = _SECONDS,
+        "--seconds", metavar="S", help="that an image may take, all methods together: after that none is begun, and it "
+                                       "stays undecided. inf for no end: then verdicts do not depend on the machine")
+                       ] = _SECONDS,
     min_verified: Annotated[float | None, typer.Option(
         "--min-verified", metavar="PERCENT", help="least share of images that are proved to keep their label, in "
                                                   "percent: the exit code says whether it is met")] = None,

@@ -247,6 +247,10 @@ def test_a_gate(minimum: int, code: int, outcome: str) -> None:
     assert f"{outcome}: verified accuracy" in " ".join(call("--min-verified", minimum, code=code).stdout.split())
 
 
+def test_what_is_undecided_is_not_verified() -> None:
+    assert "fail: verified accuracy 0.0 %" in call("--seconds", "1e-9", "--min-verified", 40, code=1).stdout
+
+
 # What is left of a run that was stopped.
 
 

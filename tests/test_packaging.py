@@ -178,7 +178,7 @@ def test_the_commands_in_the_readme_have_these_options() -> None:
     """Each line of the shell examples is one that the command would take."""
     examples = [block for block in re.findall(r"```sh\n(.*?)```", README, flags=re.S) if "robustness " in block]
     lines = [line.split("#")[0] for block in examples for line in block.replace("\\\n", " ").splitlines()]
-    assert {"check", "evaluate", "certify", "gate", "train"} == {line.split()[1] for line in lines}
+    assert {"check", "evaluate", "certify", "verify", "gate", "train"} == {line.split()[1] for line in lines}
     for line in lines:
         _, name, *words = line.split()
         helped = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout

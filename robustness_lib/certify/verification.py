@@ -106,8 +106,8 @@ class Verification:
         return f"<Verification: {self.sentence}>"
 
     def to_dict(self, y: Tensor | None = None) -> dict[str, Any]:
-        """Everything but the images as plain values, for JSON: figures first, then image by image. y: (N,) labels, to
-        stand beside them."""
+        """Everything but the images as plain values, for JSON: figures first, then image by image; no margin where
+        there is no bound. y: (N,) labels, to stand beside them."""
         if y is not None:
             check_labels(y, self.margin[:, None])
         figures = {} if self.n == 0 else {str(verdict): _figures(self.share(verdict)) for verdict in VERDICTS}
@@ -117,7 +117,7 @@ class Verification:
             "methods": [vars(stage) | {"seconds": round(stage.seconds, 3)} for stage in self.stages],
             "model": self.model, "images": list(self.images), "verdicts": list(self.verdicts),
             "decided by": list(self.decided_by),
-            "margin": [margin if math.isfinite(margin) else None for margin in self.margin.tolist()],
+            "margin": [value if math.isfinite(value) else None for value in self.margin.tolist()],
         } | ({} if y is None else {"label": y.tolist()})
 
 

@@ -22,9 +22,10 @@ __all__ = ["app"]
 # Each by its module and what it is called there: a function, or an app of several.
 _COMMANDS = {
     "check": ("_check", "check"), "evaluate": ("_evaluate", "evaluate_command"),
-    "certify": ("_certify", "certify_command"), "compare": ("_compare", "compare"), "gate": ("_gate", "gate"),
-    "track": ("_track", "track_command"), "train": ("_train", "train_command"), "data": ("_data", "data"),
-    "zoo": ("_zoo", "zoo"), "doctor": ("_doctor", "doctor_command"),
+    "certify": ("_certify", "certify_command"), "verify": ("_verify", "verify_command"),
+    "compare": ("_compare", "compare"), "gate": ("_gate", "gate"), "track": ("_track", "track_command"),
+    "train": ("_train", "train_command"), "data": ("_data", "data"), "zoo": ("_zoo", "zoo"),
+    "doctor": ("_doctor", "doctor_command"),
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from robustness_lib.certify import RandomizedSmoothing
 from robustness_lib.cli._certified_curve import curve_png
-from robustness_lib.cli._errors import any_errors, failures, prints_to_stderr
+from robustness_lib.cli._errors import any_errors, failures, prints_to_stderr, work_kept
 from robustness_lib.cli._options import (
     AntialiasOption,
     ChannelsOption,
@@ -39,14 +39,15 @@ from robustness_lib.cli._options import (
     Subject,
     WeightsOption,
     as_number,
+    check_least_percent,
     find_subject,
     number_of,
+    subject_options,
 )
 from robustness_lib.cli._overwriting import Made, refuse_another, remove, run_or_begin_anew
 from robustness_lib.cli._plans import kept_plan, plan_file
 from robustness_lib.cli._progress import Lines, lines_without_terminal, on_terminal
 from robustness_lib.cli._provenance import provenance, writable
-from robustness_lib.errors import in_words
 from robustness_lib.evaluation import Certification, CertificationQuestion, certify_images
 from robustness_lib.evaluation.certification import Stage
 from robustness_lib.evaluation.certification_planning import (
@@ -124,9 +125,7 @@ def certify_command(
                                          _given("--up-to", up_to), seed)
         _check_gate(question, min_certified)
         make_folder(out)  # an error now costs nothing
-        options: dict[str, Any] = {"weights": weights, "classes": classes, "mean": mean, "std": std, "output": output,
-                                   "split": split, "resize": resize, "crop": crop, "channels": channels,
-                                   "interpolation": interpolation, "antialias": antialias}
+        options = subject_options(ctx)
         with lines_without_terminal("looking at the model and the data") as lines:
             subject = find_subject(model, data, n or _MOST, device=device, seed=seed, **options)
             smoothing = RandomizedSmoothing(subject.model, noise)
@@ -143,11 +142,11 @@ def certify_command(
                                      "n", "votes")
                 question = replace(question, n=votes)
             again = f"Interrupted. The same command goes on where this one was; its work is kept in {folder}."
-            with _shown(len(subject.x[:n]), lines) as tell, failures("model", again), _work_kept(folder):
+            with _shown(len(subject.x[:n]), lines) as tell, failures("model", again), work_kept(folder):
                 run = partial(certify_images, smoothing, subject.x[:n], subject.y[:n], question,
                               batch_size=batch_size, state=folder, progress=tell)
                 found = run_or_begin_anew(run, force, folder)
-        with _work_kept(folder):
+        with work_kept(folder):
             _save(found, out, subject, made_from)
         if state is None:
             remove(folder)
@@ -178,9 +177,7 @@ def _check_gate(question: CertificationQuestion, minimum: float | None) -> None:
         return
     if len(question.radii) != 1:
         raise ValueError(f"--min-certified needs the one --radius at which it is meant; found {len(question.radii)}")
-    if not 1 <= minimum <= 100:
-        raise ValueError(f"--min-certified is in percent, from 1 to 100; found {minimum:g}"
-                         + (f" (write {100 * minimum:g} for {100 * minimum:g} %)" if 0 < minimum < 1 else ""))
+    check_least_percent("--min-certified", minimum)
 
 
 def _plan(smoothing: RandomizedSmoothing, subject: Subject, question: CertificationQuestion, minutes: float,
@@ -200,18 +197,6 @@ def _read(path: Path, sigma: float, curve: bool) -> Made:
         return Made(there["provenance"], there["digest"], there["drawn"], None, besides)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: this does not hold the results of robustness certify") from error
-
-
-@contextlib.contextmanager
-def _work_kept(folder: Path) -> Iterator[None]:
-    """Of what cannot be written, on a full disk above all, that nothing else is lost."""
-    try:
-        yield
-    except OSError as error:
-        if not in_words(error):  # a user's model cannot find its file, or the like
-            raise
-        raise OSError(f"{error}. The work so far is kept in {folder}: the same command goes on where this one "
-                      f"was.") from error
 
 
 @contextlib.contextmanager

@@ -6,13 +6,14 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 
 from robustness_lib.errors import described, in_words
 
-__all__ = ["any_errors", "failures", "input_errors", "prints_to_stderr", "refuse"]
+__all__ = ["any_errors", "failures", "input_errors", "prints_to_stderr", "refuse", "work_kept"]
 
 
 def refuse(words: str) -> NoReturn:
@@ -61,6 +62,18 @@ def failures(what: str, interrupted: str) -> Iterator[None]:
         if in_words(error):
             raise
         raise ValueError(f"the {what} fails: {described(error)}") from error
+
+
+@contextlib.contextmanager
+def work_kept(folder: Path) -> Iterator[None]:
+    """Of what cannot be written, on a full disk above all, that nothing else is lost."""
+    try:
+        yield
+    except OSError as error:
+        if not in_words(error):  # a user's model cannot find its file, or the like
+            raise
+        raise OSError(f"{error}. The work so far is kept in {folder}: the same command goes on where this one "
+                      f"was.") from error
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from robustness_lib.cli._errors import any_errors, failures, prints_to_stderr
@@ -35,22 +33,21 @@ from robustness_lib.cli._options import (
     SplitOption,
     StdOption,
     Subject,
+    ThreatOption,
     WeightsOption,
+    class_names,
     find_subject,
+    subject_options,
 )
 from robustness_lib.cli._overwriting import Made, refuse_another, remove, run_or_begin_anew
 from robustness_lib.cli._plans import kept_plan, plan_file
-from robustness_lib.cli._progress import Lines, lines_without_terminal, on_terminal
+from robustness_lib.cli._progress import ImagesDone, images_done, lines_without_terminal
 from robustness_lib.cli._provenance import provenance, writable
 from robustness_lib.distributed import Team, team_from_environment
-from robustness_lib.errors import blame
 from robustness_lib.evaluation import Report, advice, evaluate
-from robustness_lib.evaluation.evaluate import OnPart
-from robustness_lib.evaluation.evaluate import Progress as Tell
 from robustness_lib.evaluation.planning import Plan, measure, plan
 from robustness_lib.evaluation.suites import SUITES, find_suite
 from robustness_lib.files import make_folder
-from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.reports.compare import AS_BUILT
 from robustness_lib.reports.export import Exported, check_folder
 from robustness_lib.reports.page import save_page
@@ -63,9 +60,7 @@ _MOST = 1000  # images, where nobody says how many
 
 
 def evaluate_command(
-    ctx: typer.Context, model: ModelOption, data: DataOption,
-    threat: Annotated[str, typer.Option("--threat", metavar="NORM:EPS",
-                                        help="such as linf:8/255 or l2:0.5, in pixel units of [0, 1]")],
+    ctx: typer.Context, model: ModelOption, data: DataOption, threat: ThreatOption,
     weights: WeightsOption = None, mean: MeanOption = None, std: StdOption = None, output: OutputOption = "auto",
     classes: ClassesOption = None, device: DeviceOption = "auto",
     suite: Annotated[str | None, typer.Option("--suite", metavar="NAME", help="; ".join(
@@ -104,9 +99,7 @@ def evaluate_command(
         against = ThreatModel.parse(threat)
         make_folder(out)  # an error now costs nothing
         quiet = contextlib.redirect_stderr(None) if team.rank else contextlib.nullcontext()
-        options: dict[str, Any] = {"weights": weights, "classes": classes, "mean": mean, "std": std, "output": output,
-                                   "split": split, "resize": resize, "crop": crop, "channels": channels,
-                                   "interpolation": interpolation, "antialias": antialias}
+        options = subject_options(ctx)
         with quiet, lines_without_terminal("looking at the model and the data", team.rank == 0) as lines:
             subject = find_subject(model, data, n or _MOST, device=device, seed=seed, **options)
             if doubt := against.doubt_about_eps(subject.x[0].numel()):
@@ -122,16 +115,16 @@ def evaluate_command(
             kept = None if export is None else state_folder.with_name(f"{state_folder.name}-images")
             if export is not None:
                 check_folder(export)
-            names = _names(subject)
+            names = class_names(subject)
             find_suite(suite or "standard", against)  # a wrong name is refused before anything is measured
             asked = {"model": model, "weights": weights, "data": data, "threat": threat, "minutes": minutes,
                      "suite": suite, "images": len(subject.x)}
             suite, n = _planned(subject, against, asked, batch_size, team, state_folder)
             again = f"Interrupted. The same command goes on where this one was; its work is kept in {state_folder}."
-            with _shown(n, lines, team) as (tell, part_is_through), failures("model", again):
+            with images_done(n, lines, team.rank == 0) as tell, failures("model", again):
                 run = partial(evaluate, subject.model, subject.x[:n], subject.y[:n], against, suite, seed=seed,
                               classes=names, batch_size=batch_size, state=state_folder, keep_images=kept,
-                              progress=tell, on_part=part_is_through)
+                              progress=tell, on_part=partial(_say_what_stands, tell))
                 report = run_or_begin_anew(run, force and team.size == 1, state_folder, kept)
         exported = None
         if team.rank == 0:
@@ -143,6 +136,10 @@ def evaluate_command(
     if team.rank == 0:
         _print(report, out, exported, as_json)
     raise typer.Exit(0 if report.valid and not report.failures else 3)
+
+
+def _say_what_stands(tell: ImagesDone, stand: int, through: int) -> None:
+    tell.standing = f", {stand:,} of {through:,} stand so far"
 
 
 def _saved(report: Report, out: Path, made_from: dict[str, str], drawn: tuple[str, ...]) -> Report:
@@ -157,13 +154,6 @@ def _saved(report: Report, out: Path, made_from: dict[str, str], drawn: tuple[st
 def _read(path: Path) -> Made:
     there = Report.load(path)
     return Made(there.provenance, there.examples.digest, there.drawn, there.fingerprints.get("model"))
-
-
-def _names(subject: Subject) -> tuple[str, ...] | None:
-    """The data's class names, if they are as many as the model's outputs; else numbers."""
-    with blame("the model fails on the first image"):
-        outputs = predict_logits(subject.model, subject.x[:1], size=1).shape[1]
-    return subject.classes if len(subject.classes) == outputs else None
 
 
 def _planned(subject: Subject, threat: ThreatModel, asked: dict[str, Any], batch_size: int | None, team: Team,
@@ -181,34 +171,6 @@ def _planned(subject: Subject, threat: ThreatModel, asked: dict[str, Any], batch
         mine = None if team.rank else kept_plan(state, asked, chosen, "suite", "n")
     first: tuple[str, int] = team.gather(mine)[0]
     return first
-
-
-@contextlib.contextmanager
-def _shown(n: int, lines: Lines, team: Team) -> Iterator[tuple[Tell, OnPart]]:
-    """A progress bar on stderr, from the first process, where somebody can see it move; lines elsewhere, one for each
-    attack when it first begins and one a minute."""
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"),
-               TimeElapsedColumn())
-    begun: set[str] = set()
-    standing = ""
-
-    def tell(done: int, step: str) -> None:
-        progress.update(task, completed=done, description=step)
-        words = f"{step}: {done:,} of {n:,} images{standing}"
-        if step in begun or (step == "done" and done < n):  # it is, of every part
-            lines.words = words
-        else:
-            begun.add(step)
-            lines.say(words)
-
-    def part_is_through(stand: int, through: int) -> None:
-        nonlocal standing
-        standing = f", {stand:,} of {through:,} stand so far"
-
-    with Progress(*columns, console=Console(stderr=True), transient=True,
-                  disable=team.rank > 0 or not on_terminal()) as progress:
-        task = progress.add_task("clean", total=n)
-        yield tell, part_is_through
 
 
 def _print(report: Report, out: Path, exported: Exported | None, as_json: bool) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 from torch import Tensor, nn
 
 from robustness_lib.data import find_data
+from robustness_lib.errors import blame
 from robustness_lib.models import find_model, with_published_resizing
 from robustness_lib.models.normalizations import NORMALIZATIONS
+from robustness_lib.querying.confirm_predictions import predict_logits
 
 __all__ = ["AntialiasOption", "ChannelsOption", "ClassesOption", "CropOption", "DataOption", "DebugOption",
            "DeviceOption", "InterpolationOption", "JsonOption", "MeanOption", "ModelOption", "OutputOption",
-           "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject", "WeightsOption", "as_number",
-           "find_subject", "number_of"]
+           "ResizeOption", "SeedOption", "SplitOption", "StdOption", "Subject", "ThreatOption",
+           "WeightsOption", "as_number", "check_least_percent", "class_names", "find_subject", "number_of",
+           "subject_options"]
 
 _MODEL, _DATA = "Model", "Data"
 
@@ -65,6 +68,8 @@ AntialiasOption = Annotated[bool | None, typer.Option(
 ChannelsOption = Annotated[int | None, typer.Option(
     "--channels", metavar="1|3", rich_help_panel=_DATA,
     help="of a folder's images; by default 1 where all are grey")]
+ThreatOption = Annotated[str, typer.Option(
+    "--threat", metavar="NORM:EPS", help="such as linf:8/255 or l2:0.5, in pixel units of [0, 1]")]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="SEED", help="of everything that is drawn")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON and nothing else to stdout")]
 
@@ -83,6 +88,14 @@ class Subject(NamedTuple):
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     drawn: tuple[str, ...]
+
+
+def subject_options(ctx: typer.Context) -> dict[str, Any]:
+    """The options of a command line, by name, that say what its model and data are; besides --model, --data, -n, --seed
+    and --device, which a report names elsewhere."""
+    return {name: ctx.params[name] for name in (
+        "weights", "classes", "mean", "std", "output", "split", "resize", "crop", "channels", "interpolation",
+        "antialias")}
 
 
 def find_subject(model: str, data: str, n: int | None, *, weights: str | None = None, classes: int | None = None,
@@ -110,6 +123,20 @@ def find_subject(model: str, data: str, n: int | None, *, weights: str | None = 
     found = find_model(model, weights, classes=classes, mean=mean_values, std=std_values,
                        output=int(output) if re.fullmatch(r"-?\d+", output) else output, device=where, say=say)
     return Subject(found, x, y, names, tuple(notes), tuple(drawn))
+
+
+def class_names(subject: Subject) -> tuple[str, ...] | None:
+    """The data's class names, if they are as many as the model's outputs; None where classes have numbers only."""
+    with blame("the model fails on the first image"):
+        outputs = predict_logits(subject.model, subject.x[:1], size=1).shape[1]
+    return subject.classes if len(subject.classes) == outputs else None
+
+
+def check_least_percent(option: str, minimum: float) -> None:
+    """Of a gate, before anything is measured. Raises ValueError."""
+    if not 1 <= minimum <= 100:
+        raise ValueError(f"{option} is in percent, from 1 to 100; found {minimum:g}"
+                         + (f" (write {100 * minimum:g} for {100 * minimum:g} %)" if 0 < minimum < 1 else ""))
 
 
 def as_number(text: str) -> float:

@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterator
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["Lines", "lines_without_terminal", "on_terminal"]
+__all__ = ["ImagesDone", "Lines", "images_done", "lines_without_terminal", "on_terminal"]
 
 _MINUTE = 60.0  # seconds
 
@@ -57,3 +59,34 @@ def lines_without_terminal(words: str, speaks: bool = True) -> Iterator[Lines]:
         lines.over.set()
         if lines.speaks:
             clock.join()
+
+
+class ImagesDone:
+    """Called with the number of images that are done and the step at hand, it moves a bar, or says a line when a step
+    first begins. standing: what else its lines say; may be set."""
+
+    def __init__(self, n: int, lines: Lines, progress: Progress) -> None:
+        self.n, self.standing = n, ""
+        self._lines, self._progress = lines, progress
+        self._task = progress.add_task("clean", total=n)
+        self._begun: set[str] = set()
+
+    def __call__(self, done: int, step: str) -> None:
+        self._progress.update(self._task, completed=done, description=step)
+        words = f"{step}: {done:,} of {self.n:,} images{self.standing}"
+        if step in self._begun or (step == "done" and done < self.n):  # it is, of every part
+            self._lines.words = words
+        else:
+            self._begun.add(step)
+            self._lines.say(words)
+
+
+@contextlib.contextmanager
+def images_done(n: int, lines: Lines, speaks: bool = True) -> Iterator[ImagesDone]:
+    """A progress bar on stderr, from the first process, where somebody can see it move; lines elsewhere, one for each
+    step when it first begins and one a minute. speaks: false for all but the first of several processes."""
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"),
+               TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True,
+                  disable=not (speaks and on_terminal())) as progress:
+        yield ImagesDone(n, lines, progress)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from robustness_lib.certify import ABSTAINED, Certificates, RandomizedSmoothing
-from robustness_lib.evaluation._environment import environment
 from robustness_lib.evaluation.certification_question import CertificationQuestion
+from robustness_lib.evaluation.environment import environment
 from robustness_lib.files import read_text
 from robustness_lib.inputs import check_images, check_labels
 from robustness_lib.querying.batch_size import default_batch_size

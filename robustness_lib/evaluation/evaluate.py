@@ -22,7 +22,6 @@ from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
 from robustness_lib.errors import place, spoken
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
-from robustness_lib.evaluation._environment import environment
 from robustness_lib.evaluation._kept_images import KeptImages
 from robustness_lib.evaluation._proofs import Proofs, find_proofs
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
@@ -34,6 +33,7 @@ from robustness_lib.evaluation._steps import (
     curve_steps,
     keep_pictures,
 )
+from robustness_lib.evaluation.environment import environment
 from robustness_lib.evaluation.suites import Suite, SuiteLike, find_suite
 from robustness_lib.inputs import check_count, check_label_range
 from robustness_lib.querying.batch_size import ShrinkingBatchSize, default_batch_size

@@ -15,14 +15,15 @@ from robustness_lib.reports.report import Report
 from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["BOTTOM", "GREY", "HEIGHT", "LEFT", "RIGHT", "TOP", "WIDTH", "CurveChart", "Far", "Mark", "Tick",
-           "TrendChart", "curve_chart", "eps_text", "grey_limit", "percent", "trend_chart"]
+__all__ = ["BOTTOM", "GREY", "HEIGHT", "LEFT", "RIGHT", "TOP", "WIDTH", "CurveChart", "Far", "Mark", "Segment", "Tick",
+           "TrendChart", "curve_chart", "eps_text", "grey_limit", "percent", "segments", "trend_chart"]
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 350.0, 20.0, 196.0
 BREAK = 288.0  # where the axis stops when there is a point far away
 FAR = (312.0, 344.0)
 LETTER = 7.4  # width of a digit or letter
+NARROWEST = 16.0  # percent of a bar's width, in which a share such as 45.0 % can be read on a phone
 GREY = 0.5  # from this L∞ ε on, every image can become the same grey
 
 
@@ -91,6 +92,32 @@ class TrendChart:
     robust: tuple[Mark, ...]
     alerts: tuple[Mark, ...]
     description: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a bar. kind: which, as its class of report.css has it. left, width: in percent of the bar. text: what
+    stands in it; none where it is too narrow."""
+
+    kind: str
+    left: float
+    width: float
+    text: str | None
+
+    @property
+    def middle(self) -> float:
+        return self.left + self.width / 2
+
+
+def segments(shares: Sequence[tuple[str, Accuracy]]) -> tuple[Segment, ...]:
+    """Parts of one whole, from left to right, as a bar; those that are empty have no segment."""
+    found, left = [], 0.0
+    for kind, share in shares:
+        width = 100 * share.value
+        if width > 0:
+            found.append(Segment(kind, left, width, percent(share.value) if width >= NARROWEST else None))
+        left += width
+    return tuple(found)
 
 
 def percent(value: float) -> str:

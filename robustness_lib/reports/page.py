@@ -16,7 +16,7 @@ from robustness_lib.reports.advice import advice
 from robustness_lib.reports.report import CLASS_FLOOR, AttackRecord, ClassVerdict, Report
 from robustness_lib.statistics import Accuracy
 
-__all__ = ["inline", "page", "render", "save_page"]
+__all__ = ["SHOWN_IMAGES", "Figure", "inline", "page", "render", "save_page"]
 
 SHOWN_CLASSES = 20  # with more, the worst of them, and the rest in a table that folds out
 WHOLE_CONFUSION = 12  # with more classes, the most frequent confusions as a list
@@ -79,8 +79,7 @@ def page(report: Report) -> str:
     """The whole report as one HTML file that needs nothing else: no network, no script, no other file."""
     return render("page.html", report=report, **_figures(report), **_classes(report), **_confusions(report),
                   summary=_summary(report), methods=methods(report), attack_words=attack_words(report),
-                  sources=sources(report), shown_images=SHOWN_IMAGES,
-                  eps=_charts.eps_text(report.threat.eps, report.threat.norm))
+                  sources=sources(report), shown_images=SHOWN_IMAGES)
 
 
 def save_page(report: Report, path: str | Path) -> Path:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from robustness_lib.png import png_bytes
 from robustness_lib.reports.report import Picture
 
-__all__ = ["picture"]
+__all__ = ["image_png", "is_image", "picture"]
 
 
 def picture(index: int, label: int, mistaken_for: int, attack: str, x: NDArray[Any], x_adv: NDArray[Any], eps: float,
@@ -27,15 +27,21 @@ def picture(index: int, label: int, mistaken_for: int, attack: str, x: NDArray[A
     if x.shape != x_adv.shape:
         raise ValueError(f"the image is {tuple(x.shape)} and the adversarial one {tuple(x_adv.shape)}: "
                          f"they must have the same shape (C, H, W)")
-    if x.ndim != 3 or x.shape[0] not in (1, 3) or not x.size:
+    if not is_image(x):
         return None
     change = x_adv.astype(np.float64) - x
     scale = eps if norm == "linf" else float(np.abs(change).max())
     shown = (change / (2 * scale) if scale > 0 else 0 * change) + 0.5
-    return Picture(index, label, mistaken_for, attack, _png(x), _png(shown), _png(x_adv))
+    return Picture(index, label, mistaken_for, attack, image_png(x), image_png(shown),
+                   image_png(x_adv))
 
 
-def _png(x: NDArray[Any]) -> str:
+def is_image(x: NDArray[Any]) -> bool:
+    """Whether it can be shown as one: (C, H, W) of 1 or 3 channels."""
+    return x.ndim == 3 and x.shape[0] in (1, 3) and x.size > 0
+
+
+def image_png(x: NDArray[Any]) -> str:
     """Pixels (C, H, W) in [0, 1], nothing smoothed, as PNG in base64."""
     levels = (x.astype(np.float64).clip(0, 1) * 255).round().astype(np.uint8)
     pixels = np.ascontiguousarray(np.broadcast_to(levels, (3, *levels.shape[1:])).transpose(1, 2, 0))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
-from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -13,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from made_reports import make_report
+from page_reading import EVIL, LONG, Reader, check_in_a_browser, visit
 
 from robustness_lib.reports import _charts
 from robustness_lib.reports._methods import duration
@@ -23,34 +22,7 @@ from robustness_lib.reports.report import Failure
 from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
 
-EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 CURVE = {0.0: range(90), 2 / 255: range(70), 4 / 255: range(55), 8 / 255: range(20), 0.5: range(3)}
-
-
-class Reader(HTMLParser):
-    """Tags with their attributes, and the text, white space squeezed, `|` between the cells and items."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.pieces: list[str] = []
-        self.silent = False
-        self.feed(html)
-        self.text = " ".join("".join(self.pieces).replace("\N{NO-BREAK SPACE}", " ").split())
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.silent = tag in ("style", "title", "desc")
-        self.pieces.append(" | " if tag in ("td", "th", "li", "tr", "h1", "h2", "p") else " " if tag == "small" else "")
-
-    def handle_endtag(self, tag):
-        self.silent = False
-
-    def handle_data(self, data):
-        self.pieces.append("" if self.silent else data)
-
-    def of(self, name):
-        return [attributes for tag, attributes in self.tags if tag == name]
 
 
 def full_report(**more):
@@ -420,38 +392,6 @@ def test_inline_leaks_no_style_and_no_name():
 
 # In a browser.
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if executable is None:
-        pytest.skip(f"no browser: install chromium (looked for {', '.join(CHROMIUM)})")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield opened
-        opened.close()
-
-
-def visit(browser, html, path, width, dark):
-    """The opened page; whatever it asked for, said or ran is in the list."""
-    path.write_text(html, encoding="utf-8")
-    view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light")
-    troubles = []
-    view.on("console", lambda message: troubles.append(message.text))
-    view.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
-    view.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else
-            troubles.append(request.url))
-    view.goto(path.as_uri())
-    return view, troubles
-
-
-LONG = "a_class_name_without_any_place_to_break_it_however_long_it_goes_on"
 REPORTS = {
     "usual": full_report(),
     "evil": full_report(names=[f"{EVIL} {LONG} {i}" for i in range(10)], notes=(EVIL + LONG * 3,)),
@@ -462,21 +402,7 @@ REPORTS = {
 @pytest.mark.browser
 @pytest.mark.parametrize(("name", "width", "dark"), [("usual", 1280, False), ("evil", 320, True), ("many", 320, False)])
 def test_in_a_browser(browser, tmp_path, name, width, dark):
-    from axe_playwright_python.sync_playwright import Axe
-
-    view, troubles = visit(browser, page(REPORTS[name]), tmp_path / "page.html", width, dark)
-    assert view.evaluate("document.documentElement.scrollWidth") <= width
-    ground = view.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (ground == "rgb(20, 23, 27)") == dark
-    view.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    assert view.evaluate("document.documentElement.scrollWidth") <= width
-    # Table cells too: what is cut off inside the page shows in no scroll width.
-    assert view.evaluate("[...document.querySelectorAll('main, section, .rb-classes, .rb-examples')]"
-                         ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className)") == []
-    assert troubles == []
-    found = Axe().run(view, options={"preload": False}).response["violations"]
-    assert [(entry["id"], entry["nodes"][0]["html"]) for entry in found] == []
-    view.close()
+    check_in_a_browser(browser, page(REPORTS[name]), tmp_path / "page.html", width, dark)
 
 
 @pytest.mark.browser

@@ -63,7 +63,7 @@ class Kinked(Bent):
 class Clamp(Activation):
     """No lower than one number, no higher than another: relu6, hardtanh, clamp."""
 
-    names = ("clamp", "clamp_min", "clamp_max", "hardtanh", "relu6")
+    names = ("clamp", "clip", "clamp_min", "clamp_max", "hardtanh", "relu6")
 
     def _ends(self) -> tuple[float, float]:
         name = self.call.name
@@ -283,10 +283,12 @@ class Hardsigmoid(Activation):
 
 
 class Stepped(Bent):
-    """What never falls, and jumps: without lines."""
+    """What never falls, and jumps: without lines. Its ends are moved as far as rounding could have moved them, since
+    that may be over a jump."""
 
     names = ("round", "floor", "ceil", "sign")
 
     def interval(self, *boxes: Box) -> Box:
         (box,) = boxes
-        return Box(self(box.lower), self(box.upper))
+        lower, upper = ((64 * torch.finfo(end.dtype).eps * (1 + end.abs())) for end in box)
+        return Box(self(box.lower - lower), self(box.upper + upper))

@@ -193,13 +193,13 @@ class Elementwise(Affine):
 class Sum(Elementwise):
     """a + α·b and the like, with whatever is constant in it."""
 
-    names = ("add", "sub", "rsub", "neg")
+    names = ("add", "sub", "rsub", "neg", "negative")
 
     @property
     def _factors(self) -> dict[int, float]:
         """By which each input is multiplied."""
         alpha = self.call.argument(2, "alpha", 1)
-        first, second = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1), "neg": (-1, 0)}[self.call.name]
+        first, second = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1)}.get(self.call.name, (-1, 0))
         found: dict[int, float] = {}
         for argument, factor in zip(self.call.args[:2], (first, second), strict=False):
             if isinstance(argument, Slot):
@@ -265,16 +265,19 @@ class Average(Increasing):
 class AlongAxes(Increasing):
     """What acts along the axes that it names: sums, means, parts, and new orders."""
 
-    names = ("mean", "sum", "slice", "select", "squeeze", "permute", "transpose", "narrow", "chunk", "split",
-             "split_with_sizes", "unbind", "flip", "index_select", "roll")
+    names = ("mean", "sum", "slice", "select", "squeeze", "permute", "transpose", "swapaxes", "swapdims", "movedim", "narrow",
+             "chunk", "split", "split_with_sizes", "unbind", "flip", "index_select", "roll")
 
     def check(self) -> None:
         name, args = self.call.name, self.call.args
         if name == "permute":
             if args[1][0] != 0:
                 raise self.call.refuse("permute moves the batch off the first axis")
-        elif name == "transpose":
+        elif name in ("transpose", "swapaxes", "swapdims"):
             self._axes(list(args[1:3]))
+        elif name == "movedim":
+            for axes in args[1:3]:
+                self._axes(axes)
         elif name == "slice" and self._whole_batch():
             return
         elif name in ("chunk", "split", "split_with_sizes", "roll"):
@@ -316,7 +319,7 @@ class Unchanged(Increasing):
     """What leaves the values of a model in eval mode as they are."""
 
     names = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous",
-             "clone", "alias", "detach", "to", "_to_copy", "lift_fresh_copy", "identity")
+             "clone", "alias", "detach", "to", "_to_copy", "lift_fresh_copy")
     separate = True
 
     def check(self) -> None:

@@ -19,7 +19,7 @@ from robustness_lib.certify.relaxation import Band, Bent, Line, Relaxation, Slop
 
 __all__ = ["Activation", "Piece"]
 
-_HALVINGS = 30
+_HALVINGS = 20
 
 
 class Piece(NamedTuple):
@@ -70,15 +70,10 @@ class Activation(Bent):
     def _lines(self, box: Box, chord: Tensor, middle: Tensor, sign: int) -> tuple[Line, Line]:
         """Below the curve (or above it, for sign −1): with the chord's slope, and the one that is tightest in the
         middle of the box, among some."""
-        parallel = Line(chord, self._offset(chord, box, sign))
-        best, height = parallel, parallel.offset + chord * middle
-        for slope in self._tangents(box, middle, sign):
-            offset = self._offset(slope, box, sign)
-            here = offset + slope * middle
-            better = here > height if sign > 0 else here < height
-            height = torch.where(better, here, height)
-            best = Line(torch.where(better, slope, best.slope), torch.where(better, offset, best.offset))
-        return parallel, best
+        slopes = torch.stack([chord, *self._tangents(box, middle, sign)])
+        offsets = self._offset(slopes, box, sign)
+        best = (sign * (offsets + slopes * middle)).argmax(0, keepdim=True)
+        return Line(chord, offsets[0]), Line(slopes.gather(0, best)[0], offsets.gather(0, best)[0])
 
     def _tangents(self, box: Box, middle: Tensor, sign: int) -> list[Tensor]:
         """Slopes that may be good: on each piece that is bent the right way, of the tangent nearest to the middle, and
@@ -100,7 +95,7 @@ class Activation(Bent):
         return found
 
     def _offset(self, slope: Tensor, box: Box, sign: int) -> Tensor:
-        """The least (for sign −1, the greatest) of f(v) − slope · v in the box."""
+        """The least (for sign −1, the greatest) of f(v) − slope · v in the box, for slopes (m, N, ...)."""
         best = torch.full_like(slope, math.inf)
         for piece in self._pieces:
             start, end = (v.clamp(piece.start, piece.end) for v in box)

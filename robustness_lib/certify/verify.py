@@ -34,12 +34,12 @@ __all__ = ["verify"]
 _RESTARTS = 5  # of AutoPGD, each on what those before it left
 _LOOKED_AT = 8  # images whose logits tell a state's model from others
 
-Progress = Callable[[int, str], None]  # images done, and the step at hand
+_Progress = Callable[[int, str], None]  # images done, and the step at hand
 
 
 def verify(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seconds: float | None = None, *,
            index: Tensor | None = None, seed: int = 0, batch_size: int | None = None, state: str | Path | None = None,
-           progress: Progress | None = None) -> Verification:
+           progress: _Progress | None = None) -> Verification:
     """Decide each image: is there one that the threat model allows, and that gets another answer than the label?
 
     After the model's own answers come PGD with 20 steps, interval bounds, CROWN-IBP, CROWN, α-CROWN, and AutoPGD with
@@ -121,7 +121,7 @@ def _open(model: Classifier, part: ImagePart, threat: ThreatModel, seconds: floa
     return chunks
 
 
-def _over_parts(run: EnsembleRun, whole: ImagePart, size: int, progress: Progress) -> list[tuple[int, Verdicts]]:
+def _over_parts(run: EnsembleRun, whole: ImagePart, size: int, progress: _Progress) -> list[tuple[int, Verdicts]]:
     """What was found, part by part, by all processes: the place of the first image, and the verdicts."""
     team = Team.now()
     found: list[tuple[int, Verdicts]] = []
@@ -138,7 +138,7 @@ def _over_parts(run: EnsembleRun, whole: ImagePart, size: int, progress: Progres
     return sorted((pair for theirs in team.gather(found) for pair in theirs), key=lambda pair: pair[0])
 
 
-def _tell(progress: Progress, part: ImagePart, step: str, share: float) -> None:
+def _tell(progress: _Progress, part: ImagePart, step: str, share: float) -> None:
     progress(part.first + int(share * len(part)), step)
 
 

@@ -101,9 +101,9 @@ class Band(Relaxation):
     def __init__(self, lower: tuple[Line, Line], upper: tuple[Line, Line], shares: dict[Slopes, Tensor],
                  bends: Tensor) -> None:
         self._shares, self._bends = shares, bends.flatten(1)
-        self._lower, self._upper = ((first.flat(), first.flat() if second is first else second.flat())
+        self.lower, self.upper = ((first.flat(), first.flat() if second is first else second.flat())
                                     for first, second in (lower, upper))
-        self._by_rule = {rule: (_mixed(self._lower, share.flatten(1)), _mixed(self._upper, share.flatten(1)))
+        self._by_rule = {rule: (_mixed(self.lower, share.flatten(1)), _mixed(self.upper, share.flatten(1)))
                          for rule, share in shares.items()}
 
     def share(self, slopes: Slopes) -> Tensor | None:
@@ -116,7 +116,7 @@ class Band(Relaxation):
             share = groups.split(shares).flatten(2)
             return self._dense(rows, split, *(
                 _mixed((first.of(groups.images), first.of(groups.images) if second is first else
-                        second.of(groups.images)), share) for first, second in (self._lower, self._upper)))
+                        second.of(groups.images)), share) for first, second in (self.lower, self.upper)))
         below, above = (Line(*(groups.by_rule({rule: lines[side][part] for rule, lines in self._by_rule.items()}
                                               )[:, None] for part in (0, 1))) for side in (0, 1))
         columns = self._bends[groups.images].any(0).nonzero()[:, 0]

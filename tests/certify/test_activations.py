@@ -15,7 +15,6 @@ import torch
 from robustness_lib.certify import UnknownOperation
 from robustness_lib.certify.curves import Activation, Piece
 from robustness_lib.certify.operation import Box, Call, Slot
-from robustness_lib.certify.relaxation import SLOPES
 from robustness_lib.certify.traced_network import trace  # noqa: F401 - which knows all modules with rules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,7 +151,7 @@ def test_intervals_and_lines_hold_the_curve(kind, call):
     assert (f <= found.upper + slack).all()
     assert (f.amin(1, keepdim=True) <= found.lower + slack).all()
     assert (f.amax(1, keepdim=True) >= found.upper - slack).all()
-    band = activation.relax([box], SLOPES)
+    band = activation.relax([box])
     for below, above in zip(band.lower, band.upper, strict=True):
         assert (below.slope * inside + below.offset <= f + slack).all()
         assert (above.slope * inside + above.offset >= f - slack).all()

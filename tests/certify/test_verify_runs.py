@@ -254,7 +254,7 @@ def test_models_of_which_nothing_can_be_proved(end, error, words):
 
 def test_batch_norm_over_the_batch_is_refused():
     model = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3))
-    with pytest.raises(UnknownOperation, match=r"layer '0' \(BatchNorm1d\).* mixes the images of a batch"):
+    with pytest.raises(UnknownOperation, match=r"layer '0' \(BatchNorm1d\).* takes them from the images"):
         verify(model, X, Y, THREAT)
 
 

@@ -265,8 +265,8 @@ class Average(Increasing):
 class AlongAxes(Increasing):
     """What acts along the axes that it names: sums, means, parts, and new orders."""
 
-    names = ("mean", "sum", "slice", "select", "squeeze", "permute", "transpose", "swapaxes", "swapdims", "movedim", "narrow",
-             "chunk", "split", "split_with_sizes", "unbind", "flip", "index_select", "roll")
+    names = ("mean", "sum", "slice", "select", "squeeze", "permute", "transpose", "swapaxes", "swapdims", "movedim",
+             "narrow", "chunk", "split", "split_with_sizes", "unbind", "flip", "index_select", "roll")
 
     def check(self) -> None:
         name, args = self.call.name, self.call.args

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from operation_cases import AFFINE, ALL, IN_PLACE, POINTWISE, POOLING, Together, groups
+from operation_cases import AFFINE, ALL, IN_PLACE, JUMPS, POINTWISE, POOLING, Together, groups
 from tries import drawn
 
 from robustness_lib import ThreatModel
@@ -15,7 +15,6 @@ from robustness_lib.certify.relaxation import SLOPES
 
 POINTS = 240
 EPS = {"linf": 0.1, "l2": 0.3}
-JUMPS = {"round", "floor", "ceil", "sign"}  # their intervals leave room for a jump that rounding may miss
 REFUSED = {"new_zeros", "new_ones", "new_full"}  # with words that say what to write
 
 

@@ -93,7 +93,7 @@ class ProofStep(EnsembleStep):
                 ) -> tuple[Tensor, Tensor, Tensor]:
         """The smallest margin of each image (m,) float64, whether it is surely positive, and whether it is so near 0
         that rounding could matter."""
-        with torch.no_grad(), full_precision():
+        with torch.inference_mode(False), torch.no_grad(), full_precision():
             found = in_batches(lambda region, labels: self._margins(region, labels, network, go_on), network,
                                InputRegion(network.take(x), self.threat), y)
         margin, tolerance = (column.double() for column in found)

@@ -241,7 +241,8 @@ class Square(Activation):
 
     @classmethod
     def fits(cls, call: Call) -> bool:
-        return call.name == "square" or bool(call.args[1] == 2)
+        power = call.args[1] if call.name == "pow" else 2
+        return not isinstance(power, Slot) and torch.as_tensor(power).numel() == 1 and float(power) == 2
 
     def slope(self, v: Tensor) -> Tensor:
         return 2 * v

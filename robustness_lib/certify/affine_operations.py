@@ -37,7 +37,8 @@ class Weighted(Affine):
         return (self.call.args[0], self.weight.abs() / 2, None, *self.call.args[3:])
 
     def check(self) -> None:
-        if not (self.call.args[0] == Slot(0) and len(self.call.inputs) == 1):
+        rest = (*self.call.args[1:], *self.call.kwargs.values())
+        if self.call.args[0] != Slot(0) or any(isinstance(argument, Slot) for argument in rest):
             raise self.call.refuse(f"the weights of {self.call.name} follow from the images")
 
     def interval(self, *boxes: Box) -> Box:
@@ -189,6 +190,11 @@ class Elementwise(Affine):
         super().__init__(Call(call.target, args, call.kwargs, call.item, call.inputs, call.output, call.layer))
         self.separate = call.inputs == (call.output,)
 
+    def check(self) -> None:
+        if any(len(shape) != len(self.call.output) for shape in self.call.inputs):
+            raise self.call.refuse(f"{self.call.name} pairs each image of a batch with each: keep as many axes on "
+                                   f"either side")
+
 
 class Sum(Elementwise):
     """a + α·b and the like, with whatever is constant in it."""
@@ -260,6 +266,8 @@ class Average(Increasing):
     def check(self) -> None:
         if "pad" in self.call.name and len(self.call.args[1]) > 2 * len(self.call.inputs[0]):
             raise self.call.refuse("it pads the batch")
+        if (self.call.argument(6, "divisor_override") or 1) < 0:
+            raise self.call.refuse("its divisor is negative")
 
 
 class AlongAxes(Increasing):

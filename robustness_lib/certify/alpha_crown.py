@@ -50,7 +50,8 @@ def _moved(enclosure: Enclosure, value: int, rows: Tensor, images: Tensor, rules
         with torch.enable_grad():
             bounds = enclosure.least_by(tuple(rules[:1]), value, rows, alone(images), shares=shares)[0, 0]
         best = torch.maximum(best, bounds.detach())
-        if step == steps or bool((best > enough).all()):
+        # Behind an operation without lines nothing depends on the slopes.
+        if step == steps or bool((best > enough).all()) or not bounds.requires_grad:
             break
         with torch.enable_grad():
             short = -bounds[best <= enough].sum()

@@ -162,7 +162,7 @@ class Enclosure:
         back = step.operation.backward_single(entries) if isinstance(step.operation, Affine) else None
         if back is not None:
             constant = step.operation.constant  # type: ignore[attr-defined]
-            added = one * (0 if constant is None else constant.expand(1, *shape).flatten()[entries])
+            added = one * (0 if constant is None else constant.to(one).expand(1, *shape).flatten()[entries])
             return step.inputs[0], back * per_example(one, back), added
         rows = torch.zeros(len(entries), shape.numel(), dtype=dtype, device=device)
         rows.scatter_(1, entries[:, None], one[:, None])
@@ -193,7 +193,7 @@ class Enclosure:
             if isinstance(step.operation, Affine):
                 part = going.pending.pop(number)
                 going.add(None if step.operation.constant is None else
-                          (part * step.operation.constant).flatten(1).sum(1))
+                          (part * step.operation.constant.to(part)).flatten(1).sum(1))
                 going.send(step.inputs, step.operation.backward(part))
                 continue
             if not spread:  # up to the first bend, all variants go the same way

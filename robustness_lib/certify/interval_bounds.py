@@ -72,7 +72,7 @@ def bounded(model: Classifier | TracedNetwork, x: Tensor, threat: ThreatModel, p
     if y is not None:
         check_labels(y, x)
         check_label_range(y, network.classes)
-    with torch.no_grad(), full_precision():
+    with torch.inference_mode(False), torch.no_grad(), full_precision():
         yield network, InputRegion(network.take(x), threat, pixel_box)
 
 

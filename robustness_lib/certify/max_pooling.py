@@ -27,6 +27,9 @@ class MaxPool(Bent):
     def check(self) -> None:
         if self.call.item not in (None, 0):
             raise self.call.refuse("the places of the largest values are used")
+        if f"{len(self.call.inputs[0]) - 1}d" not in self.call.name:
+            raise self.call.refuse(f"{self.call.name} takes the images of a batch for channels: give each an axis of "
+                                   f"channels, x[:, None]")
 
     def interval(self, *boxes: Box) -> Box:
         (box,) = boxes

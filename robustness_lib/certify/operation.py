@@ -176,9 +176,9 @@ class Affine(Operation):
 
     @cached_property
     def constant(self) -> Tensor | None:
-        """What it adds, (1, ...); None where nothing."""
+        """What it adds, (1, ...), in float64 unless it has tensors of another type; None where nothing."""
         parameter = next((arg for arg in _tensors(self.call.args)), None)
-        empty = torch.zeros(1) if parameter is None else parameter.detach()
+        empty = torch.zeros(1, dtype=torch.float64) if parameter is None else parameter.detach()
         added = self(*(empty.new_zeros((1, *shape)) for shape in self.call.inputs))
         return added if added.requires_grad or bool(added.any()) else None
 

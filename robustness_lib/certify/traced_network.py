@@ -89,7 +89,8 @@ class TracedNetwork:
         if x.shape[1:] != self.shape:
             raise ValueError(f"the network was traced with images of shape {tuple(self.shape)}; found "
                              f"{tuple(x.shape[1:])}")
-        return x.to(self.device, self.dtype)
+        x = x.to(self.device, self.dtype)
+        return x.clone() if x.is_inference() else x
 
     def boxes(self, images: Box) -> list[Box]:
         """A box for each value, from one around the images by interval arithmetic."""
@@ -118,7 +119,9 @@ def trace(model: Classifier | TracedNetwork, x: Tensor) -> TracedNetwork:
         raise ValueError("a network is traced with images, and there is none")
     with frozen(model), torch.no_grad():
         parameter = next(iter(model.parameters()), x) if isinstance(model, nn.Module) else x
-        dtype = parameter.dtype if parameter.dtype == torch.float64 else torch.float32
+        dtype = parameter.dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"bounds need a model in float32 or float64; found {dtype}. Give model.float()")
         few = x[:_CHECKED].to(parameter.device, dtype)
         with full_precision():
             answers = model(few.clone())
@@ -256,6 +259,9 @@ def _call(node: Node, call_node: Node, item: int | None, used: Sequence[Node], c
     call = Call(call_node.target, torch.fx.map_arg(call_node.args, given),  # type: ignore[arg-type]
                 dict(torch.fx.map_arg(call_node.kwargs, given)), item,
                 tuple(shape[1:] for shape in shapes[:-1]), shapes[-1][1:], layer)
+    types = {other.meta["val"].dtype for other in (*used, node)} - {torch.float32, torch.float64}
+    if types:
+        raise call.refuse(f"it computes in {min(map(str, types))}, whose rounding no bound covers")
     if any(len(shape) == 0 or shape[0] != TRACED_BATCH for shape in shapes):
         raise call.refuse(f"{call.name} mixes the images of a batch, or moves them off the first axis")
     return call

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What follows the input in a call: arguments by place, and by name. Several where the curve depends on them.
 SETTINGS = {
     "clamp": [((-0.5, 0.7), {}), ((None, 1.0), {}), ((-1.0,), {})],
+    "clip": [((None, 0.5), {})],
     "clamp_min": [((-0.3,), {})],
     "clamp_max": [((0.4,), {})],
     "hardtanh": [((), {}), ((-0.2, 3.0), {})],

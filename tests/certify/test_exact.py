@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linprog, minimize
 from torch import nn
 
-from robustness_lib import ThreatModel
+from robustness_lib import ThreatModel, norm_balls
 from robustness_lib.certify import crown_bounds, crown_margins, interval_bounds, interval_margins
 
 LINF = ThreatModel("linf", 0.25)
@@ -186,6 +186,16 @@ def test_linear_nets_under_l2(eps, pixel_box):
     assert (found <= truth + 1e-7).all()
     whole = interval_bounds(model, x, ThreatModel("l2", eps), pixel_box=pixel_box).lower
     assert (whole <= found + 1e-12).all()
+
+
+def test_a_scale_that_is_not_the_best_gives_a_bound_nevertheless(monkeypatch):
+    """Where the search for it ends early: then the dual is below the truth, and not above."""
+    model, x, threat = linear_net(), images(), ThreatModel("l2", 0.6)
+    expected = crown_bounds(model, x, threat).lower
+    monkeypatch.setattr(norm_balls, "_PROJECTION_ROUNDS", 0)
+    found = crown_bounds(model, x, threat).lower
+    assert (found <= expected + 1e-12).all()
+    assert (found < expected - 1e-3).any()
 
 
 @pytest.mark.parametrize("eps", [2.3, 10.0])

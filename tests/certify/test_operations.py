@@ -40,10 +40,14 @@ class Bounds:
         self.scale = self.values.abs().amax()
 
     def rows(self, each=4):
-        """Linear functions of the entries of each operation, and their images: (operations · images · each, ...)."""
+        """Linear functions of the entries of each operation, and their images: (operations · images · each, ...). Half
+        of them are of a single entry, of which points come near the true range."""
         rows = torch.zeros((len(self.parts), 3, each, self.values.shape[2]), dtype=torch.float64)
         for some, part in zip(rows, self.parts.values(), strict=True):
-            some[..., part] = torch.randn(some[..., part].shape, generator=self.generator, dtype=torch.float64)
+            drawn_rows = torch.randn(some[..., part].shape, generator=self.generator, dtype=torch.float64)
+            single = drawn_rows.abs() >= drawn_rows.abs().amax(-1, keepdim=True)
+            single[:, : each // 2] = True
+            some[..., part] = drawn_rows * single
         return rows.flatten(0, 2), torch.arange(3).repeat_interleave(each).repeat(len(rows))
 
     def least(self, enclosure, rows, images, rules=()):

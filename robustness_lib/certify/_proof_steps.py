@@ -12,10 +12,10 @@ from torch import Tensor
 from robustness_lib.attacks.ensemble_run import EnsembleStep, ImagePart, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.certify._rounding import rounding_tolerance
-from robustness_lib.certify.alpha_crown import optimized_least
 from robustness_lib.certify.enclosure import Enclosure
 from robustness_lib.certify.input_region import InputRegion
-from robustness_lib.certify.interval_bounds import in_batches, margin_rows, margins_from_rows
+from robustness_lib.certify.interval_bounds import in_batches
+from robustness_lib.certify.margins import improve_margins, plain_margins
 from robustness_lib.certify.relaxation import SLOPES
 from robustness_lib.certify.traced_network import TracedNetwork
 from robustness_lib.precision import full_precision
@@ -104,25 +104,12 @@ class ProofStep(EnsembleStep):
         """The smallest margin of each image, and the tolerance for it."""
         tolerance = rounding_tolerance(network, region)
         enclosure = Enclosure.by_intervals(network, region)
-        last, classes = len(enclosure.boxes) - 1, network.classes
-        rows, images, others = margin_rows(y, classes, network.dtype)
-        margins = margins_from_rows(enclosure.least(last, rows, images), images, others, y, classes)
+        margins = plain_margins(enclosure, y)
         if self.method.rows:
             enclosure = enclosure.tightened(SLOPES) if self.method.tight else enclosure
-            self._improve(margins, enclosure, y, 0, 2 * tolerance, go_on)
-            if self.method.alpha_steps:
-                self._improve(margins, enclosure, y, self.method.alpha_steps, 2 * tolerance, go_on)
+            for steps in dict.fromkeys((0, self.method.alpha_steps)):
+                improve_margins(margins, enclosure, y, SLOPES, steps, enough=2 * tolerance, go_on=go_on)
         return margins.amin(1), tolerance
-
-    @staticmethod
-    def _improve(margins: Tensor, enclosure: Enclosure, y: Tensor, steps: int, enough: Tensor,
-                 go_on: Callable[[], bool]) -> None:
-        """In place, where they are not above enough (N,)."""
-        last, classes = len(enclosure.boxes) - 1, margins.shape[1]
-        rows, images, others = margin_rows(y, classes, margins.dtype, margins <= enough[:, None])
-        if len(rows):
-            found = optimized_least(enclosure, last, rows, images, SLOPES, steps, enough=enough[images], go_on=go_on)
-            margins[images, others] = torch.maximum(margins[images, others], found)
 
 
 class LimitedAttackStep(AttackStep):

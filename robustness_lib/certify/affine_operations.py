@@ -28,10 +28,6 @@ class Weighted(Affine):
         return self.call.args[1]  # type: ignore[no-any-return]
 
     @cached_property
-    def bias(self) -> Tensor | None:
-        return self.call.argument(2, "bias")  # type: ignore[no-any-return]
-
-    @cached_property
     def _spreading(self) -> tuple[Any, ...]:
         """Arguments with which a box's width becomes the result's radius."""
         return (self.call.args[0], self.weight.abs() / 2, None, *self.call.args[3:])
@@ -244,13 +240,11 @@ class Increasing(Affine):
     def interval(self, *boxes: Box) -> Box:
         return Box(self(*(box.lower for box in boxes)), self(*(box.upper for box in boxes)))
 
-    def _axes(self, given: Any) -> list[int]:
-        """Counted from the front, the batch's being 0. Raises UnknownOperation where that is one of them."""
+    def _check_axes(self, given: Any) -> None:
+        """Raises UnknownOperation where the batch's is one of them."""
         dimensions = len(self.call.inputs[0]) + 1
-        axes = [int(axis) % dimensions for axis in (given if isinstance(given, (list, tuple)) else [given])]
-        if 0 in axes:
+        if any(int(axis) % dimensions == 0 for axis in (given if isinstance(given, (list, tuple)) else [given])):
             raise self.call.refuse(f"{self.call.name} acts along the batch, or moves it")
-        return axes
 
 
 class Average(Increasing):
@@ -282,17 +276,17 @@ class AlongAxes(Increasing):
             if args[1][0] != 0:
                 raise self.call.refuse("permute moves the batch off the first axis")
         elif name in ("transpose", "swapaxes", "swapdims"):
-            self._axes(list(args[1:3]))
+            self._check_axes(list(args[1:3]))
         elif name == "movedim":
             for axes in args[1:3]:
-                self._axes(axes)
+                self._check_axes(axes)
         elif name == "slice" and self._whole_batch():
             return
         elif name in ("chunk", "split", "split_with_sizes", "roll"):
-            self._axes(self.call.argument(2, "dim" if name != "roll" else "dims", 0))
+            self._check_axes(self.call.argument(2, "dim" if name != "roll" else "dims", 0))
         else:
             axes = self.call.argument(1, "dims" if name == "flip" else "dim", 0 if name == "unbind" else None)
-            self._axes(list(range(len(self.call.inputs[0]) + 1)) if axes is None or axes == [] else axes)
+            self._check_axes(list(range(len(self.call.inputs[0]) + 1)) if axes is None or axes == [] else axes)
 
     def _whole_batch(self) -> bool:
         """x[:] of all images."""

@@ -11,7 +11,8 @@ from torch import Tensor
 from robustness_lib.certify.alpha_crown import optimized_least
 from robustness_lib.certify.enclosure import Enclosure
 from robustness_lib.certify.input_region import InputRegion
-from robustness_lib.certify.interval_bounds import bounded, in_batches, margin_rows, margins_from_rows
+from robustness_lib.certify.interval_bounds import bounded, in_batches
+from robustness_lib.certify.margins import improve_margins, plain_margins
 from robustness_lib.certify.operation import Box
 from robustness_lib.certify.relaxation import SLOPES, Slopes
 from robustness_lib.certify.traced_network import TracedNetwork
@@ -41,16 +42,15 @@ def crown_bounds(model: Classifier | TracedNetwork, x: Tensor, threat: ThreatMod
     rules = _rules(slopes, intermediate, alpha_steps)
     with bounded(model, x, threat, pixel_box) as (network, region):
 
-        def bounds(enclosure: Enclosure) -> tuple[Tensor, Tensor]:
-            n, classes = enclosure.boxes[-1].lower.shape
+        def bounds(enclosure: Enclosure) -> Box:
+            n, classes = enclosure.logits.lower.shape
             rows = torch.eye(classes, dtype=network.dtype, device=network.device).repeat(n, 1)
             images = torch.arange(n, device=network.device).repeat_interleave(classes)
-            last = len(enclosure.boxes) - 1
-            lower = optimized_least(enclosure, last, rows, images, rules, alpha_steps).reshape(n, classes)
-            upper = -optimized_least(enclosure, last, -rows, images, rules, alpha_steps).reshape(n, classes)
-            return Box(lower, upper).within(enclosure.boxes[-1])
+            lower, upper = (sign * optimized_least(enclosure, enclosure.last, sign * rows, images, rules, alpha_steps)
+                            for sign in (1, -1))
+            return Box(lower.reshape(n, classes), upper.reshape(n, classes)).within(enclosure.logits)
 
-        return in_batches(lambda part: bounds(_enclosure(network, part, rules, intermediate)), network, region)
+        return Box(*in_batches(lambda part: bounds(_enclosure(network, part, rules, intermediate)), network, region))
 
 
 def crown_margins(model: Classifier | TracedNetwork, x: Tensor, y: Tensor, threat: ThreatModel, *,
@@ -61,15 +61,14 @@ def crown_margins(model: Classifier | TracedNetwork, x: Tensor, y: Tensor, threa
     rules = _rules(slopes, intermediate, alpha_steps)
     with bounded(model, x, threat, pixel_box, y) as (network, region):
 
-        def margins(enclosure: Enclosure, labels: Tensor) -> tuple[Tensor, Tensor]:
-            rows, images, others = margin_rows(labels, network.classes, network.dtype)
-            last = len(enclosure.boxes) - 1
-            plain = enclosure.least(last, rows, images)
-            found = torch.maximum(plain, optimized_least(enclosure, last, rows, images, rules, alpha_steps))
-            return (margins_from_rows(found, images, others, labels, network.classes),) * 2
+        def margins(enclosure: Enclosure, labels: Tensor) -> list[Tensor]:
+            found = plain_margins(enclosure, labels)
+            improve_margins(found, enclosure, labels, rules, alpha_steps)
+            return [found]
 
-        return in_batches(lambda part, labels: margins(_enclosure(network, part, rules, intermediate), labels),
-                          network, region, y.to(network.device)).lower
+        (found,) = in_batches(lambda part, labels: margins(_enclosure(network, part, rules, intermediate), labels),
+                              network, region, y.to(network.device))
+    return found
 
 
 def _rules(slopes: str, intermediate: str, alpha_steps: int) -> tuple[Slopes, ...]:

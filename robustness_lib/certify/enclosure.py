@@ -43,6 +43,18 @@ class Enclosure:
             boxes.append(box if region.threat.norm == "linf" else ball.passed(number, step.operation, step.inputs, box))
         return cls(network, region, tuple(boxes))
 
+    @property
+    def last(self) -> int:
+        """Number of the value that the logits are."""
+        return len(self.boxes) - 1
+
+    @property
+    def logits(self) -> Box:
+        """Their box. Where numbers are too large for their type, nothing is known."""
+        lower, upper = self.boxes[-1]
+        return Box(lower.nan_to_num(-torch.inf, torch.inf, -torch.inf),
+                   upper.nan_to_num(torch.inf, torch.inf, -torch.inf))
+
     def __len__(self) -> int:
         return len(self.region.x)
 
@@ -208,7 +220,8 @@ class Enclosure:
         going = going if spread else going.spread_out(rules, signs)
         if 0 in going.pending:
             going.add(self.region.least(going.pending[0], going.groups))
-        return going.added.reshape(max(1, len(rules)), len(signs), -1)
+        found = going.added.nan_to_num(-torch.inf, torch.inf, -torch.inf)  # too large for the type: nothing is known
+        return found.reshape(max(1, len(rules)), len(signs), -1)
 
 
 @dataclass

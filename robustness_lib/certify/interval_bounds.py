@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from robustness_lib.certify.enclosure import Enclosure
 from robustness_lib.certify.input_region import InputRegion
+from robustness_lib.certify.margins import plain_margins
 from robustness_lib.certify.operation import Box
 from robustness_lib.certify.traced_network import TracedNetwork, trace
 from robustness_lib.inputs import check_images, check_label_range, check_labels
@@ -18,7 +18,7 @@ from robustness_lib.precision import full_precision
 from robustness_lib.querying.frozen import Classifier
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["bounded", "in_batches", "interval_bounds", "interval_margins", "margin_rows", "margins_from_rows"]
+__all__ = ["bounded", "in_batches", "interval_bounds", "interval_margins"]
 
 
 def interval_bounds(model: Classifier | TracedNetwork, x: Tensor, threat: ThreatModel, *,
@@ -34,7 +34,7 @@ def interval_bounds(model: Classifier | TracedNetwork, x: Tensor, threat: Threat
     ValueError and TypeError for images that cannot be used.
     """
     with bounded(model, x, threat, pixel_box) as (network, region):
-        return in_batches(lambda part: _logit_box(Enclosure.by_intervals(network, part)), network, region)
+        return Box(*in_batches(lambda part: Enclosure.by_intervals(network, part).logits, network, region))
 
 
 def interval_margins(model: Classifier | TracedNetwork, x: Tensor, y: Tensor, threat: ThreatModel, *,
@@ -46,19 +46,9 @@ def interval_margins(model: Classifier | TracedNetwork, x: Tensor, y: Tensor, th
     y: (N,) int64 labels. The rest, and what is raised: see `interval_bounds`; ValueError also for labels out of range.
     """
     with bounded(model, x, threat, pixel_box, y) as (network, region):
-        found = in_batches(lambda part, labels: (_margins(Enclosure.by_intervals(network, part), labels),) * 2, network,
-                           region, y.to(network.device))
-    return found[0]
-
-
-def _logit_box(enclosure: Enclosure) -> tuple[Tensor, Tensor]:
-    return enclosure.boxes[-1]
-
-
-def _margins(enclosure: Enclosure, y: Tensor) -> Tensor:
-    rows, images, others = margin_rows(y, enclosure.network.classes, enclosure.boxes[-1].lower.dtype)
-    return margins_from_rows(enclosure.least(len(enclosure.boxes) - 1, rows, images), images, others, y,
-                             enclosure.network.classes)
+        (found,) = in_batches(lambda part, labels: [plain_margins(Enclosure.by_intervals(network, part), labels)],
+                              network, region, y.to(network.device))
+    return found
 
 
 @contextmanager
@@ -76,36 +66,14 @@ def bounded(model: Classifier | TracedNetwork, x: Tensor, threat: ThreatModel, p
         yield network, InputRegion(network.take(x), threat, pixel_box)
 
 
-def in_batches(work: Callable[..., tuple[Tensor, Tensor]], network: TracedNetwork, region: InputRegion,
-               *columns: Tensor) -> Box:
-    """A box for each image, made of so many images at once as the widest value of the network allows."""
+def in_batches(work: Callable[..., Sequence[Tensor]], network: TracedNetwork, region: InputRegion,
+               *columns: Tensor) -> list[Tensor]:
+    """What work returns for the region and columns (N, ...), made of so many images at once as the widest value of the
+    network allows."""
     size = max(1, _BATCH_VALUES // network.widest)
     parts = [work(region.at(torch.arange(start, min(start + size, len(region.x)), device=region.x.device)),
                   *(column[start:start + size] for column in columns)) for start in range(0, len(region.x), size)]
-    lower, upper = (torch.cat(bounds) for bounds in zip(*parts, strict=True))
-    # Where numbers are too large for their type, nothing is known.
-    return Box(lower.nan_to_num(-torch.inf, torch.inf, -torch.inf), upper.nan_to_num(torch.inf, torch.inf, -torch.inf))
+    return [torch.cat(found) for found in zip(*parts, strict=True)]
 
 
 _BATCH_VALUES = 1_000_000
-
-
-def margin_rows(y: Tensor, classes: int, dtype: torch.dtype, undecided: Tensor | None = None
-                ) -> tuple[Tensor, Tensor, Tensor]:
-    """z_y − z_j as rows (P, K) over the logits, with the image and the class j of each (P,). undecided: (N, K) bool,
-    which are wanted; all without it."""
-    wanted = torch.ones(len(y), classes, dtype=torch.bool, device=y.device) if undecided is None else undecided.clone()
-    wanted[torch.arange(len(y), device=y.device), y] = False
-    images, others = wanted.nonzero(as_tuple=True)
-    rows = torch.zeros(len(images), classes, dtype=dtype, device=y.device)
-    place = torch.arange(len(images), device=y.device)
-    rows[place, y[images]] = 1
-    rows[place, others] = -1
-    return rows, images, others
-
-
-def margins_from_rows(found: Tensor, images: Tensor, others: Tensor, y: Tensor, classes: int) -> Tensor:
-    """(N, K), ∞ where there is no row."""
-    margins = found.new_full((len(y), classes), math.inf)
-    margins[images, others] = found
-    return margins

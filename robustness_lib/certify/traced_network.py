@@ -21,7 +21,6 @@ from robustness_lib.certify import (  # noqa: F401 - rules, which are found by n
 )
 from robustness_lib.certify.operation import (
     TRACED_BATCH,
-    Box,
     Call,
     Operation,
     Slot,
@@ -64,16 +63,12 @@ class TracedNetwork:
             self._others[dtype] = TracedNetwork(self._program, dtype, self.device)
         return self._others[dtype]
 
-    def values(self, x: Tensor) -> list[Tensor]:
-        """The images x (N, ...) and what each step returns."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """Images (N, ...) to logits (N, K)."""
         values = [x]
         for step in self.steps:
             values.append(step.operation(*(values[k] for k in step.inputs)))
-        return values
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits (N, K)."""
-        return self.values(x)[-1]
+        return values[-1]
 
     @property
     def classes(self) -> int:
@@ -91,13 +86,6 @@ class TracedNetwork:
                              f"{tuple(x.shape[1:])}")
         x = x.to(self.device, self.dtype)
         return x.clone() if x.is_inference() else x
-
-    def boxes(self, images: Box) -> list[Box]:
-        """A box for each value, from one around the images by interval arithmetic."""
-        boxes = [images]
-        for step in self.steps:
-            boxes.append(step.operation.interval(*(boxes[k] for k in step.inputs)))
-        return boxes
 
 
 def trace(model: Classifier | TracedNetwork, x: Tensor) -> TracedNetwork:
@@ -173,7 +161,7 @@ def _steps(program: ExportedProgram, dtype: torch.dtype) -> list[NetworkStep]:
     _check_forgetful(program, needed)
     place: dict[Node, int] = {}  # of values that follow from the images
     constant: dict[Node, Any] = {}
-    several: dict[Node, Node] = {}  # functions that return more than one value: an operation is made of each item
+    several = set[Node]()  # functions that return more than one value: an operation is made of each item
     for node in graph.nodes:
         if node not in needed:
             continue
@@ -183,15 +171,14 @@ def _steps(program: ExportedProgram, dtype: torch.dtype) -> list[NetworkStep]:
             else:
                 place[node] = 0
             continue
-        source = several.get(node.args[0]) if node.target is operator.getitem else None
-        call_node = node if source is None else source
+        item = node.args[1] if node.target is operator.getitem and node.args[0] in several else None
+        call_node = node if item is None else node.args[0]
         used = [other for other in call_node.all_input_nodes if other in place]
         if not used:
             constant[node] = _cast(_compute(node, constant), dtype)
         elif not isinstance(node.meta.get("val"), Tensor):
-            several[node] = node
+            several.add(node)
         else:
-            item = None if source is None else node.args[1]
             operation = fitting_operation(_call(node, call_node, item, used, constant))
             steps.append(NetworkStep(operation, tuple(place[other] for other in used)))
             place[node] = len(steps)

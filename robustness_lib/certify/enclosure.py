@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from robustness_lib.certify._ball_radii import BallRadii
 from robustness_lib.certify.input_region import InputRegion, least_in_box
 from robustness_lib.certify.operation import Affine, Box
 from robustness_lib.certify.relaxation import Bent, Groups, Relaxation, Slopes, alone
@@ -37,7 +38,7 @@ class Enclosure:
         """By interval arithmetic (Gowal et al. 2018, arXiv 1810.12715). The first layer with weights meets the L2 ball
         itself, and not the box around it."""
         boxes = [region.box]
-        ball = _BallRadii(region)
+        ball = BallRadii(region)
         for number, step in enumerate(network.steps, 1):
             box = step.operation.interval(*(boxes[k] for k in step.inputs))
             boxes.append(box if region.threat.norm == "linf" else ball.passed(number, step.operation, step.inputs, box))
@@ -251,25 +252,3 @@ class _Rows:
         if len(groups.images) == len(self.groups.images):
             return _Rows(self.pending, self.added, groups)
         return _Rows({number: spread(rows) for number, rows in self.pending.items()}, spread(self.added), groups)
-
-
-class _BallRadii:
-    """How far an L2 ball around the images lets each value go, as long as no two entries of a value share a pixel, and
-    through the first layer that has weights."""
-
-    def __init__(self, region: InputRegion) -> None:
-        self.radii = {0: torch.full_like(region.x, region.threat.eps)}
-        self.centres = {0: region.x}
-
-    def passed(self, number: int, operation: object, inputs: tuple[int, ...], box: Box) -> Box:
-        """The box of a value, made smaller where the ball says so."""
-        (first, *more) = inputs
-        if more or not isinstance(operation, Affine) or first not in self.radii:
-            return box
-        radius, centre = self.radii[first], self.centres[first]
-        if operation.separate:
-            ends = operation.interval(Box.around(centre, radius))
-            self.radii[number], self.centres[number] = ends.radius, operation(centre)
-            return box
-        reach = operation.ball(radius)
-        return box if reach is None else box.within(Box.around(operation(centre), reach))

@@ -1,6 +1,6 @@
 """What bound propagation knows about one operation of a network: the base of all rules, and where they are found.
 
-To teach it another operation, write a class under one of these bases, in a module that `traced_network` imports:
+To teach it another operation, write a class under one of these bases, in a module that `exported_graph` imports:
 `CONTRIBUTING.md` has the recipe.
 """
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from random_nets import ACTIVATIONS, random_net
+from tries import drawn
 
 from robustness_lib import ThreatModel
 from robustness_lib.attacks import PGD
@@ -25,23 +26,11 @@ def images(seed, n=2):
     return (x * 1.4 - 0.2).clamp(0, 1)
 
 
-def points(threat, x, count, seed, cut=True):
-    """(count, n, ...): inside the ball, on its edge, at corners; in the pixel box unless `cut` is False."""
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(count, *x.shape, generator=generator, dtype=torch.float64)
-    if threat.norm == "linf":
-        inside = torch.rand(count, 1, 1, 1, 1, generator=generator, dtype=torch.float64) < 0.5
-        delta = threat.eps * torch.where(inside, noise.clamp(-1, 1), noise.sign())
-    else:
-        delta = threat.eps * noise / noise.flatten(2).norm(dim=2)[:, :, None, None, None]
-    return (x + delta).clamp(0, 1) if cut else x + delta
-
-
 def violations(activation, seed, threat, count, cut=True):
     """How many points get out of the bounds, method by method; and how many were tried."""
     model, x = random_net(activation, seed), images(seed)
     network = trace(model, x)
-    tried = points(threat, x, count, seed, cut)
+    tried = drawn(x, threat, cut, count, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         z = model(tried.flatten(0, 1)).reshape(count, len(x), -1)
         if cut:

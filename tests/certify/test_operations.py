@@ -159,7 +159,7 @@ def test_pooled_intervals_are_reached_in_the_corners(cases):
             assert torch.allclose(bounds.model(corner), bound, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", IN_PLACE, ids=str)
+@pytest.mark.parametrize("case", IN_PLACE, ids=lambda case: case.name)
 def test_operations_that_write_into_their_input(case):
     bounds = Bounds([case])
     rows, images = bounds.rows()

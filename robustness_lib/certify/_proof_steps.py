@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from robustness_lib.attacks.ensemble_run import EnsembleStep, ImagePart, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.certify._rounding import rounding_tolerance
-from robustness_lib.certify.enclosure import Enclosure
+from robustness_lib.certify.enclosure import Enclosure, GoOn
 from robustness_lib.certify.input_region import InputRegion
 from robustness_lib.certify.interval_bounds import in_batches
 from robustness_lib.certify.margins import improve_margins, plain_margins
@@ -23,7 +23,7 @@ from robustness_lib.querying.batch_size import cut
 from robustness_lib.state import Content
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["METHODS", "LimitedAttackStep", "ProofStep"]
+__all__ = ["METHODS", "PIECES", "LimitedAttackStep", "ProofStep"]
 
 
 @dataclass(frozen=True)
@@ -39,77 +39,95 @@ class Method:
 METHODS = {"IBP": Method(rows=False), "CROWN-IBP": Method(), "CROWN": Method(tight=True),
            "α-CROWN": Method(tight=True, alpha_steps=20)}
 
+# Each of the first two is cheap beside what follows it. The last two are one piece of work: the boxes inside the
+# network, which are nearly all that CROWN costs, are those of α-CROWN too.
+PIECES = (("IBP",), ("CROWN-IBP",), ("CROWN", "α-CROWN"))
+
 
 class ProofStep(EnsembleStep):
-    """Bounds by one method. seconds: that an image may take, with all steps together; None for no end."""
+    """Bounds by methods after each other, of which a later one begins with the boxes and margins of those before.
+    seconds: that an image may take, with all steps together; None for no end. At most half of what is left of it goes
+    to one step, so that those behind it have their turn."""
 
-    def __init__(self, name: str, network: TracedNetwork, threat: ThreatModel, seconds: float | None) -> None:
-        self.name, self.method, self.network, self.threat = name, METHODS[name], network, threat
+    def __init__(self, names: Sequence[str], network: TracedNetwork, threat: ThreatModel, seconds: float | None
+                 ) -> None:
+        self.name, self.names, self.network, self.threat = names[0], tuple(names), network, threat
         self.seconds = seconds
-        self._left: float | None = None
+        self._share: float | None = None  # of an image
 
     def begin(self, verdicts: Verdicts) -> None:
         n = len(verdicts.right)
-        verdicts.other[self.name] = {
-            "tried": torch.zeros(n, dtype=torch.bool), "proved": torch.zeros(n, dtype=torch.bool),
-            "margin": torch.full((n,), -torch.inf, dtype=torch.float64),
-            "seconds": torch.zeros(n, dtype=torch.float64)}
+        for name in self.names:
+            verdicts.other[name] = {
+                "tried": torch.zeros(n, dtype=torch.bool), "proved": torch.zeros(n, dtype=torch.bool),
+                "margin": torch.full((n,), -torch.inf, dtype=torch.float64),
+                "seconds": torch.zeros(n, dtype=torch.float64)}
 
     def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
         chosen = in_time(verdicts.standing.nonzero()[:, 0], verdicts, self.seconds)
         if self.seconds is not None and len(chosen):
-            self._left = self.seconds - float(spent(verdicts)[chosen].mean())
+            self._share = (self.seconds - float(spent(verdicts)[chosen].mean())) / 2
         return chosen
 
     def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
-        began = time.perf_counter()
-        end = None if self._left is None else began + self._left * len(rows)
+        end = None if self._share is None else time.perf_counter() + self._share * len(rows)
         x, y, _ = part.at(rows)
         x, y = x.to(self.network.device), y.to(self.network.device)
 
         def go_on() -> bool:
             return end is None or time.perf_counter() < end
 
-        found = [self._checked(x[some], y[some], go_on) for some in cut(len(x), size)]
-        margin, proved = (torch.cat(columns).cpu() for columns in zip(*found, strict=True))
-        return {"margin": margin, "proved": proved, "spent": time.perf_counter() - began}
+        seconds = dict.fromkeys(self.names, 0.0)
+        found = [self._checked(x[some], y[some], go_on, seconds) for some in cut(len(x), size)]
+        margins, proved = (torch.cat(columns).cpu() for columns in zip(*found, strict=True))
+        return {"margins": margins, "proved": proved, "spent": list(seconds.values())}
 
     def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
-        columns = verdicts.other[self.name]
-        columns["tried"][rows] = True
-        columns["seconds"][rows] += content["spent"] / len(rows)
-        columns["margin"][rows], columns["proved"][rows] = content["margin"], content["proved"]
-        verdicts.standing[rows[content["proved"]]] = False  # nothing more is to be done with them
+        for name, margin, proved, seconds in zip(self.names, content["margins"].T, content["proved"].T,
+                                                 content["spent"], strict=True):
+            columns, tried = verdicts.other[name], verdicts.standing[rows]
+            here = rows[tried]
+            columns["tried"][here] = True
+            columns["margin"][here], columns["proved"][here] = margin[tried], proved[tried]
+            columns["seconds"][here] += seconds / max(1, len(here))
+            verdicts.standing[rows[proved]] = False  # nothing more is to be done with them
 
-    def _checked(self, x: Tensor, y: Tensor, go_on: Callable[[], bool]) -> tuple[Tensor, Tensor]:
-        """The smallest margin of each image (m,) float64, and whether it is surely positive, after a second look in
-        float64 where rounding could matter."""
-        margin, proved, close = self._judged(self.network, x, y, go_on)
+    def _checked(self, x: Tensor, y: Tensor, go_on: GoOn, seconds: dict[str, float]) -> tuple[Tensor, Tensor]:
+        """The smallest margin of each image by each method (m, methods) float64, and whether it is surely positive,
+        after a second look in float64 where rounding could matter."""
+        margins, proved, close = self._judged(self.network, x, y, go_on, seconds)
         if self.network.dtype == torch.float32 and bool(close.any()):
-            margin[close], proved[close], _ = self._judged(self.network.to(torch.float64), x[close], y[close], go_on)
-        return margin, proved
+            margins[close], proved[close], _ = self._judged(self.network.to(torch.float64), x[close], y[close], go_on,
+                                                            seconds)
+        return margins, proved
 
-    def _judged(self, network: TracedNetwork, x: Tensor, y: Tensor, go_on: Callable[[], bool]
+    def _judged(self, network: TracedNetwork, x: Tensor, y: Tensor, go_on: GoOn, seconds: dict[str, float]
                 ) -> tuple[Tensor, Tensor, Tensor]:
-        """The smallest margin of each image (m,) float64, whether it is surely positive, and whether it is so near 0
-        that rounding could matter."""
+        """The smallest margin of each image by each method (m, methods) float64, whether it is surely positive, and
+        (m,) whether even the best is so near 0 that rounding could matter."""
         with torch.inference_mode(False), torch.no_grad(), full_precision():
-            found = in_batches(lambda region, labels: self._margins(region, labels, network, go_on), network,
+            found = in_batches(lambda region, labels: self._margins(region, labels, network, go_on, seconds), network,
                                InputRegion(network.take(x), self.threat), y)
-        margin, tolerance = (column.double() for column in found)
-        return margin, margin > tolerance, margin.abs() <= tolerance
+        margins, tolerance = (column.double() for column in found)
+        return margins, margins > tolerance[:, None], margins[:, -1].abs() <= tolerance
 
-    def _margins(self, region: InputRegion, y: Tensor, network: TracedNetwork, go_on: Callable[[], bool]
+    def _margins(self, region: InputRegion, y: Tensor, network: TracedNetwork, go_on: GoOn, seconds: dict[str, float]
                  ) -> tuple[Tensor, Tensor]:
-        """The smallest margin of each image, and the tolerance for it."""
+        """The smallest margin of each image by each method (m, methods), and the tolerance for it (m,)."""
+        began = time.perf_counter()
         tolerance = rounding_tolerance(network, region)
         enclosure = Enclosure.by_intervals(network, region)
-        margins = plain_margins(enclosure, y)
-        if self.method.rows:
-            enclosure = enclosure.tightened(SLOPES) if self.method.tight else enclosure
-            for steps in dict.fromkeys((0, self.method.alpha_steps)):
-                improve_margins(margins, enclosure, y, SLOPES, steps, enough=2 * tolerance, go_on=go_on)
-        return margins.amin(1), tolerance
+        margins, smallest, tight = plain_margins(enclosure, y), [], False
+        for name in self.names:
+            method = METHODS[name]
+            if method.tight and not tight:
+                enclosure, tight = enclosure.tightened(SLOPES, go_on), True
+            if method.rows:
+                improve_margins(margins, enclosure, y, SLOPES, method.alpha_steps, enough=2 * tolerance, go_on=go_on)
+            smallest.append(margins.amin(1))
+            began, before = time.perf_counter(), began
+            seconds[name] += began - before
+        return torch.stack(smallest, 1), tolerance
 
 
 class LimitedAttackStep(AttackStep):

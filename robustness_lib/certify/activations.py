@@ -235,12 +235,16 @@ class Absolute(Activation):
 
 
 class Square(Activation):
-    names = ("square", "pow")
+    """Also written as a product, v·v."""
+
+    names = ("square", "pow", "mul")
     pieces = (Piece(*_ALL, True),)
     turning = (0.0,)
 
     @classmethod
     def fits(cls, call: Call) -> bool:
+        if call.name == "mul":
+            return call.args[:2] == (Slot(0), Slot(0))
         power = call.args[1] if call.name == "pow" else 2
         return not isinstance(power, Slot) and torch.as_tensor(power).numel() == 1 and float(power) == 2
 

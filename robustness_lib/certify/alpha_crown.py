@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from robustness_lib.certify.enclosure import Enclosure
+from robustness_lib.certify.enclosure import Enclosure, GoOn, endlessly
 from robustness_lib.certify.relaxation import Slopes, alone
 
 __all__ = ["optimized_least"]
@@ -16,14 +16,14 @@ _RATE, _DECAY = 0.5, 0.98  # of Adam, as its authors have them
 
 
 def optimized_least(enclosure: Enclosure, value: int, rows: Tensor, images: Tensor, rules: Sequence[Slopes], steps: int,
-                    *, enough: float | Tensor = torch.inf, go_on: Callable[[], bool] = lambda: True) -> Tensor:
+                    *, enough: float | Tensor = torch.inf, go_on: GoOn = endlessly) -> Tensor:
     """`Enclosure.least`, and better where moving the slopes makes it so: (P,).
 
     Each row begins with the slopes of the rule that is best for it and keeps the best bound seen, so that no step can
     lose. Boxes inside the network stay as they are. enough: (P,) or one number; a row that is above it moves no
-    further. go_on: asked before every step.
+    further. go_on: asked before every step, and before parts of the rows.
     """
-    best, first = torch.stack([enclosure.least(value, rows, images, (rule,)) for rule in rules]).max(0)
+    best, first = torch.stack([enclosure.least(value, rows, images, (rule,), go_on) for rule in rules]).max(0)
     enough = torch.as_tensor(enough, dtype=best.dtype, device=best.device).expand_as(best)
     size = enclosure.chunk(_TAPE)
     for some in torch.split((best <= enough).nonzero()[:, 0], size) if steps else ():
@@ -36,7 +36,7 @@ _TAPE = 8  # times the memory of rows that are not to be differentiated
 
 
 def _moved(enclosure: Enclosure, value: int, rows: Tensor, images: Tensor, rules: Sequence[Slopes], first: Tensor,
-           enough: Tensor, steps: int, go_on: Callable[[], bool]) -> Tensor:
+           enough: Tensor, steps: int, go_on: GoOn) -> Tensor:
     """The best bound of each row that was seen. first: (P,) the rule to begin with."""
     best = torch.full_like(enough, -torch.inf)
     shares = _first_shares(enclosure, value, rules, first, images)

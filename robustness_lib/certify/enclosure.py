@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,15 +13,22 @@ from robustness_lib.certify.input_region import InputRegion, least_in_box
 from robustness_lib.certify.operation import Affine, Box
 from robustness_lib.certify.relaxation import Bent, Groups, Relaxation, Slopes, alone
 from robustness_lib.certify.traced_network import TracedNetwork
+from robustness_lib.querying.batch_size import cut
 from robustness_lib.shapes import per_example
 
-__all__ = ["Enclosure"]
+__all__ = ["Enclosure", "GoOn", "endlessly"]
+
+GoOn = Callable[[], bool]  # asked before each piece of work; after a False, what is there already has to do
 
 # With fewer rows an image, rows of several images are worked on together.
 _TOGETHER = 16
 
 # Values in a chunk of rows at the widest value of the network: more fall out of the caches of a CPU.
 _CHUNK_VALUES = 2_000_000
+
+
+def endlessly() -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -64,26 +71,30 @@ class Enclosure:
         return Enclosure(self.network, self.region.at(images),
                          tuple(Box(box.lower[images], box.upper[images]) for box in self.boxes))
 
-    def tightened(self, rules: Sequence[Slopes]) -> Enclosure:
+    def tightened(self, rules: Sequence[Slopes], go_on: GoOn = endlessly) -> Enclosure:
         """With better boxes where bounds of a bent operation depend on them: of the entries that are undecided there,
-        by going back to the images, after each other from the first bend to the last."""
+        by going back to the images, after each other from the first bend to the last. Entries that time runs out for
+        stay as intervals have them."""
         boxes = [self.boxes[0]]
         wanted, exact, made = self._inputs_of_bends(), self._exact(), dict[int, Relaxation | None]()
         for number, step in enumerate(self.network.steps, 1):
             box = step.operation.interval(*(boxes[k] for k in step.inputs)).within(self.boxes[number])
             if number in wanted and not exact[number]:
                 so_far = Enclosure(self.network, self.region, (*boxes, box), made)
-                box = so_far._tightened_at(number, wanted[number], tuple(rules))
+                box = so_far._tightened_at(number, wanted[number], tuple(rules), go_on)
             boxes.append(box)
         return Enclosure(self.network, self.region, tuple(boxes), made)
 
-    def least(self, value: int, rows: Tensor, images: Tensor, rules: Sequence[Slopes] = ()) -> Tensor:
+    def least(self, value: int, rows: Tensor, images: Tensor, rules: Sequence[Slopes] = (), go_on: GoOn = endlessly
+              ) -> Tensor:
         """The least that each linear function rows (P, ...) of a value can be near its image (P,): a lower bound (P,),
-        the best of the rules. Without a rule, rows end in the intervals behind the last bend."""
-        size, rules = self.chunk(len(rules)), tuple(rules)
-        parts = [self.least_by(rules, value, rows[start:start + size], alone(images[start:start + size])).amax(0)[0]
-                 for start in range(0, len(rows), size)]
-        return torch.cat(parts) if parts else rows.new_zeros(0)
+        the best of the rules, −∞ where time ran out. Without a rule, rows end in the intervals behind the last bend."""
+        found = rows.new_full((len(rows),), -torch.inf)
+        for some in cut(len(rows), self.chunk(len(rules))):
+            if not go_on():
+                break
+            found[some] = self.least_by(tuple(rules), value, rows[some], alone(images[some])).amax(0)[0]
+        return found
 
     def _exact(self) -> list[bool]:
         """Whether interval arithmetic already gives the true range of each entry of a value: of the first layer that
@@ -109,14 +120,14 @@ class Enclosure:
                     found.setdefault(k, []).append(number)
         return found
 
-    def _tightened_at(self, number: int, bends: list[int], rules: tuple[Slopes, ...]) -> Box:
+    def _tightened_at(self, number: int, bends: list[int], rules: tuple[Slopes, ...], go_on: GoOn) -> Box:
         box = self.boxes[number]
         if all(self.network.steps[bend - 1].operation.by_sign for bend in bends):  # type: ignore[attr-defined]
             # Where one bound tells the sign, the other is not needed: try the likelier one first, by one rule.
             undecided = self._undecided(number, box, bends)
             likelier = torch.where(box.centre > 0, 1, -1)
-            box = self._with_rows(number, box, undecided, rules[-1:], likelier)
-        return self._with_rows(number, box, self._undecided(number, box, bends), rules)
+            box = self._with_rows(number, box, undecided, rules[-1:], go_on, likelier)
+        return self._with_rows(number, box, self._undecided(number, box, bends), rules, go_on)
 
     def _undecided(self, number: int, box: Box, bends: list[int]) -> Tensor:
         """Entries of a value with this box (N, ...) bool on whose bounds lines at the bends depend."""
@@ -130,7 +141,7 @@ class Enclosure:
             undecided |= torch.stack([mask for k, mask in zip(step.inputs, masks, strict=True) if k == number]).any(0)
         return undecided
 
-    def _with_rows(self, number: int, box: Box, wanted: Tensor, rules: tuple[Slopes, ...],
+    def _with_rows(self, number: int, box: Box, wanted: Tensor, rules: tuple[Slopes, ...], go_on: GoOn,
                    sign: Tensor | None = None) -> Box:
         """The box of a value with better bounds of the wanted entries: of both ends, or of the lower end of each entry
         times its sign alone."""
@@ -138,6 +149,8 @@ class Enclosure:
         images, entries = wanted.flatten(1).nonzero(as_tuple=True)
         signs = None if sign is None else sign.flatten(1)[images, entries].to(lower.dtype)
         for some, groups in self._groups(images, self.chunk(len(rules) * (2 if sign is None else 1))):
+            if not go_on():
+                break
             image, entry = images[some], entries[some]
             value, rows, added = self._single(number, entry, None if signs is None else signs[some])
             found = self.least_by(rules, value, rows, groups, both=sign is None, added=added).amax(0)
@@ -155,8 +168,8 @@ class Enclosure:
         many, which saves to look up its lines for each row."""
         counts = torch.bincount(images, minlength=len(self)).tolist()
         if len(images) < _TOGETHER * len(self):
-            for start in range(0, len(images), size):
-                yield slice(start, start + size), alone(images[start:start + size])
+            for some in cut(len(images), size):
+                yield some, alone(images[some])
             return
         start = 0
         for count in counts:

@@ -25,6 +25,9 @@ from robustness_lib.certify.operation import TRACED_BATCH, Call, Operation, Slot
 __all__ = ["NetworkStep", "network_steps"]
 
 
+_FROM_A_TYPE = ("new_zeros", "new_ones", "new_full")  # of their tensor, the type alone counts
+
+
 class NetworkStep(NamedTuple):
     """An operation, and the numbers of the values that it takes: 0 are the images, k what step k − 1 returns."""
 
@@ -53,7 +56,7 @@ def network_steps(program: ExportedProgram, dtype: torch.dtype) -> list[NetworkS
             continue
         item = node.args[1] if node.target is operator.getitem and node.args[0] in several else None
         call_node = node if item is None else node.args[0]
-        used = [other for other in call_node.all_input_nodes if other in place]
+        used = [other for other in call_node.all_input_nodes if other in place and _name(node) not in _FROM_A_TYPE]
         if not used:
             constant[node] = _cast(_compute(node, constant), dtype)
         elif not isinstance(node.meta.get("val"), Tensor):
@@ -107,11 +110,11 @@ def _ancestors(node: Node) -> set[Node]:
 
 def _compute(node: Node, constant: dict[Node, Any]) -> Any:
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and node.args[-1:] != (False,):
-        name = str(getattr(node.target, "__name__", node.target)).partition(".")[0]
         # A comparison of answers does not tell of a little noise.
-        raise UnknownOperation(f"no bounds pass {_layer(node)}: {name} draws at random")
-    args = torch.fx.map_arg(node.args, lambda other: constant[other])
-    kwargs = torch.fx.map_arg(node.kwargs, lambda other: constant[other])
+        raise UnknownOperation(f"no bounds pass {_layer(node)}: {_name(node)} draws at random")
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda other: constant.get(other, other))
+    if _name(node) in _FROM_A_TYPE:
+        args = torch.empty(0, dtype=node.meta["val"].dtype, device=node.meta["val"].device), *args[1:]
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
@@ -127,11 +130,18 @@ def _call(node: Node, call_node: Node, item: int | None, used: Sequence[Node], c
                 dict(torch.fx.map_arg(call_node.kwargs, given)), item,
                 tuple(shape[1:] for shape in shapes[:-1]), shapes[-1][1:], layer)
     types = {other.meta["val"].dtype for other in (*used, node)} - {torch.float32, torch.float64}
+    if torch.bool in types:
+        raise call.refuse(f"{call.name} compares, or chooses by a comparison, which no rule follows")
     if types:
         raise call.refuse(f"it computes in {min(map(str, types))}, whose rounding no bound covers")
     if any(len(shape) == 0 or shape[0] != TRACED_BATCH for shape in shapes):
         raise call.refuse(f"{call.name} mixes the images of a batch, or moves them off the first axis")
     return call
+
+
+def _name(node: Node) -> str:
+    """Of its function, such as conv2d."""
+    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
 
 
 def _layer(node: Node) -> str:

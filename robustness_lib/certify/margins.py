@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from robustness_lib.certify.alpha_crown import optimized_least
-from robustness_lib.certify.enclosure import Enclosure
+from robustness_lib.certify.enclosure import Enclosure, GoOn, endlessly
 from robustness_lib.certify.relaxation import Slopes
 
 __all__ = ["improve_margins", "plain_margins"]
@@ -25,7 +25,7 @@ def plain_margins(enclosure: Enclosure, y: Tensor) -> Tensor:
 
 
 def improve_margins(margins: Tensor, enclosure: Enclosure, y: Tensor, rules: Sequence[Slopes], steps: int, *,
-                    enough: Tensor | None = None, go_on: Callable[[], bool] = lambda: True) -> None:
+                    enough: Tensor | None = None, go_on: GoOn = endlessly) -> None:
     """Put better ones in their place, by going back through the bends, with so many steps of α-CROWN. enough: (N,), for
     those that are not above it alone; all without it. go_on: asked before every step."""
     enough = margins.new_full((len(y),), math.inf) if enough is None else enough

@@ -94,12 +94,24 @@ class Call:
         """Of the function, such as conv2d."""
         return str(getattr(self.target, "__name__", self.target)).partition(".")[0]
 
+    @property
+    def text(self) -> str:
+        """Such as pow(x, 3). x and x′ are values that follow from the images."""
+        given = [*map(_said, self.args), *(f"{key}={_said(value)}" for key, value in self.kwargs.items())]
+        return f"{self.name}({', '.join(given)})"
+
     def argument(self, place: int, name: str, default: Any = None) -> Any:
         return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
 
     def refuse(self, why: str) -> UnknownOperation:
         """The error, to be raised."""
         return UnknownOperation(f"no bounds pass {self.layer}: {why}")
+
+
+def _said(thing: Any) -> str:
+    if isinstance(thing, Slot):
+        return "x" + thing.number * "′"
+    return "constant" if isinstance(thing, Tensor) and thing.numel() > 1 else str(thing)
 
 
 def _filled(thing: Any, values: tuple[Tensor, ...]) -> Any:
@@ -197,7 +209,8 @@ def fitting_operation(call: Call) -> Operation:
     for kind in Operation._known.get(call.name, ()):
         if kind.fits(call):
             return kind(call)
-    raise call.refuse(f"there is no rule for {call.name}. There are rules for {', '.join(known_operations())}; "
+    what = f"{call.text} as it stands here" if call.name in Operation._known else call.name
+    raise call.refuse(f"there is no rule for {what}. There are rules for {', '.join(known_operations())}; "
                       f"CONTRIBUTING.md says how to add one")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 
 import torch
 from torch import Tensor, nn
@@ -106,18 +109,32 @@ class _Function(nn.Module):
         return self.function(x)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's own log: it says nothing that the error does not."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def _export(model: Classifier, few: Tensor) -> ExportedProgram:
     """In which no operation writes into its input."""
     module = model if isinstance(model, nn.Module) else _Function(model).eval()
     images = few.new_empty((TRACED_BATCH, *few.shape[1:]))  # nobody looks at the values
     try:
-        program = torch.export.export(module, (images,), strict=False)
+        with _quiet(), redirect_stderr(io.StringIO()):
+            program = torch.export.export(module, (images,), strict=False)
         if any(node.op == "call_function" and getattr(getattr(node.target, "_schema", None), "is_mutable", False)
                for node in program.graph.nodes):
             program = program.run_decompositions({})
     except Exception as error:  # whatever a model and the exporter may raise
-        raise ValueError(f"the model cannot be traced, and so no bounds can be computed: {one_line(error)}. Its path "
-                         f"must not depend on the values, and all of it must be PyTorch") from error
+        why = "its path depends on values that it computes (an if, a loop, .item())" \
+            if "DataDependent" in type(error).__name__ else one_line(error).rstrip(".")
+        raise ValueError(f"the model cannot be traced, and so no bounds can be computed: {why}. All of it must be "
+                         f"PyTorch, on one path for all images") from error
     return program
 
 

@@ -96,8 +96,9 @@ class Verification:
         if self.n == 0:
             return f"There was no image to verify under {self.threat}."
         count = Counter(self.verdicts)
-        return (f"Under {self.threat}, {self.accuracy} are proved to keep their label; {count['broken']:,} are broken, "
-                f"{count['unknown']:,} undecided and {count['wrong']:,} wrong without an attack.")
+        return (f"Under {self.threat}, {self.accuracy} are proved to keep their label; the rest: "
+                f"{count['broken']:,} broken, {count['unknown']:,} undecided, {count['wrong']:,} wrong without an "
+                f"attack.")
 
     def __str__(self) -> str:
         return self.sentence

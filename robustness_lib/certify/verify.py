@@ -16,7 +16,7 @@ from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, ImagePart, StepFailed, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
 from robustness_lib.attacks.pgd import PGD
-from robustness_lib.certify._proof_steps import METHODS, LimitedAttackStep, ProofStep
+from robustness_lib.certify._proof_steps import METHODS, PIECES, LimitedAttackStep, ProofStep
 from robustness_lib.certify._rounding import ROUNDING
 from robustness_lib.certify.traced_network import TracedNetwork, trace
 from robustness_lib.certify.verification import ProofStage, Verdict, Verification
@@ -49,8 +49,9 @@ def verify(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seconds
 
     model: images (N, ...) in [0, 1] to logits (N, K), of operations that have a rule (see `interval_bounds`); held in
     eval mode, and left as it was. x: (N, ...) float32 or float64 in [0, 1]; y: (N,) int64 labels. seconds: that an
-    image may take, all methods together, each sharing its time among the images at hand; what is undecided then is
-    "unknown". With it, verdicts depend on the machine. index: (N,) int64, each image's number in its data set (default
+    image may take, all methods together, each sharing its time among the images at hand and taking at most half of what
+    is left for bounds; what is undecided then is "unknown". Work at hand is finished, so that it may take a little
+    longer, and with it verdicts depend on the machine. index: (N,) int64, each image's number in its data set (default
     0 ... N − 1), and seed: the attacks' starts follow from these. batch_size: images that are worked on together.
     state: a folder; a killed run that is called again with it goes on where it was. progress: called with the number
     of images done and the step at hand. Processes of one process group share the work, and each returns all of it
@@ -92,7 +93,7 @@ def _steps(model: Classifier, network: TracedNetwork, threat: ThreatModel, secon
 
     steps: list[EnsembleStep] = [CleanStep(model, "eval")]
     steps += [attacked("PGD", PGD(threat, steps=20, seed=seed))] if threat.eps > 0 else []
-    steps += [ProofStep(name, network, threat, seconds) for name in METHODS]
+    steps += [ProofStep(names, network, threat, seconds) for names in PIECES]
     if threat.eps > 0:
         steps += [attacked(f"AutoPGD {number}", AutoPGD(threat, loss="targeted-margin", seed=seed + number))
                   for number in range(1, _RESTARTS + 1)]

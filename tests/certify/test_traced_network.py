@@ -18,6 +18,9 @@ from robustness_lib.certify import (
     trace,
     verify,
 )
+from robustness_lib.certify.enclosure import Enclosure
+from robustness_lib.certify.input_region import InputRegion
+from robustness_lib.certify.relaxation import SLOPES
 from robustness_lib.models import as_classifier
 
 LINF, L2 = ThreatModel("linf", 0.1), ThreatModel("l2", 0.5)
@@ -61,7 +64,6 @@ class Attention(nn.Module):
 UNKNOWN = {
     "softmax": (lambda x: x.softmax(1), "there is no rule for softmax"),
     "cumsum": (lambda x: x.cumsum(1), "there is no rule for cumsum"),
-    "cube": (lambda x: x**3, "there is no rule for pow"),
     "powers": (lambda x: x ** torch.tensor([1.0, 2, 3, 1, 2, 3]), "there is no rule for pow"),
     "layer norm": (nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6)), r"layer '1' \(LayerNorm\): there is no rule"),
     "attention": (Attention(), r"layer 'attention' \(MultiheadAttention\)"),
@@ -92,7 +94,9 @@ UNKNOWN = {
     "no statistics": (nn.BatchNorm1d(6, track_running_stats=False), "takes them from the images"),
     "negative leak": (nn.LeakyReLU(-0.5), "must lie between 0 and 1"),
     "steep leak": (lambda x: F.leaky_relu(x, 1.5), "must lie between 0 and 1"),
-    "new zeros": (lambda x: x + x.new_zeros(x.shape), "write zeros_like in its place"),
+    "comparison": (lambda x: torch.where(x > 0, x, 0.1 * x), "gt compares, or chooses by a comparison"),
+    "cube": (lambda x: x.pow(3), r"no rule for pow\(x, 3\) as it stands here"),
+    "ratio": (lambda x: x / (1 + x.exp()), r"no rule for div\(x, x′\) as it stands here"),
 }
 UNKNOWN_IMAGES = {
     "images as channels": (lambda x: F.max_pool2d(x[:, 0], (1, 2)).flatten(1), "takes the images of a batch for"),
@@ -139,8 +143,8 @@ class Unnamed(nn.Module):
 
 
 @pytest.mark.parametrize(("model", "kind", "words"), [
-    (lambda x: x if x.sum() > 0 else -x, ValueError, "path must not depend on the values"),
-    (lambda x: torch.from_numpy(x.detach().numpy()), ValueError, "all of it must be PyTorch"),
+    (lambda x: x if x.sum() > 0 else -x, ValueError, "its path depends on values that it computes"),
+    (lambda x: torch.from_numpy(x.detach().numpy()), ValueError, "All of it must be PyTorch"),
     (lambda x: x / x.shape[0], ValueError, "the model answers otherwise than its traced operations do"),
     (torch.jit.script(LINEAR), ValueError, "cannot be traced"),
     (torch.jit.freeze(torch.jit.script(nn.Sequential(LINEAR).eval())), ValueError, "cannot be traced"),
@@ -155,6 +159,12 @@ class Unnamed(nn.Module):
 def test_what_cannot_be_traced_says_why(model, kind, words):
     with pytest.raises(kind, match=words):
         trace(model, VECTORS)
+
+
+def test_a_refusal_prints_nothing_beside_itself(capfd):
+    with pytest.raises(ValueError, match="path depends on values"):
+        trace(lambda x: x if x.sum() > 0 else -x, VECTORS)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -212,6 +222,8 @@ TAKEN = {
     "old weight norm": nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 4)), nn.ReLU(), nn.Linear(4, 2)),
     "no operation": nn.Identity(),
     "constant logits": lambda x: torch.zeros_like(x)[:, :3] + 1,
+    "constants made on the way": lambda x: torch.cat([LINEAR(x).relu() + x.new_full((6,), 0.5),
+                                                      x.new_zeros((len(x), 2)), x.new_ones(x.shape) - x], 1),
     "stepped": lambda x: LINEAR(torch.relu(torch.floor(3 * torch.relu(LINEAR(x))))),
     "stepped at the end": lambda x: torch.floor(3 * torch.relu(LINEAR(x))),
 }
@@ -325,3 +337,27 @@ def test_an_images_bounds_depend_on_no_other_and_on_no_batch_size(monkeypatch, t
             assert torch.allclose(found, bound[order], rtol=1e-9, atol=1e-9)
         for found, bound in zip(call(x[2:3]), expected, strict=True):
             assert torch.allclose(found, bound[2:3], rtol=1e-9, atol=1e-9)
+
+
+def test_bounds_hold_wherever_time_runs_out(monkeypatch):
+    """The more pieces of work are done, the better they are, and never too good."""
+    monkeypatch.setattr(enclosure, "_CHUNK_VALUES", 40)
+    network = trace(net(dtype=torch.float64), VECTORS)
+    x, index = VECTORS.double(), torch.arange(3)
+    points = torch.stack([LINF.random_point(x, seed=seed, index=index) for seed in range(100)])
+    rows, before = torch.eye(3, dtype=torch.float64), torch.full((3,), -torch.inf, dtype=torch.float64)
+    with torch.no_grad():
+        least = network(points.flatten(0, 1)).reshape(100, 3, 3).amin(0).diagonal()
+        for pieces in range(40):
+            left = iter([True] * pieces)
+
+            def go_on(left=left):
+                return next(left, False)
+
+            tight = Enclosure.by_intervals(network, InputRegion(x, LINF)).tightened(SLOPES, go_on)
+            found = tight.least(tight.last, rows, index, SLOPES)
+            assert (found <= least + 1e-9).all()
+            assert (found >= before - 1e-9).all()
+            before = found
+        assert next(left, None) is not None, "some were asked for when all was done"
+        assert (tight.least(tight.last, rows, index, SLOPES, lambda: False) == -torch.inf).all()

@@ -31,7 +31,8 @@ def test_the_shares_add_up(found):
 
 def test_its_sentence_has_all_figures(found):
     figures = {verdict: found.verdicts.count(verdict) for verdict in VERDICTS}
-    assert f"{figures['broken']} are broken, {figures['unknown']} undecided and {figures['wrong']} wrong" in str(found)
+    assert (f"the rest: {figures['broken']} broken, {figures['unknown']} undecided, {figures['wrong']} wrong without "
+            f"an attack") in str(found)
     assert f"{found.accuracy} are proved to keep their label" in found.sentence
     assert repr(found) == f"<Verification: {found.sentence}>"
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustness_lib.certify._ball_radii import BallRadii
 from robustness_lib.certify.input_region import InputRegion, least_in_box
+from robustness_lib.certify.linear_rows import Rows
 from robustness_lib.certify.operation import Affine, Box
 from robustness_lib.certify.relaxation import Bent, Groups, Relaxation, Slopes, alone
 from robustness_lib.certify.traced_network import TracedNetwork
@@ -210,7 +211,7 @@ class Enclosure:
                  added: Tensor | None = None, shares: Mapping[int, Tensor] | None = None) -> Tensor:
         """Least values by each rule, of the rows (P, ...) plus added (P,) and, for both, of their negatives: (rules,
         signs, P). shares: as of `Relaxation.backward`, by number of a step, in place of the one rule."""
-        going = _Rows({value: rows}, rows.new_zeros(len(rows)) if added is None else added, groups)
+        going = Rows({value: rows}, rows.new_zeros(len(rows)) if added is None else added, groups)
         signs, spread = (1, -1) if both else (1,), False
         for number in range(value, 0, -1):
             if number not in going.pending:
@@ -236,32 +237,3 @@ class Enclosure:
             going.add(self.region.least(going.pending[0], going.groups))
         found = going.added.nan_to_num(-torch.inf, torch.inf, -torch.inf)  # too large for the type: nothing is known
         return found.reshape(max(1, len(rules)), len(signs), -1)
-
-
-@dataclass
-class _Rows:
-    """Linear functions on their way back. pending: by the number of the value that they are functions of now. added
-    (P,): their constants."""
-
-    pending: dict[int, Tensor]
-    added: Tensor
-    groups: Groups
-
-    def add(self, more: Tensor | None) -> None:
-        self.added = self.added if more is None else self.added + more
-
-    def send(self, values: Sequence[int], backs: Sequence[Tensor]) -> None:
-        for k, back in zip(values, backs, strict=True):
-            self.pending[k] = self.pending[k] + back if k in self.pending else back
-
-    def spread_out(self, rules: tuple[Slopes, ...], signs: tuple[int, ...]) -> _Rows:
-        """A copy for each rule and, within, for each sign."""
-        times = max(1, len(rules))
-
-        def spread(rows: Tensor) -> Tensor:
-            return torch.cat([rows if sign > 0 else -rows for sign in signs] * times)
-
-        groups = Groups(self.groups.images.repeat(times * len(signs)), self.groups.each, rules)
-        if len(groups.images) == len(self.groups.images):
-            return _Rows(self.pending, self.added, groups)
-        return _Rows({number: spread(rows) for number, rows in self.pending.items()}, spread(self.added), groups)

@@ -98,9 +98,11 @@ class Verdicts:
 
 
 class EnsembleStep(ABC):
-    """Something that is done with the images of a part. name: of its own, for what it found."""
+    """Something that is done with the images of a part. name: of its own, for what it found. piece: images that it
+    takes at once where that is fewer than the run's, since each takes long."""
 
     name: str
+    piece: int | None = None
 
     @property
     def label(self) -> str:
@@ -143,8 +145,10 @@ class EnsembleRun:
             chosen = step.rows(part, verdicts)
             if len(chosen) == 0:
                 continue
-            tell(step.label, number / len(self.steps))
-            for place, piece in enumerate(cut(len(chosen), len(part) if self.size.fixed else self.piece)):
+            size = min(self.piece, step.piece or self.piece)
+            pieces = cut(len(chosen), len(part) if self.size.fixed else size)
+            for place, piece in enumerate(pieces):
+                tell(step.label, (number + place / len(pieces)) / len(self.steps))
                 rows = chosen[piece]
                 key = f"{part.first:07d}+{len(part)}-{number:02d}-{place:05d}"
                 content = self.chunks.read(key)

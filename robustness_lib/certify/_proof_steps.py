@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from robustness_lib.attacks.ensemble_run import EnsembleStep, ImagePart, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep
-from robustness_lib.certify._rounding import rounding_tolerance
+from robustness_lib.certify._rounding import OWN_ROUNDING, ROUNDING, rounding_tolerance
 from robustness_lib.certify.enclosure import Enclosure, GoOn
 from robustness_lib.certify.input_region import InputRegion
 from robustness_lib.certify.interval_bounds import in_batches
@@ -44,16 +45,22 @@ METHODS = {"IBP": Method(rows=False), "CROWN-IBP": Method(), "CROWN": Method(tig
 PIECES = (("IBP",), ("CROWN-IBP",), ("CROWN", "α-CROWN"))
 
 
+# Entries of the widest value in the images that are worked on, and kept on disk, together: of wide networks few images,
+# which may take seconds each.
+_PIECE_VALUES = 50_000
+
+
 class ProofStep(EnsembleStep):
     """Bounds by methods after each other, of which a later one begins with the boxes and margins of those before.
     seconds: that an image may take, with all steps together; None for no end. At most half of what is left of it goes
-    to one step, so that those behind it have their turn."""
+    to one step, so that those behind it have their turn; what an image leaves of its half is for those that follow."""
 
     def __init__(self, names: Sequence[str], network: TracedNetwork, threat: ThreatModel, seconds: float | None
                  ) -> None:
         self.name, self.names, self.network, self.threat = names[0], tuple(names), network, threat
         self.seconds = seconds
-        self._share: float | None = None  # of an image
+        self.piece = max(4, _PIECE_VALUES // network.widest)
+        self._left, self._to_come = math.inf, 0  # seconds, and the images that these are for
 
     def begin(self, verdicts: Verdicts) -> None:
         n = len(verdicts.right)
@@ -65,17 +72,18 @@ class ProofStep(EnsembleStep):
 
     def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
         chosen = in_time(verdicts.standing.nonzero()[:, 0], verdicts, self.seconds)
-        if self.seconds is not None and len(chosen):
-            self._share = (self.seconds - float(spent(verdicts)[chosen].mean())) / 2
+        self._to_come = len(chosen)
+        if self.seconds is not None:
+            self._left = float((self.seconds - spent(verdicts)[chosen]).sum()) / 2
         return chosen
 
     def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
-        end = None if self._share is None else time.perf_counter() + self._share * len(rows)
+        end = time.perf_counter() + self._left * len(rows) / self._to_come
         x, y, _ = part.at(rows)
         x, y = x.to(self.network.device), y.to(self.network.device)
 
         def go_on() -> bool:
-            return end is None or time.perf_counter() < end
+            return time.perf_counter() < end
 
         seconds = dict.fromkeys(self.names, 0.0)
         found = [self._checked(x[some], y[some], go_on, seconds) for some in cut(len(x), size)]
@@ -91,6 +99,7 @@ class ProofStep(EnsembleStep):
             columns["margin"][here], columns["proved"][here] = margin[tried], proved[tried]
             columns["seconds"][here] += seconds / max(1, len(here))
             verdicts.standing[rows[proved]] = False  # nothing more is to be done with them
+        self._left, self._to_come = self._left - sum(content["spent"]), self._to_come - len(rows)
 
     def _checked(self, x: Tensor, y: Tensor, go_on: GoOn, seconds: dict[str, float]) -> tuple[Tensor, Tensor]:
         """The smallest margin of each image by each method (m, methods) float64, and whether it is surely positive,
@@ -115,8 +124,9 @@ class ProofStep(EnsembleStep):
                  ) -> tuple[Tensor, Tensor]:
         """The smallest margin of each image by each method (m, methods), and the tolerance for it (m,)."""
         began = time.perf_counter()
-        tolerance = rounding_tolerance(network, region)
         enclosure = Enclosure.by_intervals(network, region)
+        kind = self.network.dtype  # the model's, whose own answers are rounded, too
+        tolerance = rounding_tolerance(enclosure, ROUNDING[kind] if network.dtype == kind else OWN_ROUNDING[kind])
         margins, smallest, tight = plain_margins(enclosure, y), [], False
         for name in self.names:
             method = METHODS[name]

@@ -1,36 +1,31 @@
-"""What rounding may have done to a bound."""
+"""What rounding may have done to a bound, and does to the model's own answers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from robustness_lib.certify.input_region import InputRegion
-from robustness_lib.certify.operation import Box
-from robustness_lib.certify.relaxation import Bent
-from robustness_lib.certify.traced_network import TracedNetwork
+from robustness_lib.certify.enclosure import Enclosure
 
-__all__ = ["ROUNDING", "rounding_tolerance"]
+__all__ = ["OWN_ROUNDING", "ROUNDING", "rounding_tolerance"]
 
 # Of the size of the sums behind a margin: 17 times the rounding of one operation in float32, 9,000 times in float64.
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-12}
 
+# What the model's own answers may be off, apart from the bound, which has no rounding to speak of in float64.
+OWN_ROUNDING = {kind: share / 2 for kind, share in ROUNDING.items()}
 
-def rounding_tolerance(network: TracedNetwork, region: InputRegion) -> Tensor:
-    """From where on a margin around each image is surely positive: (N,).
+
+def rounding_tolerance(enclosure: Enclosure, share: float) -> Tensor:
+    """From where on a margin around each image is surely positive: (N,). share: of the size of what it is made of.
 
     What large terms cancel to says nothing of their rounding: two scores near 10,000 that differ by .001 may be the
     other way round. So the tolerance is a share of the sum of all terms' absolute values, with the weights' own, from
-    the pixels to the logits. Going back from the logits makes no larger ones.
+    the pixels to the logits, each multiplied by how steep the curves on its way are. Going back from the logits makes
+    no larger ones.
     """
-    sizes = [_size(region.box)]
-    for step in network.steps:
-        size = _size(step.operation.interval(*(Box(-sizes[k], sizes[k]) for k in step.inputs)))
-        if isinstance(step.operation, Bent) and step.operation.pointwise:  # flat ends do not undo earlier rounding
-            size = torch.maximum(size, sizes[step.inputs[0]])
-        sizes.append(size)
-    return ROUNDING[network.dtype] * sizes[-1].amax(1).nan_to_num(nan=torch.inf, posinf=torch.inf)
-
-
-def _size(box: Box) -> Tensor:
-    return torch.maximum(box.lower.abs(), box.upper.abs())
+    sizes = [enclosure.boxes[0].size]
+    for step in enclosure.network.steps:
+        boxes = [enclosure.boxes[k] for k in step.inputs]
+        sizes.append(step.operation.size([sizes[k] for k in step.inputs], boxes, share))
+    return share * sizes[-1].amax(1).nan_to_num(nan=torch.inf, posinf=torch.inf)

@@ -288,12 +288,15 @@ class Hardsigmoid(Activation):
 
 
 class Stepped(Bent):
-    """What never falls, and jumps: without lines. Its ends are moved as far as rounding could have moved them, since
-    that may be over a jump."""
+    """What never falls, and jumps: without lines. The ends of a box are moved a little, since rounding may move them
+    over a jump; where it may move them further than that, nothing is known."""
 
     names = ("round", "floor", "ceil", "sign")
+    _MOVED = 1e-3
 
     def interval(self, *boxes: Box) -> Box:
         (box,) = boxes
-        lower, upper = ((64 * torch.finfo(end.dtype).eps * (1 + end.abs())) for end in box)
-        return Box(self(box.lower - lower), self(box.upper + upper))
+        return Box(self(box.lower - self._MOVED), self(box.upper + self._MOVED))
+
+    def size(self, sizes: Sequence[Tensor], boxes: Sequence[Box], share: float) -> Tensor:
+        return torch.where(share * sizes[0] < self._MOVED, super().size(sizes, boxes, share), math.inf)

@@ -14,21 +14,11 @@ from robustness_lib.certify.operation import TRACED_BATCH, Affine, Box, Call, Sl
 __all__: list[str] = []
 
 
-def _of_one_image(constant: Any, axes: int, call: Call) -> Any:
-    """A constant that was made for a whole batch of images of so many axes, cut down to one."""
-    if not isinstance(constant, Tensor) or constant.ndim <= axes or len(constant) == 1:
-        return constant
-    if not torch.equal(constant[:1].expand_as(constant), constant):
-        raise call.refuse("it has a constant that differs from image to image of a batch")
-    return constant[:1]
-
-
 class Elementwise(Affine):
     """Sums, differences, and multiples by constants."""
 
     def __init__(self, call: Call) -> None:
-        args = tuple(_of_one_image(arg, len(call.output), call) for arg in call.args)
-        super().__init__(Call(call.target, args, call.kwargs, call.item, call.inputs, call.output, call.layer))
+        super().__init__(call.for_one_image(len(call.output)))
         self.separate = call.inputs == (call.output,)
 
     def check(self) -> None:
@@ -72,7 +62,8 @@ class Multiple(Elementwise):
 
     @cached_property
     def _absolute(self) -> tuple[Any, ...]:
-        return tuple(arg if isinstance(arg, Slot) else abs(arg) for arg in self.call.args)
+        return tuple(arg if isinstance(arg, Slot) or getattr(arg, "dtype", None) == torch.bool else abs(arg)
+                     for arg in self.call.args)
 
     def interval(self, *boxes: Box) -> Box:
         (box,) = boxes
@@ -194,7 +185,7 @@ class Joined(Increasing):
     def __call__(self, *values: Tensor) -> Tensor:
         axes = len(self.call.output) - (self.call.name == "stack")
         parts = [values[part.number] if isinstance(part, Slot) else
-                 _of_one_image(part, axes, self.call).expand(len(values[0]), *part.shape[1:])
+                 self.call.of_one_image(part, axes).expand(len(values[0]), *part.shape[1:])
                  for part in self.call.args[0]]
         return self.call.given((parts, *self.call.args[1:]))
 

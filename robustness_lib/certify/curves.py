@@ -55,6 +55,17 @@ class Activation(Bent):
         values = torch.stack([self(v) for v in at])
         return Box(values.amin(0), values.amax(0))
 
+    def size(self, sizes: Sequence[Tensor], boxes: Sequence[Box], share: float) -> Tensor:
+        return torch.maximum(self.interval(*boxes).size, self._steepest(boxes[0]).clamp(min=1) * sizes[0])
+
+    def _steepest(self, box: Box) -> Tensor:
+        """The largest |f′| in the box: on a piece f′ goes one way, so that it is at an end of the box or of a piece."""
+        bends = [end for piece in self._pieces for end in (piece.start, piece.end) if math.isfinite(end)]
+        beside = [torch.tensor(end, dtype=box.lower.dtype, device=box.lower.device).nextafter(
+            box.lower.new_tensor(side)) for end in bends for side in (-math.inf, math.inf)]
+        at = [*box, *(end.maximum(box.lower).minimum(box.upper) for end in beside)]
+        return torch.stack([self.slope(v).abs() for v in at]).amax(0)
+
     def relax(self, boxes: Sequence[Box]) -> Relaxation | None:
         (box,) = boxes
         lower, upper = box

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from robustness_lib.certify import (  # noqa: F401 - rules, which are found by name
     activations,
@@ -22,7 +23,7 @@ from robustness_lib.certify import (  # noqa: F401 - rules, which are found by n
 )
 from robustness_lib.certify.operation import TRACED_BATCH, Call, Operation, Slot, UnknownOperation, fitting_operation
 
-__all__ = ["NetworkStep", "network_steps"]
+__all__ = ["NetworkStep", "held_by", "make_functional", "network_steps"]
 
 
 _FROM_A_TYPE = ("new_zeros", "new_ones", "new_full")  # of their tensor, the type alone counts
@@ -35,10 +36,42 @@ class NetworkStep(NamedTuple):
     inputs: tuple[int, ...]
 
 
-def network_steps(program: ExportedProgram, dtype: torch.dtype) -> list[NetworkStep]:
-    """The operations that the logits follow from. What follows from weights alone is computed here."""
+def make_functional(graph: Graph) -> bool:
+    """Put in place of operations that write into their input those that return a new value, where that is the same: of
+    an input that nobody looks at later, under this name or another. Whether none that writes is left, and nothing that
+    wraps a part of the graph. (The exporter's own way takes many operations apart, for which there is a rule.)"""
+    done, seen = True, set[Node]()
+    for node in graph.nodes:
+        seen.add(node)
+        if isinstance(node.target, HigherOrderOperator):
+            done = False
+        elif isinstance(node.target, OpOverload) and node.target._schema.is_mutable:
+            name, into = _name(node), node.args[0] if node.args else None
+            new = getattr(getattr(torch.ops.aten, name.rstrip("_"), None), node.target._overloadname, None)
+            if new is not None and name.endswith("_") and isinstance(into, Node) and seen.issuperset(into.users) and \
+                    all(map(_makes_its_own, {into, *into.users} - {node})):
+                node.target = new
+            else:
+                done = False
+    return done
+
+
+def _makes_its_own(node: Node) -> bool:
+    """Whether its result surely shares no memory with what it was given. Composite operations may return their input,
+    as dropout does, but for some."""
+    if not isinstance(node.target, OpOverload):
+        return False
+    full_name = node.target.name()  # type: ignore[no-untyped-call]
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(full_name, "CompositeImplicitAutograd")
+    return not any(result.alias_info for result in node.target._schema.returns) and (
+        not composite or _name(node) in ("linear", "conv1d", "conv2d", "conv3d", "batch_norm", "matmul"))
+
+
+def network_steps(program: ExportedProgram, held: dict[str, Any], dtype: torch.dtype) -> list[NetworkStep]:
+    """The operations that the logits follow from. What follows from weights alone is computed here. held: `held_by`
+    the program."""
     graph, steps = program.graph, list[NetworkStep]()
-    held = _held(program, dtype)
+    allowed = {torch.float64, next(node.meta["val"].dtype for node in graph.nodes if node.name not in held)}
     (logits,) = [spec.arg.name for spec in program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
     needed = _ancestors(next(node for node in graph.nodes if node.name == logits))
     _check_forgetful(program, needed)
@@ -50,7 +83,7 @@ def network_steps(program: ExportedProgram, dtype: torch.dtype) -> list[NetworkS
             continue
         if node.op == "placeholder":
             if node.name in held:
-                constant[node] = held[node.name]
+                constant[node] = _cast(held[node.name], dtype)
             else:
                 place[node] = 0
             continue
@@ -62,15 +95,18 @@ def network_steps(program: ExportedProgram, dtype: torch.dtype) -> list[NetworkS
         elif not isinstance(node.meta.get("val"), Tensor):
             several.add(node)
         else:
-            operation = fitting_operation(_call(node, call_node, item, used, constant))
+            operation = fitting_operation(_call(node, call_node, item, used, constant, allowed))
             steps.append(NetworkStep(operation, tuple(place[other] for other in used)))
             place[node] = len(steps)
+    if not any(node.name == logits for node in place):
+        raise ValueError("the model's logits do not follow from the images: there is nothing to bound")
     return steps
 
 
-def _held(program: ExportedProgram, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights, buffers and constants by the name of their placeholder. Raises ValueError for such as are no numbers."""
-    found: dict[str, Tensor] = {}
+def held_by(program: ExportedProgram) -> dict[str, Any]:
+    """Weights, buffers and constants by the name of their placeholder, as they are now: the model's own may change.
+    Raises ValueError for such as are no numbers."""
+    found: dict[str, Any] = {}
     for spec in program.graph_signature.input_specs:
         if spec.kind == InputKind.USER_INPUT or not isinstance(spec.target, str):
             continue
@@ -78,7 +114,7 @@ def _held(program: ExportedProgram, dtype: torch.dtype) -> dict[str, Tensor]:
         value = program.constants[spec.target] if value is None else value
         if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
             raise ValueError(f"the model's {spec.target} holds NaN or infinity: nothing can be proved of it")
-        found[spec.arg.name] = _cast(value.detach() if isinstance(value, Tensor) else value, dtype)
+        found[spec.arg.name] = value.detach().clone() if isinstance(value, Tensor) else value
     return found
 
 
@@ -118,7 +154,9 @@ def _compute(node: Node, constant: dict[Node, Any]) -> Any:
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _call(node: Node, call_node: Node, item: int | None, used: Sequence[Node], constant: dict[Node, Any]) -> Call:
+def _call(node: Node, call_node: Node, item: int | None, used: Sequence[Node], constant: dict[Node, Any],
+          allowed: set[torch.dtype]) -> Call:
+    """allowed: types of numbers whose rounding is reckoned with."""
     slots = {other: Slot(number) for number, other in enumerate(used)}
 
     def given(other: Node) -> Any:
@@ -129,11 +167,11 @@ def _call(node: Node, call_node: Node, item: int | None, used: Sequence[Node], c
     call = Call(call_node.target, torch.fx.map_arg(call_node.args, given),  # type: ignore[arg-type]
                 dict(torch.fx.map_arg(call_node.kwargs, given)), item,
                 tuple(shape[1:] for shape in shapes[:-1]), shapes[-1][1:], layer)
-    types = {other.meta["val"].dtype for other in (*used, node)} - {torch.float32, torch.float64}
+    types = {other.meta["val"].dtype for other in (*used, node)} - allowed
     if torch.bool in types:
         raise call.refuse(f"{call.name} compares, or chooses by a comparison, which no rule follows")
     if types:
-        raise call.refuse(f"it computes in {min(map(str, types))}, whose rounding no bound covers")
+        raise call.refuse(f"{call.name} computes in {min(map(str, types))}, whose rounding no bound covers")
     if any(len(shape) == 0 or shape[0] != TRACED_BATCH for shape in shapes):
         raise call.refuse(f"{call.name} mixes the images of a batch, or moves them off the first axis")
     return call

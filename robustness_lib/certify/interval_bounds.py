@@ -76,4 +76,4 @@ def in_batches(work: Callable[..., Sequence[Tensor]], network: TracedNetwork, re
     return [torch.cat(found) for found in zip(*parts, strict=True)]
 
 
-_BATCH_VALUES = 1_000_000
+_BATCH_VALUES = 200_000  # of which several still fit the caches of a CPU

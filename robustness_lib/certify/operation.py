@@ -7,8 +7,8 @@ To teach it another operation, write a class under one of these bases, in a modu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -44,6 +44,11 @@ class Box(NamedTuple):
     @property
     def width(self) -> Tensor:
         return self.upper - self.lower
+
+    @property
+    def size(self) -> Tensor:
+        """The largest absolute value."""
+        return torch.maximum(self.lower.abs(), self.upper.abs())
 
     @classmethod
     def around(cls, centre: Tensor, radius: Tensor) -> Box:
@@ -103,6 +108,18 @@ class Call:
     def argument(self, place: int, name: str, default: Any = None) -> Any:
         return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
 
+    def for_one_image(self, axes: int) -> Call:
+        """With constants that were made for a whole batch of images of so many axes cut down to one."""
+        return replace(self, args=tuple(self.of_one_image(arg, axes) for arg in self.args))
+
+    def of_one_image(self, constant: Any, axes: int) -> Any:
+        """A constant that was made for a whole batch of images of so many axes, cut down to one."""
+        if not isinstance(constant, Tensor) or constant.ndim <= axes or len(constant) == 1:
+            return constant
+        if not torch.equal(constant[:1].expand_as(constant), constant):
+            raise self.refuse("it has a constant that differs from image to image of a batch")
+        return constant[:1]
+
     def refuse(self, why: str) -> UnknownOperation:
         """The error, to be raised."""
         return UnknownOperation(f"no bounds pass {self.layer}: {why}")
@@ -158,6 +175,11 @@ class Operation(ABC):
     @abstractmethod
     def interval(self, *boxes: Box) -> Box:
         """A box that holds all results for inputs in these boxes."""
+
+    def size(self, sizes: Sequence[Tensor], boxes: Sequence[Box], share: float) -> Tensor:
+        """Of what is added up to each entry of the result, the sum of absolute values (N, ...). sizes: those of the
+        inputs, which are in these boxes, and off by such a share of them, from rounding."""
+        return self.interval(*(Box(-size, size) for size in sizes)).size
 
 
 class Affine(Operation):

@@ -83,6 +83,10 @@ class Bent(Operation):
     pointwise: ClassVar[bool] = True
     by_sign: ClassVar[bool] = False
 
+    def size(self, sizes: Sequence[Tensor], boxes: Sequence[Box], share: float) -> Tensor:
+        found = super().size(sizes, boxes, share)
+        return torch.maximum(found, sizes[0]) if self.pointwise else found  # flat ends do not undo earlier rounding
+
     def undecided(self, boxes: Sequence[Box]) -> list[Tensor]:
         """Entries of each input (N, ...) bool on whose bounds it depends how good the lines are."""
         return [box.upper > box.lower for box in boxes]

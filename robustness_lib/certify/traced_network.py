@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from robustness_lib.certify.exported_graph import network_steps
+from robustness_lib.certify.exported_graph import held_by, make_functional, network_steps
 from robustness_lib.certify.operation import TRACED_BATCH
 from robustness_lib.errors import one_line
 from robustness_lib.inputs import check_images, check_logits
@@ -21,16 +23,18 @@ from robustness_lib.querying.frozen import Classifier, frozen
 
 __all__ = ["TracedNetwork", "trace"]
 
-_CHECKED = 4  # images on which the traced network must answer as the model does
+_CHECKED = 8  # images on which the traced network must answer as the model does
+_SAME_CALL, _SAME_NETWORK = 1e-6, 1e-4  # of the largest logit, that rounding may make in the same call, and in another
 
 
 class TracedNetwork:
     """The operations of a model in eval mode, in order, in one floating-point type. Made by `trace`; whatever takes a
     model for bounds takes it too, and need not trace again. It keeps the model's weights as they were."""
 
-    def __init__(self, program: ExportedProgram, dtype: torch.dtype, device: torch.device) -> None:
-        self._program, self.dtype, self.device = program, dtype, device
-        self.steps = tuple(network_steps(program, dtype))
+    def __init__(self, program: ExportedProgram, held: dict[str, Any], dtype: torch.dtype, device: torch.device
+                 ) -> None:
+        self._program, self._held, self.dtype, self.device = program, held, dtype, device
+        self.steps = tuple(network_steps(program, held, dtype))
         self.shape: torch.Size = next(
             node.meta["val"].shape[1:] for node in program.graph.nodes if node.op == "placeholder"
             and node.name in program.graph_signature.user_inputs)
@@ -39,8 +43,12 @@ class TracedNetwork:
     def to(self, dtype: torch.dtype) -> TracedNetwork:
         """The same network in another floating-point type."""
         if dtype not in self._others:
-            self._others[dtype] = TracedNetwork(self._program, dtype, self.device)
+            self._others[dtype] = TracedNetwork(self._program, self._held, dtype, self.device)
         return self._others[dtype]
+
+    def __repr__(self) -> str:
+        return (f"<TracedNetwork: {len(self.steps)} operations, images {tuple(self.shape)} to {self.classes} logits, "
+                f"{self.dtype}>")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Images (N, ...) to logits (N, K)."""
@@ -78,12 +86,15 @@ def trace(model: Classifier | TracedNetwork, x: Tensor) -> TracedNetwork:
     if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
         raise ValueError("bounds are computed in full precision, and autocast is on here: leave its context first")
     x = check_images(x).detach()
+    if len(x) == 0:
+        raise ValueError("a network is traced with images, and bounds are of images; there is none")
     if isinstance(model, TracedNetwork):
         model.take(x)
         return model
     check_usable(model)
-    if len(x) == 0:
-        raise ValueError("a network is traced with images, and there is none")
+    if isinstance(model, nn.Module) and any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise ValueError("the model cannot be traced, and so no bounds can be computed: it is scripted. Give the model "
+                         "that it was made from")
     with frozen(model), torch.no_grad():
         parameter = next(iter(model.parameters()), x) if isinstance(model, nn.Module) else x
         dtype = parameter.dtype
@@ -95,8 +106,8 @@ def trace(model: Classifier | TracedNetwork, x: Tensor) -> TracedNetwork:
         check_logits(answers, few, ())
         program = _export(model, few)  # the exporter wants to read the flags of precision as they usually are
         with full_precision():
-            network = TracedNetwork(program, dtype, parameter.device)
-            _check_same(network(few), answers)
+            network = TracedNetwork(program, held_by(program), dtype, parameter.device)
+            _check_same(network, model, few, answers)
     return network
 
 
@@ -125,11 +136,11 @@ def _export(model: Classifier, few: Tensor) -> ExportedProgram:
     module = model if isinstance(model, nn.Module) else _Function(model).eval()
     images = few.new_empty((TRACED_BATCH, *few.shape[1:]))  # nobody looks at the values
     try:
-        with _quiet(), redirect_stderr(io.StringIO()):
+        with _quiet(), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is assigned in passing: whether it matters is checked
             program = torch.export.export(module, (images,), strict=False)
-        if any(node.op == "call_function" and getattr(getattr(node.target, "_schema", None), "is_mutable", False)
-               for node in program.graph.nodes):
-            program = program.run_decompositions({})
+            if not make_functional(program.graph):
+                program = program.run_decompositions({})
     except Exception as error:  # whatever a model and the exporter may raise
         why = "its path depends on values that it computes (an if, a loop, .item())" \
             if "DataDependent" in type(error).__name__ else one_line(error).rstrip(".")
@@ -138,8 +149,14 @@ def _export(model: Classifier, few: Tensor) -> ExportedProgram:
     return program
 
 
-def _check_same(traced: Tensor, answers: Tensor) -> None:
-    largest = float(answers.abs().max())
-    if traced.shape != answers.shape or not torch.allclose(traced, answers, rtol=1e-3, atol=1e-3 * largest):
+def _check_same(network: TracedNetwork, model: Classifier, few: Tensor, answers: Tensor) -> None:
+    """The model answers as the network does: the same images again, and in other company, also of their negatives."""
+    def differ(one: Tensor, other: Tensor, share: float) -> bool:
+        least = share * float(other.abs().max())
+        return one.shape != other.shape or not torch.allclose(one.to(other.dtype), other, rtol=share, atol=least)
+
+    batches = [few, few.flip(0), torch.cat([1 - few, few]), few[:1]]
+    if differ(model(few.clone()), answers, _SAME_CALL) or any(
+            differ(network(batch), model(batch.clone()), _SAME_NETWORK) for batch in batches):
         raise ValueError("the model answers otherwise than its traced operations do: it draws at random, depends on "
                          "the other images of the batch, or keeps something from call to call. No bounds hold for it")

@@ -64,12 +64,15 @@ class Verification:
         return len(self.verdicts)
 
     def are(self, verdict: Verdict) -> Tensor:
-        """(N,) bool: those with this verdict."""
+        """(N,) bool: those with this verdict. Raises ValueError for another word."""
+        if verdict not in VERDICTS:
+            raise ValueError(f"a verdict is one of {', '.join(VERDICTS)}; found {verdict!r}")
         return torch.tensor([one == verdict for one in self.verdicts], dtype=torch.bool)
 
     def share(self, verdict: Verdict) -> Accuracy:
-        """How many have this verdict, with n and the 95 % interval. Raises ValueError where there is no image."""
-        return self._of_all(self.verdicts.count(verdict))
+        """How many have this verdict, with n and the 95 % interval. Raises ValueError where there is no image, and for
+        another word."""
+        return self._of_all(int(self.are(verdict).sum()))
 
     @property
     def certified(self) -> Tensor:

@@ -44,8 +44,10 @@ def verify(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seconds
 
     After the model's own answers come PGD with 20 steps, interval bounds, CROWN-IBP, CROWN, α-CROWN, and AutoPGD with
     restarts, each on the images that are not decided. An example that an attack finds counts once it is confirmed
-    outside the attack. A bound counts from a tolerance for rounding on: 10⁻⁶ in float32, and 10⁻¹² in float64, of the
-    sum of the absolute values of all that the logits are added up from. Closer ones are computed again in float64.
+    outside the attack. A bound counts from a tolerance for rounding on, the bound's own and that of the model's
+    answers: 10⁻⁶ in float32, and 10⁻¹² in float64, of the sum of the absolute values of all that the logits are added
+    up from. Closer ones of a float32 model are computed again in float64, and count from half of that on: the model's
+    answers are rounded as before.
 
     model: images (N, ...) in [0, 1] to logits (N, K), of operations that have a rule (see `interval_bounds`); held in
     eval mode, and left as it was. x: (N, ...) float32 or float64 in [0, 1]; y: (N,) int64 labels. seconds: that an
@@ -73,8 +75,9 @@ def verify(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seconds
     if len(x) == 0:
         return Verification((), (), torch.zeros(0, dtype=torch.float64), x.clone(), threat, (), seconds,
                             model_fingerprint(model), ())
-    predict_logits(model, x[:2], size=2, labels=y)  # what the model cannot take, and labels out of range, are said now
-    network = trace(model, x)
+    with Team.now().together():
+        predict_logits(model, x[:2], size=2, labels=y)  # what the model cannot take, and labels out of range
+        network = trace(model, x)
     size = batch_size or default_batch_size(x, network.device)
     chunks = _open(model, part, threat, seconds, seed, size, state)
     run = EnsembleRun(_steps(model, network, threat, seconds, seed), chunks, ShrinkingBatchSize(size), size)
@@ -107,14 +110,17 @@ def _keep_images(step: AttackStep, part: ImagePart, rows: Tensor, x_adv: Tensor,
 def _open(model: Classifier, part: ImagePart, threat: ThreatModel, seconds: float | None, seed: int, size: int,
           state: str | Path | None) -> Chunks:
     """The first process makes the folder; nobody works before all have it."""
-    header, answers = {}, None
-    if state is not None:
-        header = {"format": "verification 1", "version": f"{robustness_lib.__version__}, torch {torch.__version__}",
+    team, answers, header = Team.now(), None, dict[str, str]()
+    if state is not None or team.size > 1:
+        header = {"format": "verification 2", "version": f"{robustness_lib.__version__}, torch {torch.__version__}",
                   "model": model_fingerprint(model), "data": fingerprint(part.x, part.y, part.index),
                   "threat": repr(threat), "seconds": str(seconds), "seed": str(seed), "batch size": str(size),
                   "methods": f"{METHODS!r} {ROUNDING!r} {_RESTARTS}"}
         answers = predict_logits(model, part.x[:_LOOKED_AT], size=_LOOKED_AT)
-    team = Team.now()
+    others = team.gather(header)
+    if differing := sorted({key for theirs in others for key in theirs if theirs[key] != others[0][key]}):
+        raise ValueError(f"the processes were given different things ({', '.join(differing)}): give each of them the "
+                         f"same, with all images; they share the work")
     for turn in (team.rank == 0, team.rank > 0):
         with team.together():
             if turn:
@@ -159,6 +165,8 @@ def _verification(model: Classifier, whole: ImagePart, threat: ThreatModel, foun
                 verdicts[first + row], decided_by[first + row] = "robust", name
         for name, attack in part.attacks.items():
             for rows, kept in attack.kept:
+                if len(rows) == 0:  # an attack that could not begin keeps nothing
+                    continue
                 x_adv[(first + rows).to(x_adv.device)] = kept["x_adv"].to(x_adv)
                 for row in rows.tolist():
                     verdicts[first + row], decided_by[first + row] = "broken", name.partition(" ")[0]

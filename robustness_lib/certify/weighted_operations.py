@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustness_lib.certify.operation import Affine, Box, Slot
+from robustness_lib.certify.operation import Affine, Box, Call, Slot
 from robustness_lib.certify.windows import sliding_windows
 
 __all__: list[str] = []
@@ -117,6 +117,9 @@ _FEW_CHANNELS = 3
 
 class MatrixProduct(Affine):
     names = ("matmul", "mm")
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call.for_one_image(max(2, len(call.output))))
 
     def check(self) -> None:
         if self.call.args[0] != Slot(0) or not isinstance(self.call.args[1], Tensor):

@@ -163,6 +163,17 @@ def test_intervals_and_lines_hold_the_curve(kind, call):
         assert all((gap.amin(1, keepdim=True) <= near).all() for gap in gaps)
 
 
+@curves
+def test_nowhere_in_a_box_is_it_steeper(kind, call):
+    activation = kind(call)
+    box, special = random_boxes(activation)
+    inside = torch.lerp(box.lower, box.upper, torch.linspace(0, 1, 201, dtype=torch.float64))
+    beside = [point + side for point in special for side in (-1e-9, 0, 1e-9)]
+    inside = torch.cat([inside, *(torch.full_like(box.lower, point).clamp(*box) for point in beside)], dim=1)
+    slopes = activation.slope(inside).abs().amax(1, keepdim=True)
+    assert (slopes <= activation._steepest(box) * (1 + 1e-6) + 1e-12).all()
+
+
 def test_a_softplus_that_jumps_is_refused():
     (kind,) = [kind for kind in activations() if "softplus" in kind.names]
     with pytest.raises(UnknownOperation, match="threshold"):

@@ -11,6 +11,7 @@ from tries import descended, drawn
 from robustness_lib import ThreatModel
 from robustness_lib.certify import crown_bounds, crown_margins, interval_bounds, interval_margins, trace
 from robustness_lib.certify._rounding import rounding_tolerance
+from robustness_lib.certify.enclosure import Enclosure
 from robustness_lib.certify.input_region import InputRegion
 
 OPERATIONS = [[case for case in kind if case.shape == IMAGE and case.name not in JUMPS] for kind in (BENT, AFFINE)]
@@ -60,7 +61,8 @@ def violations(seed, tries):
     margins = (z.gather(2, y[None, :, None].expand(len(z), -1, 1)) - z)
     # Where huge terms cancel inside, what rounding may do, as `verify` has it.
     size = z[z.isfinite()].abs().amax()  # an exponential may overflow: then any bound is right that is no number either
-    slack = 1e-9 * size + rounding_tolerance(network, InputRegion(x, threat, pixel_box))[:, None]
+    enclosure = Enclosure.by_intervals(network, InputRegion(x, threat, pixel_box))
+    slack = 1e-9 * size + rounding_tolerance(enclosure, 1e-12)[:, None]
     out = []
     for settings in (None, *METHODS):
         bounds, below = (interval_bounds, interval_margins) if settings is None else (crown_bounds, crown_margins)

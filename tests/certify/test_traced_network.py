@@ -1,5 +1,6 @@
 """Models become networks of known operations as they are, or are refused with words; they stay as they were."""
 
+import random
 import sys
 
 import pytest
@@ -36,6 +37,7 @@ def net(classes=3, dtype=torch.float32):
 
 
 LINEAR = nn.Linear(6, 6)
+MASK = torch.tensor([True, False, True, True, False, True])
 
 # ----------------------------------------------------------------------------------------- refused, and in which words
 
@@ -154,8 +156,14 @@ class Unnamed(nn.Module):
     (nn.Linear(6, 1), ValueError, ""),
     (nn.Linear(7, 3), Exception, ""),
     (Counting(), ValueError, ""),
+    (lambda x: LINEAR.bias.expand(len(x), -1), ValueError, "logits do not follow from the images"),
+    (lambda x: LINEAR(x) * (1 + 1e-5 * random.random()), ValueError, "draws at random"),
+    (lambda x: LINEAR(x) * (1.0005 if len(x) in (1, 6) else 1), ValueError, "depends on the other images"),
+    (lambda x: LINEAR(x) * (1 if torch.compiler.is_exporting() else 1.0005), ValueError, "answers otherwise"),
+    (as_classifier(torch.jit.script(LINEAR)), ValueError, "it is scripted. Give the model that it was made from"),
 ], ids=["path", "numpy", "size of the batch", "scripted", "frozen", "half", "bfloat16", "a dict", "one logit",
-        "another shape", "counts its calls"])
+        "another shape", "counts its calls", "of nothing", "a little noise", "sizes of batches", "when exported",
+        "scripted inside"])
 def test_what_cannot_be_traced_says_why(model, kind, words):
     with pytest.raises(kind, match=words):
         trace(model, VECTORS)
@@ -211,6 +219,15 @@ def test_what_the_call_is_given_is_checked(call):
 
 # -------------------------------------------------------------------------------------------------- taken as they are
 
+def in_context(context):
+    def model(x):
+        with context():
+            z = LINEAR(x)
+        return z.relu()
+
+    return model
+
+
 TAKEN = {
     "a function": lambda x: LINEAR(x).relu(),
     "a normalized net": as_classifier(net(), mean=[0.1] * 6, std=[0.3] * 6),
@@ -224,6 +241,12 @@ TAKEN = {
     "constant logits": lambda x: torch.zeros_like(x)[:, :3] + 1,
     "constants made on the way": lambda x: torch.cat([LINEAR(x).relu() + x.new_full((6,), 0.5),
                                                       x.new_zeros((len(x), 2)), x.new_ones(x.shape) - x], 1),
+    "a mask": lambda x: LINEAR(x).relu() * MASK,
+    "weights of each image": lambda x: (x[:, None] @ LINEAR.weight.expand(len(x), -1, -1)).flatten(1).relu(),
+    "logits in more digits": lambda x: LINEAR(x).relu().double(),
+    "constants in more digits": lambda x: (LINEAR(x) * torch.full((6,), 0.5, dtype=torch.float64)).relu(),
+    "gradients on inside": in_context(torch.enable_grad),
+    "no autocast inside": in_context(lambda: torch.autocast("cpu", enabled=False)),
     "stepped": lambda x: LINEAR(torch.relu(torch.floor(3 * torch.relu(LINEAR(x))))),
     "stepped at the end": lambda x: torch.floor(3 * torch.relu(LINEAR(x))),
 }
@@ -242,6 +265,44 @@ def test_models_as_people_have_them(model, threat):
         assert (values <= upper + 1e-5).all()
 
 
+def seen_through_a_view(x):
+    z = LINEAR(x)
+    view = z.view(-1, 6)
+    z.mul_(2)
+    return view + z
+
+
+def seen_before(x):
+    z = LINEAR(x)
+    half = z * 0.5
+    z.relu_()
+    return half + z
+
+
+def seen_through_dropout(x):
+    z = LINEAR(x)
+    same = F.dropout(z, training=False)
+    z.mul_(-2)
+    return same
+
+
+def written_twice(x):
+    return LINEAR(x).mul_(2).relu_().add_(1)
+
+
+@pytest.mark.parametrize("model", [seen_through_a_view, seen_before, seen_through_dropout, written_twice])
+def test_what_is_written_in_place_is_written_where_others_look(model):
+    assert torch.allclose(trace(model, VECTORS)(VECTORS), model(VECTORS), rtol=1e-6)
+
+
+def test_an_operation_beside_one_that_writes_is_not_taken_apart():
+    """The exporter takes log-softmax and the like apart where it has to: none needs that behind nn.ReLU(inplace=True).
+    """
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Softshrink(0.3))
+    with pytest.raises(UnknownOperation, match=r"layer '2' \(Softshrink\): there is no rule for softshrink"):
+        trace(model, VECTORS)
+
+
 def everything(model):
     return ([(name, p.detach().clone(), p.requires_grad, None if p.grad is None else p.grad.clone())
              for name, p in model.named_parameters()],
@@ -253,6 +314,11 @@ def same(one, other):
     return (all(a[0] == b[0] and torch.equal(a[1], b[1]) and a[2] == b[2]
                 and (a[3] is b[3] is None or torch.equal(a[3], b[3])) for a, b in zip(one[0], other[0], strict=True))
             and all(torch.equal(one[1][name], other[1][name]) for name in one[1]) and one[2] == other[2])
+
+
+class Narrow(nn.Module):
+    def forward(self, x):
+        return x.float() * 2
 
 
 class Failing(nn.Module):
@@ -307,8 +373,20 @@ def test_a_traced_network_takes_the_models_place():
         for one, other in zip(call(network, VECTORS, LINF), call(model, VECTORS, LINF), strict=True):
             assert torch.equal(one, other)
     before = interval_bounds(network, VECTORS, LINF)
-    model[0].weight.data.zero_()  # it keeps the weights that it was traced with
-    assert torch.equal(interval_bounds(trace(net(), VECTORS), VECTORS, LINF).lower, before.lower)
+    doubled = trace(net(), VECTORS).to(torch.float64)
+    for part in model:  # it keeps the weights that it was traced with, whichever of them it has used so far
+        if isinstance(part, nn.Linear):
+            part.weight.data.mul_(3)
+    assert torch.equal(interval_bounds(network, VECTORS, LINF).lower, before.lower)
+    assert torch.equal(crown_bounds(network.to(torch.float64), VECTORS, LINF).lower,
+                       crown_bounds(doubled, VECTORS, LINF).lower)
+    assert "7 operations, images (6,) to 3 logits, torch.float32" in repr(network)
+
+
+def test_a_model_in_float64_with_float32_inside_is_refused():
+    with pytest.raises(UnknownOperation, match=r"computes in torch\.float32, whose rounding no bound covers"):
+        trace(nn.Sequential(LINEAR.to(torch.float64), nn.ReLU(), Narrow()), VECTORS.double())
+    LINEAR.float()
 
 
 def test_bounds_are_in_the_type_of_the_model():

@@ -97,3 +97,9 @@ def test_notes_say_what_is_odd():
     (note,) = verify(model, x, y[:3], THREAT).notes
     assert "1" in note
     assert "clamped" in note.lower()
+
+
+def test_a_verdict_that_there_is_not_is_refused(found):
+    for ask in (found.are, found.share):
+        with pytest.raises(ValueError, match="a verdict is one of robust, unknown, broken, wrong; found 'certified'"):
+            ask("certified")

@@ -219,3 +219,13 @@ def test_a_claim_of_an_attack_counts_only_when_it_is_confirmed(monkeypatch):
     found = verify(model, x, y, THREAT)
     assert "PGD" not in found.decided_by
     check_shown(model, x, y, THREAT, found)
+
+
+def test_a_model_without_a_gradient_can_still_be_proved():
+    """No attack can begin on it; bounds do not care."""
+    def model(z):
+        return 4 * z.detach()[:, :3]
+
+    x = torch.tensor([[0.9, 0.1, 0.5, 0.0], [0.5, 0.51, 0.1, 0.0]])
+    found = verify(model, x, torch.tensor([0, 1]), ThreatModel("linf", 0.05))
+    assert found.verdicts == ("robust", "unknown")

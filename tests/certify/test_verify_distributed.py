@@ -38,7 +38,18 @@ def shared(team, folder):
         AttackStep.work = fail
     with pytest.raises((KeyError, RuntimeError)) as caught:
         verify(*problem(), THREAT, batch_size=BATCH)
-    torch.save(columns | {"error": str(caught.value)}, folder / f"found.{team.rank}")
+    columns["error"] = str(caught.value)
+    model, x, y = problem()
+    with pytest.raises(ValueError, match=r"the processes were given different things .data.: give"):
+        verify(model, x, y.flip(0) if team.rank else y, THREAT)
+    if team.rank:
+        model[0].weight.data.mul_(2)
+    with pytest.raises(ValueError, match=r"the processes were given different things .model.: give"):
+        verify(model, x, y, THREAT)
+    model[0].weight.data.mul_(torch.nan if team.rank else 1)
+    with pytest.raises(Exception, match="NaN"):
+        verify(model, x, y, THREAT)
+    torch.save(columns, folder / f"found.{team.rank}")
 
 
 if __name__ == "__main__":

@@ -56,8 +56,9 @@ class ThreatModel:
 
     @classmethod
     def parse(cls, text: str) -> ThreatModel:
-        """linf:8/255, linf:0.03 or l2:0.5, as commands and recipes write it. Raises ValueError."""
-        norm, _, eps = text.partition(":")
+        """linf:8/255, linf:0.03 or l2:0.5, as commands and recipes write it (L∞:8/255, as it is printed, will do).
+        Raises ValueError."""
+        norm, _, eps = (part.strip() for part in text.replace("∞", "inf").partition(":"))
         if not re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?(/\d+(\.\d*)?)?|\.\d+", eps):
             raise ValueError(f"a threat is a norm and its ε in pixel units of [0, 1], such as linf:8/255 or l2:0.5; "
                              f"found {text!r}")

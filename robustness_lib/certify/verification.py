@@ -89,6 +89,12 @@ class Verification:
         """No more than these can keep their label: those neither wrong nor broken."""
         return self._of_all(self.verdicts.count("robust") + self.verdicts.count("unknown"))
 
+    @property
+    def out_of_time(self) -> int:
+        """How many of the undecided images the last method was not begun on, since their time was over."""
+        last = self.stages[-1] if self.stages else ProofStage("", 0, 0, 0.0)
+        return self.verdicts.count("unknown") - (last.attempted - last.decided)
+
     def _of_all(self, count: int) -> Accuracy:
         if self.n == 0:
             raise ValueError("there was no image to verify, and so there is no share")
@@ -117,7 +123,8 @@ class Verification:
         figures = {} if self.n == 0 else {str(verdict): _figures(self.share(verdict)) for verdict in VERDICTS}
         return {
             "sentence": self.sentence, "n": self.n, "threat": self.threat.text, "seconds an image": self.seconds,
-            **figures, "notes": list(self.notes),
+            **figures, "out of time": self.out_of_time,
+            "notes": list(self.notes),
             "methods": [vars(stage) | {"seconds": round(stage.seconds, 3)} for stage in self.stages],
             "model": self.model, "images": list(self.images), "verdicts": list(self.verdicts),
             "decided by": list(self.decided_by),

@@ -60,7 +60,7 @@ __all__ = ["verify_command"]
 _MOST = 200  # images, where nobody says how many
 _SECONDS = 10.0  # that an image may take, where nobody says: most are decided in far less, and the rest must end
 _JSON, _PAGE = "verify.json", "verify.html"
-_SAYS_NOT = ("“Proved” holds in real arithmetic, with a tolerance for rounding, and in this threat model alone; "
+_SAYS_NOT = ("“Proved” holds in this threat model alone, and from a tolerance for rounding on; "
              "“undecided” says nothing either way.")
 
 
@@ -182,9 +182,14 @@ def _print(found: Verification, out: Path, gate: Check | None, as_json: bool) ->
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("method", "tried on", "decided", "seconds"):
         table.add_column(name, no_wrap=True)
+    words = {"clean": "wrong", "PGD": "broken", "AutoPGD": "broken"}
     for stage in found.stages:
-        table.add_row(stage.name, f"{stage.attempted:,}", f"{stage.decided:,}", f"{stage.seconds:,.1f}")
+        decided = f"{stage.decided:,} {words.get(stage.name, 'proved')}" if stage.decided else "none"
+        table.add_row(stage.name, f"{stage.attempted:,}", decided, f"{stage.seconds:,.1f}")
     console.print(table)
+    if found.out_of_time:
+        console.print(f"\n{found.out_of_time:,} of those undecided ran out of time before the last method was begun: "
+                      f"--seconds may give an image more.")
     console.print(f"\n{_SAYS_NOT}")
     for note in found.notes:
         console.print(f"\n[yellow]{escape(note)}[/]")

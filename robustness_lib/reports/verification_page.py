@@ -142,8 +142,10 @@ def _limit(content: Mapping[str, Any]) -> str:
     seconds = content["seconds an image"]
     if seconds is None:
         return "No limit of time was set, so the verdicts do not depend on the machine."
-    return (f"An image could take {seconds:g} s, all methods together, so more time or a faster machine may decide "
-            f"more.")
+    late = content["out of time"]
+    return (f"An image could take {seconds:g} s, all methods together. " + (
+        f"Of those undecided, {late:,} ran out of it before the last method was begun: more time or a faster machine "
+        f"may decide more." if late else "None ran out of it before all methods were tried."))
 
 
 def _examples(content: Mapping[str, Any], images: Sequence[VerifiedImage], threat: ThreatModel) -> list[Group]:
@@ -156,7 +158,7 @@ def _shown(content: Mapping[str, Any], image: VerifiedImage, threat: ThreatModel
     place, classes = image.place, content.get("classes")
 
     def called(number: int) -> str:
-        return str(number) if classes is None else str(classes[number])
+        return f"class {number}" if classes is None else str(classes[number])
 
     kind, by, margin = content["verdicts"][place], content["decided by"][place], content["margin"][place]
     label = content["label"][place]
@@ -175,14 +177,16 @@ def _rounded_down(margin: float) -> str:
 
 
 def _methods(content: Mapping[str, Any], threat: ThreatModel) -> list[str]:
-    bounds = [method["name"] for method in content["methods"][1:]]
+    tried = [method["name"] for method in content["methods"][1:] if method["attempted"]]
     seconds = sum(method["seconds"] for method in content["methods"])
-    allowed = "" if content["seconds an image"] is None else f" Each could take {content['seconds an image']:g} s."
+    n, seconds_each, late = content["n"], content["seconds an image"], content["out of time"]
+    limit = "" if seconds_each is None else f", or until its {seconds_each:g} s were over" if late else \
+        f" (in the {seconds_each:g} s that each could take)"
     return [
-        f"n = {content['n']:,} images were verified under {what_is_allowed(threat)} (model fingerprint "
+        f"n = {n:,} image{' was' if n == 1 else 's were'} verified under {what_is_allowed(threat)} (model fingerprint "
         f"{content['model']}).",
-        f"Each image that the model has right went through {', '.join(bounds)}, in this order, until it was decided."
-        f"{allowed} An example that an attack found counts once it was confirmed outside the attack. A bound counts "
+        f"Each image that the model has right went through {', '.join(tried)}, in this order, until it was decided"
+        f"{limit}. An example that an attack found counts once it was confirmed outside the attack. A bound counts "
         f"where the margin of the label, its logit less the largest other, lies above a tolerance for rounding. "
         f"{ON_INTERVALS}",
         made_with(content.get("environment", {}), f"All methods together took {duration(seconds)}."),

@@ -36,6 +36,7 @@ def made(verdicts=VERDICTS, decided_by=DECIDED_BY, margin=MARGIN, **more):
                for name, tried in (("clean", 20), ("PGD", 18), ("IBP", 15), ("CROWN-IBP", 9), ("CROWN", 9),
                                    ("α-CROWN", 6), ("AutoPGD", 6))]
     return {"sentence": "Under L∞ 4/255, 45.0 % are proved.", "n": n, "threat": "linf:4/255", "seconds an image": 10.0,
+            "out of time": 1,
             "notes": ["a note"], "methods": methods, "model": "m" * 64, "verdicts": list(verdicts),
             "decided by": list(decided_by), "margin": list(margin), "label": [i % 3 for i in range(n)],
             "answer": [(i + 1) % 3 if verdicts[i] in ("broken", "wrong") else i % 3 for i in range(n)],
@@ -99,8 +100,27 @@ def test_method_by_method():
                 "| IBP | 15 | 6 proved | 1.5 s", "| CROWN-IBP | 9 | none | 1.5 s", "| CROWN | 9 | 3 proved | 1.5 s",
                 "| AutoPGD | 6 | 1 broken | 1.5 s"):
         assert row in text
-    assert "An image could take 10 s" in text
+    assert "An image could take 10 s, all methods together. Of those undecided, 1 ran out of it before the last" in text
+    assert ("went through PGD, IBP, CROWN-IBP, CROWN, α-CROWN, AutoPGD, in this order, until it was decided, or until "
+            "its 10 s were over.") in text
+    in_time = Reader(verification_page(made(**{"out of time": 0}))).text
+    assert "None ran out of it before all methods were tried." in in_time
+    assert "more time or a faster machine" not in in_time
     assert "do not depend on the machine" in Reader(verification_page(made(**{"seconds an image": None}))).text
+
+
+def test_methods_that_were_not_begun_are_not_cited():
+    methods = [method | {"attempted": method["attempted"] * (method["name"] not in ("α-CROWN", "AutoPGD"))}
+               for method in made()["methods"]]
+    text = Reader(verification_page(made(methods=methods, **{"out of time": 5}))).text
+    assert "went through PGD, IBP, CROWN-IBP, CROWN, in this order" in text
+
+
+def test_one_image_is_one():
+    text = Reader(verification_page(made(["robust"], ["IBP"], [0.5], classes=None), images([0]))).text
+    for words in ("n = 1 image was verified", "1 image was verified",
+                  "Of these images, 100.0 % keep their label", "Image 0: class 0, proved by IBP"):
+        assert words in text, words
 
 
 def test_of_each_verdict_one_of_each_method_first():
@@ -112,7 +132,7 @@ def test_of_each_verdict_one_of_each_method_first():
 def test_examples_of_each_verdict():
     shown = Reader(verification_page(made(), images([0, 6, 9, 13, 14, 18])))
     for words in ("Image 0: cat, proved by IBP. No allowed change brings its margin below 0.456.",
-                  "Image 6: cat, proved by CROWN.", "margin stays above −1.24, which leaves room",
+                  "Image 6: cat, proved by CROWN.", "that its margin is −1.24 or more, which does not rule out",
                   "Image 13: dog, undecided. Time ran out before any bound.",
                   "Image 14: owl, read as cat after PGD", "Its margin there is −0.25.",
                   "Image 18: cat, read as dog without an attack. Its margin is −3."):
@@ -138,8 +158,8 @@ def test_a_bound_is_not_rounded_up(margin):
 def test_classes_without_names_and_what_is_no_image():
     shown = Reader(verification_page(made(classes=None), images([0, 14, 18], shape=(2,))))
     assert not shown.of("img")
-    for words in ("Image 0: 0, proved by IBP", "Image 14: 2, read as 0 after PGD. Its margin there is −0.25.",
-                  "Image 18: 0, read as 1 without an attack"):
+    for words in ("Image 0: class 0, proved by IBP", "Image 14: class 2, read as class 0 after PGD. Its margin there is −0.25.",
+                  "Image 18: class 0, read as class 1 without an attack"):
         assert words in shown.text
     assert "Mid-grey" not in shown.text
 

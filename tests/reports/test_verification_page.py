@@ -158,7 +158,8 @@ def test_a_bound_is_not_rounded_up(margin):
 def test_classes_without_names_and_what_is_no_image():
     shown = Reader(verification_page(made(classes=None), images([0, 14, 18], shape=(2,))))
     assert not shown.of("img")
-    for words in ("Image 0: class 0, proved by IBP", "Image 14: class 2, read as class 0 after PGD. Its margin there is −0.25.",
+    for words in ("Image 0: class 0, proved by IBP",
+                  "Image 14: class 2, read as class 0 after PGD. Its margin there is −0.25.",
                   "Image 18: class 0, read as class 1 without an attack"):
         assert words in shown.text
     assert "Mid-grey" not in shown.text

@@ -187,9 +187,9 @@ def test_it_prints_as_people_say_it():
 
 
 @pytest.mark.parametrize(("text", "norm", "eps"), [
-    ("linf:8/255", "linf", 8 / 255), ("L∞: 8/255", "linf", 8 / 255), ("linf:0.03", "linf", 0.03), ("LINF:.5", "linf", 0.5),
-    ("l2:0.5", "l2", 0.5), ("L2:3", "l2", 3.0), ("linf:1e-3", "linf", 0.001), ("linf:2.5/255", "linf", 2.5 / 255), ("linf:0", "linf", 0.0),
-    ("linf:1", "linf", 1.0),
+    ("linf:8/255", "linf", 8 / 255), ("L∞: 8/255", "linf", 8 / 255), ("linf:0.03", "linf", 0.03),
+    ("LINF:.5", "linf", 0.5), ("l2:0.5", "l2", 0.5), ("L2:3", "l2", 3.0), ("linf:1e-3", "linf", 0.001),
+    ("linf:2.5/255", "linf", 2.5 / 255), ("linf:0", "linf", 0.0), ("linf:1", "linf", 1.0),
 ])
 def test_a_threat_is_read_from_text(text, norm, eps):
     threat = ThreatModel.parse(text)

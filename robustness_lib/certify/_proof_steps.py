@@ -67,7 +67,7 @@ class ProofStep(EnsembleStep):
         for name in self.names:
             verdicts.other[name] = {
                 "tried": torch.zeros(n, dtype=torch.bool), "proved": torch.zeros(n, dtype=torch.bool),
-                "margin": torch.full((n,), -torch.inf, dtype=torch.float64),
+                "late": torch.zeros(n, dtype=torch.bool), "margin": torch.full((n,), -torch.inf, dtype=torch.float64),
                 "seconds": torch.zeros(n, dtype=torch.float64)}
 
     def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
@@ -82,13 +82,17 @@ class ProofStep(EnsembleStep):
         x, y, _ = part.at(rows)
         x, y = x.to(self.network.device), y.to(self.network.device)
 
+        late = False
+
         def go_on() -> bool:
-            return time.perf_counter() < end
+            nonlocal late
+            late = late or time.perf_counter() >= end
+            return not late
 
         seconds = dict.fromkeys(self.names, 0.0)
         found = [self._checked(x[some], y[some], go_on, seconds) for some in cut(len(x), size)]
         margins, proved = (torch.cat(columns).cpu() for columns in zip(*found, strict=True))
-        return {"margins": margins, "proved": proved, "spent": list(seconds.values())}
+        return {"margins": margins, "proved": proved, "spent": list(seconds.values()), "late": late}
 
     def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
         for name, margin, proved, seconds in zip(self.names, content["margins"].T, content["proved"].T,
@@ -97,6 +101,7 @@ class ProofStep(EnsembleStep):
             here = rows[tried]
             columns["tried"][here] = True
             columns["margin"][here], columns["proved"][here] = margin[tried], proved[tried]
+            columns["late"][here] = content["late"]
             columns["seconds"][here] += seconds / max(1, len(here))
             verdicts.standing[rows[proved]] = False  # nothing more is to be done with them
         self._left, self._to_come = self._left - sum(content["spent"]), self._to_come - len(rows)

@@ -42,7 +42,8 @@ class Verification:
     the largest other logit, in the threat model, −∞ where time ran out before there was one (null in JSON); of "broken"
     and "wrong", the margin at the image that shows it.
     x_adv: (N, ...) the adversarial image where there is one, else x. stages: what each method did. seconds: that an
-    image could take, or None. model, images: fingerprints. notes: what else should be known.
+    image could take, or None. out_of_time: (N,) bool, undecided, with methods that were not begun on it, or were cut
+    short. model, images: fingerprints. notes: what else should be known.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -52,6 +53,7 @@ class Verification:
     threat: ThreatModel
     stages: tuple[ProofStage, ...]
     seconds: float | None
+    out_of_time: Tensor
     model: str
     images: tuple[str, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
@@ -89,12 +91,6 @@ class Verification:
         """No more than these can keep their label: those neither wrong nor broken."""
         return self._of_all(self.verdicts.count("robust") + self.verdicts.count("unknown"))
 
-    @property
-    def out_of_time(self) -> int:
-        """How many of the undecided images the last method was not begun on, since their time was over."""
-        last = self.stages[-1] if self.stages else ProofStage("", 0, 0, 0.0)
-        return self.verdicts.count("unknown") - (last.attempted - last.decided)
-
     def _of_all(self, count: int) -> Accuracy:
         if self.n == 0:
             raise ValueError("there was no image to verify, and so there is no share")
@@ -123,7 +119,7 @@ class Verification:
         figures = {} if self.n == 0 else {str(verdict): _figures(self.share(verdict)) for verdict in VERDICTS}
         return {
             "sentence": self.sentence, "n": self.n, "threat": self.threat.text, "seconds an image": self.seconds,
-            **figures, "out of time": self.out_of_time,
+            **figures, "out of time": int(self.out_of_time.sum()),
             "notes": list(self.notes),
             "methods": [vars(stage) | {"seconds": round(stage.seconds, 3)} for stage in self.stages],
             "model": self.model, "images": list(self.images), "verdicts": list(self.verdicts),

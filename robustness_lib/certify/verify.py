@@ -74,7 +74,7 @@ def verify(model: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seconds
     part = ImagePart(x, y.detach(), check_index(index, x))
     if len(x) == 0:
         return Verification((), (), torch.zeros(0, dtype=torch.float64), x.clone(), threat, (), seconds,
-                            model_fingerprint(model), ())
+                            torch.zeros(0, dtype=torch.bool), model_fingerprint(model), ())
     with Team.now().together():
         predict_logits(model, x[:2], size=2, labels=y)  # what the model cannot take, and labels out of range
         network = trace(model, x)
@@ -154,27 +154,30 @@ def _verification(model: Classifier, whole: ImagePart, threat: ThreatModel, foun
     n, x_adv = len(whole), whole.x.clone()
     verdicts: list[Verdict] = ["unknown"] * n
     decided_by: list[str | None] = [None] * n
-    margin = torch.full((n,), -torch.inf, dtype=torch.float64)
+    margin, late = torch.full((n,), -torch.inf, dtype=torch.float64), torch.zeros(n, dtype=torch.bool)
     for first, part in found:
         for row in (~part.right).nonzero()[:, 0].tolist():
             verdicts[first + row], decided_by[first + row] = "wrong", "clean"
         for name, columns in part.other.items():
             here = margin[first:first + len(part.right)]
             here.copy_(torch.maximum(here, columns["margin"]))
+            late[first:first + len(part.right)] |= columns["late"] | ~columns["tried"]
             for row in columns["proved"].nonzero()[:, 0].tolist():
                 verdicts[first + row], decided_by[first + row] = "robust", name
         for name, attack in part.attacks.items():
+            late[first:first + len(part.right)] |= ~attack.tried
             for rows, kept in attack.kept:
                 if len(rows) == 0:  # an attack that could not begin keeps nothing
                     continue
                 x_adv[(first + rows).to(x_adv.device)] = kept["x_adv"].to(x_adv)
                 for row in rows.tolist():
                     verdicts[first + row], decided_by[first + row] = "broken", name.partition(" ")[0]
+    late &= torch.tensor([verdict == "unknown" for verdict in verdicts], dtype=torch.bool)
     shown = torch.tensor([verdict in ("broken", "wrong") for verdict in verdicts]).nonzero()[:, 0]
     if len(shown):
         margin[shown] = _margins_at(model, x_adv[shown.to(x_adv.device)], whole.y[shown.to(whole.y.device)])
     return Verification(tuple(verdicts), tuple(decided_by), margin, x_adv, threat, _stages(found), seconds,
-                        model_fingerprint(model), tuple(image_digests(whole.x, whole.y)), notes)
+                        late, model_fingerprint(model), tuple(image_digests(whole.x, whole.y)), notes)
 
 
 def _margins_at(model: Classifier, x: Tensor, y: Tensor) -> Tensor:

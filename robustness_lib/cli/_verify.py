@@ -187,9 +187,9 @@ def _print(found: Verification, out: Path, gate: Check | None, as_json: bool) ->
         decided = f"{stage.decided:,} {words.get(stage.name, 'proved')}" if stage.decided else "none"
         table.add_row(stage.name, f"{stage.attempted:,}", decided, f"{stage.seconds:,.1f}")
     console.print(table)
-    if found.out_of_time:
-        console.print(f"\n{found.out_of_time:,} of those undecided ran out of time before the last method was begun: "
-                      f"--seconds may give an image more.")
+    if late := int(found.out_of_time.sum()):
+        console.print(f"\n{late:,} of those undecided ran out of time, with methods not begun or cut short: --seconds "
+                      f"may give an image more.")
     console.print(f"\n{_SAYS_NOT}")
     for note in found.notes:
         console.print(f"\n[yellow]{escape(note)}[/]")

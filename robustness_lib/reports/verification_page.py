@@ -144,8 +144,8 @@ def _limit(content: Mapping[str, Any]) -> str:
         return "No limit of time was set, so the verdicts do not depend on the machine."
     late = content["out of time"]
     return (f"An image could take {seconds:g} s, all methods together. " + (
-        f"Of those undecided, {late:,} ran out of it before the last method was begun: more time or a faster machine "
-        f"may decide more." if late else "None ran out of it before all methods were tried."))
+        f"Of those undecided, {late:,} ran out of it, with methods not begun or cut short: more time or a faster "
+        f"machine may decide more." if late else "None ran out of it."))
 
 
 def _examples(content: Mapping[str, Any], images: Sequence[VerifiedImage], threat: ThreatModel) -> list[Group]:

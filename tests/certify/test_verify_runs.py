@@ -51,6 +51,8 @@ def test_hardly_any_time_leaves_no_verdict_wrong(found):
         assert by in ("clean", "PGD", None), "the first attack is made, and takes what time there is"
     assert (hurried.margin[hurried.are("unknown")] == -torch.inf).all()
     assert [stage.attempted for stage in hurried.stages[2:]] == [0] * 5
+    assert torch.equal(hurried.out_of_time, hurried.are("unknown"))
+    assert not found.out_of_time.any()
 
 
 def test_much_time_changes_nothing(found):
@@ -72,6 +74,7 @@ def test_bounds_end_in_time_and_leave_some_to_the_attack_behind_them(monkeypatch
     assert time.perf_counter() - began < 0.1 * len(x) + 8, "and a step of each method"
     stages = {stage.name: stage for stage in found.stages}
     assert stages[slow].attempted > 0, "it was at work when time was over"
+    assert torch.equal(found.out_of_time, found.are("unknown")), "though AutoPGD was begun"
     assert stages["AutoPGD"].attempted > 0
     assert sum(stages[name].seconds for name in ("IBP", "CROWN-IBP", "CROWN", "α-CROWN")) < 0.1 * len(x) * 7 / 8 + 3
     assert "unknown" in found.verdicts

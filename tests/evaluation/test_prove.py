@@ -12,7 +12,7 @@ from robustness_lib.attacks import PGD, AutoAttack
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.certify import UnknownOperation, verify
 from robustness_lib.certify.proof_steps import ProofStep
-from robustness_lib.evaluation import evaluate
+from robustness_lib.evaluation import advice, evaluate
 from robustness_lib.evaluation.contradiction import Contradiction
 from robustness_lib.evaluation.planning import Costs, plan
 from robustness_lib.reports import Report
@@ -60,6 +60,9 @@ def test_each_image_is_proved_broken_wrong_or_open(report, model, images):
     assert proved.tolist() == found.are("robust").tolist(), "the same bounds, whoever asks"
     assert report.certified_accuracy.correct <= report.robust_accuracy.correct
     assert "are proved to" in str(report)
+    (said,) = [step for step in advice(report) if step.name == "bounds"]
+    assert f"IBP {report.bounds[0].proved.sum()} of {clean.sum()}" in said.figures
+    assert f"On {robust.sum() - proved.sum()} image" in said.advice
     assert report.certified_by.startswith("bounds (IBP, CROWN-IBP, CROWN, α-CROWN)")
 
 

@@ -84,17 +84,23 @@ class AttackColumns:
 @dataclass
 class Verdicts:
     """What is known of a part so far. clean: (n,) what the model answers without an attack, column by column. right,
-    standing: (n,) bool, right without an attack, and not broken so far. followed: (n,) bool, an attack so far has had a
-    gradient to follow (`AttackResult` says when). attacks: by the name of their step. other: what other steps found.
-    seconds: of all of them."""
+    standing, proved: (n,) bool, right without an attack, not broken so far, and such that no attack can break it.
+    followed: (n,) bool, an attack so far has had a gradient to follow (`AttackResult` says when). attacks: by the name
+    of their step. other: what other steps found. seconds: of all of them."""
 
     right: Tensor
     standing: Tensor
     followed: Tensor
+    proved: Tensor
     clean: dict[str, Any] = field(default_factory=dict)
     attacks: dict[str, AttackColumns] = field(default_factory=dict)
     other: dict[str, Content] = field(default_factory=dict)
     seconds: float = 0.0
+
+    @property
+    def open(self) -> Tensor:
+        """(n,) bool: neither broken nor proved."""
+        return self.standing & ~self.proved
 
 
 class EnsembleStep(ABC):
@@ -139,7 +145,7 @@ class EnsembleRun:
     def __call__(self, part: ImagePart, tell: Callable[[str, float], None] = lambda name, share: None) -> Verdicts:
         """Raises StepFailed, and what a step refuses (`Refused`); ValueError where the state holds something else."""
         nobody = torch.zeros(len(part), dtype=torch.bool)
-        verdicts = Verdicts(nobody, nobody.clone(), nobody.clone())
+        verdicts = Verdicts(nobody, nobody.clone(), nobody.clone(), nobody.clone())
         for number, step in enumerate(self.steps):
             step.begin(verdicts)
             chosen = step.rows(part, verdicts)

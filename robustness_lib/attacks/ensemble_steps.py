@@ -60,8 +60,11 @@ class AttackStep(EnsembleStep):
     the images found; called with the part, the places of the broken images, their adversarial images and the columns.
 
     Of a model that answers by its batch (see `answers_by_batch`) all images of the part are attacked and asked about,
-    so that each stays among its neighbours; what is found on those not to be tried is dropped.
+    so that each stays among its neighbours; what is found on those not to be tried is dropped. Images that are proved
+    are not tried, unless the attack has more room than that of which they are (spares_proved).
     """
+
+    spares_proved = True
 
     def __init__(self, named: NamedAttack, model: Classifier, threat: ThreatModel, mode: Mode, *, counts: bool = True,
                  keep: Callable[[AttackStep, ImagePart, Tensor, Tensor, Content], Content] | None = None) -> None:
@@ -75,7 +78,7 @@ class AttackStep(EnsembleStep):
     def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
         met = {"correct": verdicts.right, "survivors": verdicts.standing,
                "not followed": verdicts.standing & ~verdicts.followed}[self.named.on]
-        return met.nonzero()[:, 0]
+        return (met & ~verdicts.proved if self.spares_proved else met).nonzero()[:, 0]
 
     def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
         batch = torch.arange(len(part)) if self.whole else rows

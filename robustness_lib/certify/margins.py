@@ -12,15 +12,20 @@ from robustness_lib.certify.alpha_crown import optimized_least
 from robustness_lib.certify.enclosure import Enclosure, GoOn, endlessly
 from robustness_lib.certify.relaxation import Slopes
 
-__all__ = ["improve_margins", "plain_margins"]
+__all__ = ["all_margins", "improve_margins", "plain_margins"]
 
 
 def plain_margins(enclosure: Enclosure, y: Tensor) -> Tensor:
     """From the boxes behind the last bend, with the last linear layers folded into the difference. y: (N,) int64."""
+    return all_margins(enclosure, y, ())
+
+
+def all_margins(enclosure: Enclosure, y: Tensor, rules: Sequence[Slopes]) -> Tensor:
+    """By going back through the bends by some rules, the best of them; without a rule, to the last bend."""
     classes = enclosure.network.classes
     margins = torch.full((len(y), classes), math.inf, dtype=enclosure.network.dtype, device=y.device)
     rows, images, others = _margin_rows(y, torch.ones_like(margins, dtype=torch.bool), margins.dtype)
-    margins[images, others] = enclosure.least(enclosure.last, rows, images)
+    margins[images, others] = enclosure.least(enclosure.last, rows, images, rules)
     return margins
 
 

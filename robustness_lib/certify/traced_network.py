@@ -21,7 +21,7 @@ from robustness_lib.model_kinds import check_usable
 from robustness_lib.precision import full_precision
 from robustness_lib.querying.frozen import Classifier, frozen
 
-__all__ = ["TracedNetwork", "trace"]
+__all__ = ["LiveNetwork", "TracedNetwork", "trace"]
 
 _CHECKED = 8  # images on which the traced network must answer as the model does
 _SAME_CALL, _SAME_NETWORK = 1e-6, 1e-4  # of the largest logit, that rounding may make in the same call, and in another
@@ -109,6 +109,23 @@ def trace(model: Classifier | TracedNetwork, x: Tensor) -> TracedNetwork:
             network = TracedNetwork(program, held_by(program), dtype, parameter.device)
             _check_same(network, model, few, answers)
     return network
+
+
+class LiveNetwork:
+    """The operations of a model, in eval mode, of its weights as they are at each call: for training, where bounds are
+    differentiated by them. Traced once; model and x as for `trace`, which says what is raised."""
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        network = trace(model, x)
+        self._program, self.dtype, self.device = network._program, network.dtype, network.device
+        self._fixed = network._held
+
+    def __call__(self, model: nn.Module) -> TracedNetwork:
+        """Of this model, whose parts are called as the traced one's were."""
+        held = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+        live = {spec.arg.name: held.get(spec.target, self._fixed.get(spec.arg.name))
+                for spec in self._program.graph_signature.input_specs if spec.arg.name in self._fixed}
+        return TracedNetwork(self._program, live, self.dtype, self.device)
 
 
 class _Function(nn.Module):

@@ -16,8 +16,8 @@ from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, ImagePart, StepFailed, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
 from robustness_lib.attacks.pgd import PGD
-from robustness_lib.certify._proof_steps import METHODS, PIECES, LimitedAttackStep, ProofStep
 from robustness_lib.certify._rounding import ROUNDING
+from robustness_lib.certify.proof_steps import METHODS, PIECES, LimitedAttackStep, ProofStep
 from robustness_lib.certify.traced_network import TracedNetwork, trace
 from robustness_lib.certify.verification import ProofStage, Verdict, Verification
 from robustness_lib.distributed import Team

@@ -181,6 +181,7 @@ def _print(report: Report, out: Path, exported: Exported | None, as_json: bool) 
             "valid": report.valid, "doubts": [{"kind": d.kind, "message": d.message} for d in report.doubts],
             "clean": report.clean_accuracy.value, "robust": None if robust is None else robust.value,
             "interval": None if robust is None else list(robust.interval),
+            "certified": None if report.certified_accuracy is None else report.certified_accuracy.value,
             "strongest": report.strongest, "findings": [f.kind for f in report.findings or ()],
             "failures": len(report.failures), "report": str(out / "report.json"), "page": str(out / "report.html"),
             **({} if exported is None else {"exported": exported.written, "not_exported": exported.lost,

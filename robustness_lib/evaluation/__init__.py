@@ -11,6 +11,7 @@ from robustness_lib.evaluation.suites import SUITES
 from robustness_lib.reports import (
     Advice,
     AttackRecord,
+    BoundRecord,
     ClassVerdict,
     Comparison,
     Curve,
@@ -26,7 +27,7 @@ from robustness_lib.reports import (
     save_page,
 )
 
-__all__ = ["SUITES", "Advice", "AttackRecord", "AttackedCertificates", "Certification", "CertificationQuestion",
-           "ClassVerdict", "Comparison", "Contradiction", "Curve", "Examples", "Failure", "Finding", "GateVerdict",
-           "Picture", "Refused", "Report", "advice", "attack_certificates", "certify_images", "compare", "diagnose",
-           "evaluate", "gate", "load_certificates", "save_page"]
+__all__ = ["SUITES", "Advice", "AttackRecord", "AttackedCertificates", "BoundRecord", "Certification",
+           "CertificationQuestion", "ClassVerdict", "Comparison", "Contradiction", "Curve", "Examples", "Failure",
+           "Finding", "GateVerdict", "Picture", "Refused", "Report", "advice", "attack_certificates", "certify_images",
+           "compare", "diagnose", "evaluate", "gate", "load_certificates", "save_page"]

@@ -15,6 +15,7 @@ from robustness_lib.attacks.adaptive import EOT
 from robustness_lib.attacks.ensemble_run import ImagePart, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep
 from robustness_lib.certify import Certificates, RandomizedSmoothing, SmoothedClassifier
+from robustness_lib.certify.proof_steps import PIECES
 from robustness_lib.evaluation._broken_certificates import VOTES, BrokenCertificates, seed_of_its_own, seen_broken
 from robustness_lib.evaluation._certified_model import HOW_TO_NAME_IT, certified_of
 from robustness_lib.evaluation.contradiction import Contradiction
@@ -23,7 +24,7 @@ from robustness_lib.reports.report import Column
 from robustness_lib.state import Content, fingerprint, image_digests
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["Proofs", "find_proofs"]
+__all__ = ["BoundProofs", "Proofs", "find_proofs"]
 
 
 class Proofs:
@@ -76,6 +77,24 @@ class Proofs:
                index: Tensor) -> tuple[Column | None, tuple[str, ...]]:
         """What of it counts in the report, (n,) bool, and notes. label, index: (n,) of the images found."""
         return None if self.certified is None else self.certified.cpu()[index].numpy(), ()
+
+
+class BoundProofs(Proofs):
+    """By bounds, on the way: the evaluation proves each part before it is attacked. proved: (n,) bool, by the number of
+    the part's first image."""
+
+    def __init__(self, threat: ThreatModel, methods: Sequence[str]) -> None:
+        super().__init__(None, threat)
+        self.proved: dict[int, Tensor] = {}
+        self.words = f"bounds ({', '.join(methods)}), counted from a tolerance for rounding on"
+
+    def among(self, part: ImagePart, rows: Tensor) -> list[bool]:
+        proved = self.proved.get(part.first)
+        return [] if proved is None else proved[rows].tolist()
+
+    def judged(self, found: Sequence[tuple[int, Verdicts]], label: Tensor,
+               index: Tensor) -> tuple[Column | None, tuple[str, ...]]:
+        return torch.cat([verdicts.proved for _, verdicts in found]).numpy(), ()
 
 
 class SmoothingProofs(Proofs):
@@ -186,8 +205,15 @@ class SmoothingProofs(Proofs):
 
 
 def find_proofs(certified: Tensor | NDArray[Any] | Certificates | None, model: Classifier, threat: ThreatModel,
-                mode: Mode) -> Proofs:
-    """Raises TypeError and ValueError for what is no proof, or one of another model than the one under attack."""
+                mode: Mode, prove: bool) -> Proofs:
+    """prove: by bounds, on the way. Raises TypeError and ValueError for what is no proof, or one of another model than
+    the one under attack."""
+    if prove:
+        if certified is not None:
+            raise ValueError("either what is certified is given, or it is proved here: leave out certified or prove")
+        if mode != "eval":
+            raise ValueError(f'bounds are of the model in eval mode; found mode="{mode}". Leave mode out')
+        return BoundProofs(threat, [name for names in PIECES for name in names])
     if isinstance(certified, Certificates):
         return SmoothingProofs(certified, _smoothed(certified, model, mode), threat)
     if certified is None:

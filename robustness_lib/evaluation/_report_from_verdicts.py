@@ -13,6 +13,7 @@ from torch import Tensor
 from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import AttackColumns, Verdicts
 from robustness_lib.attacks.ensemble_warnings import ensemble_warnings, voiding_warnings
+from robustness_lib.certify.proof_steps import PIECES
 from robustness_lib.diagnosis.masked_gradients import found_beyond_the_suite, judge
 from robustness_lib.diagnosis.observations import join_observations
 from robustness_lib.evaluation._proofs import Proofs
@@ -21,7 +22,17 @@ from robustness_lib.evaluation.suites import Suite, attack_settings
 from robustness_lib.querying.first_look import FirstLook
 from robustness_lib.querying.frozen import Classifier, Mode
 from robustness_lib.reports.findings import Finding
-from robustness_lib.reports.report import AttackRecord, Column, Curve, Doubt, Examples, Failure, Picture, Report
+from robustness_lib.reports.report import (
+    AttackRecord,
+    BoundRecord,
+    Column,
+    Curve,
+    Doubt,
+    Examples,
+    Failure,
+    Picture,
+    Report,
+)
 from robustness_lib.state import fingerprint, model_fingerprint
 from robustness_lib.threat import ThreatModel
 
@@ -91,7 +102,7 @@ def report_from_verdicts(found: FoundVerdicts, ran: Ran, *, classes: Sequence[st
                           mistaken_for, distance),
         attacks=tuple(_records(ran, columns)), curve=_curve(ran, columns, (label == predicted).numpy()),
         findings=findings, notes=tuple(dict.fromkeys((*notes, *of_proofs, *too_few, *warned))),
-        certified=certified, certified_by=ran.proofs.words, failures=failures,
+        certified=certified, certified_by=ran.proofs.words, bounds=tuple(_bounds(found)), failures=failures,
         pictures=_pictures(found), doubts=tuple(Doubt(doubt.kind, doubt.message) for doubt in doubts),
         fingerprints={"model": model_fingerprint(ran.model), "data": fingerprint("".join(digest))},
         environment=environment, seconds=round(sum(verdicts.seconds for _, verdicts in found), 3),
@@ -112,6 +123,18 @@ def _joined(found: FoundVerdicts, name: str) -> AttackColumns:
     tried, broke, mistaken_for, distance = (torch.cat([getattr(part, column) for part in parts])
                                             for column in ("tried", "broke", "mistaken_for", "distance"))
     return AttackColumns(tried, broke, mistaken_for, distance, sum((part.spent for part in parts), Counter()))
+
+
+def _bounds(found: FoundVerdicts) -> list[BoundRecord]:
+    """Of evaluations that prove."""
+    records = []
+    for name in [name for names in PIECES for name in names if name in found[0][1].other]:
+        parts = [verdicts.other[name] for _, verdicts in found]
+        tried, proved, seconds = (torch.cat([part[column] for part in parts]) for column in (
+            "tried", "proved", "seconds"))
+        records.append(BoundRecord(name, tried.numpy(), proved.numpy(), passes=round(sum(
+            float(part.get("passes", 0.0)) for part in parts), 1), seconds=round(float(seconds.sum()), 3)))
+    return records
 
 
 def _records(ran: Ran, columns: Mapping[str, AttackColumns]) -> list[AttackRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,10 +14,12 @@ from robustness_lib.attacks import PGD, SquareAttack
 from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import EnsembleStep, ImagePart, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep, CleanStep
+from robustness_lib.certify.proof_steps import ProofStep
+from robustness_lib.certify.traced_network import TracedNetwork
 from robustness_lib.diagnosis.observations import observe
 from robustness_lib.evaluation._data_parts import DataPart
 from robustness_lib.evaluation._kept_images import KeptImages
-from robustness_lib.evaluation._proofs import Proofs
+from robustness_lib.evaluation._proofs import BoundProofs, Proofs
 from robustness_lib.inputs import check_logits
 from robustness_lib.losses import cross_entropy
 from robustness_lib.precision import full_precision
@@ -28,7 +31,7 @@ from robustness_lib.reports.pictures import picture
 from robustness_lib.state import Content
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["DIAGNOSED", "CleanAnswers", "DiagnosisStep", "GradientProbe", "SquareProbe", "curve_attack",
+__all__ = ["DIAGNOSED", "BoundStep", "CleanAnswers", "DiagnosisStep", "GradientProbe", "SquareProbe", "curve_attack",
            "curve_step_name", "curve_steps", "keep_pictures", "misleading_gradients"]
 
 DIAGNOSED = 200  # images on which masked gradients are looked for: effects of 2 points need no more to show
@@ -109,9 +112,38 @@ def curve_steps(model: Classifier, threat: ThreatModel, epsilons: Sequence[float
         if eps != threat.eps:
             named = NamedAttack(curve_step_name(eps), curve_attack(threat, eps, seed, mode), on="correct")
             counts = eps < threat.eps
-            steps.append(_CurveStep(named, model, threat.with_eps(eps), mode, counts=counts,
-                                     keep=proofs.hold if counts else None))
+            step = _CurveStep(named, model, threat.with_eps(eps), mode, counts=counts,
+                              keep=proofs.hold if counts else None)
+            step.spares_proved = counts
+            steps.append(step)
     return steps
+
+
+class BoundStep(ProofStep):
+    """Bounds, before any attack. passes: forward passes over one image that would take as long, by the time of one over
+    the images at hand."""
+
+    def __init__(self, names: Sequence[str], network: TracedNetwork, threat: ThreatModel, proofs: BoundProofs) -> None:
+        super().__init__(names, network, threat, None)
+        self.proofs = proofs
+
+    def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
+        x = self.network.take(part.at(rows)[0])
+        with torch.no_grad(), full_precision():
+            times = []
+            for _ in range(3):
+                began = time.perf_counter()
+                self.network(x)
+                times.append((time.perf_counter() - began) / len(x))
+        content = super().work(part, rows, size)
+        return content | {"passes": [seconds / min(times) for seconds in content["spent"]]}
+
+    def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
+        super().merge(part, rows, content, verdicts)
+        for name, passes in zip(self.names, content["passes"], strict=True):
+            columns = verdicts.other[name]
+            columns["passes"] = columns.get("passes", 0.0) + passes
+        self.proofs.proved[part.first] = verdicts.proved.clone()
 
 
 class GradientProbe(EnsembleStep):
@@ -125,7 +157,7 @@ class GradientProbe(EnsembleStep):
         self.model, self.mode = model, mode
 
     def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
-        return (verdicts.standing & ~verdicts.followed).nonzero()[:, 0]
+        return (verdicts.open & ~verdicts.followed).nonzero()[:, 0]
 
     def work(self, part: ImagePart, rows: Tensor, size: int) -> Content:
         queried = QueriedModel(self.model, mode=self.mode)
@@ -162,7 +194,7 @@ class SquareProbe(AttackStep):
         super().__init__(NamedAttack(self.name, square), model, threat, mode, counts=False)
 
     def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
-        standing = super().rows(part, verdicts)
+        standing = super().rows(part, verdicts)  # and not proved
         return standing[verdicts.followed[standing] & (standing < _PROBED - part.first)]
 
 

@@ -17,15 +17,17 @@ import robustness_lib
 from robustness_lib.attacks.ensemble import NamedAttack
 from robustness_lib.attacks.ensemble_run import EnsembleRun, EnsembleStep, StepFailed, Verdicts
 from robustness_lib.attacks.ensemble_steps import AttackStep
-from robustness_lib.certify import Certificates
+from robustness_lib.certify import Certificates, trace
+from robustness_lib.certify.proof_steps import PIECES
 from robustness_lib.diagnosis.observations import grey_eps
 from robustness_lib.distributed import Team
 from robustness_lib.errors import place, spoken
 from robustness_lib.evaluation._data_parts import DataPart, data_parts
 from robustness_lib.evaluation._kept_images import KeptImages
-from robustness_lib.evaluation._proofs import Proofs, find_proofs
+from robustness_lib.evaluation._proofs import BoundProofs, Proofs, find_proofs
 from robustness_lib.evaluation._report_from_verdicts import Ran, class_names, report_from_verdicts
 from robustness_lib.evaluation._steps import (
+    BoundStep,
     CleanAnswers,
     DiagnosisStep,
     GradientProbe,
@@ -53,7 +55,8 @@ OnPart = Callable[[int, int], None]  # images that stand so far, of how many
 
 def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatModel | None = None,
              suite: SuiteLike = "standard", *, classes: Sequence[str] | None = None,
-             certified: Tensor | NDArray[Any] | Certificates | None = None, curve: Sequence[float] | None = None,
+             certified: Tensor | NDArray[Any] | Certificates | None = None, prove: bool = False,
+             curve: Sequence[float] | None = None,
              seed: int = 0, mode: Mode = "eval", batch_size: int | None = None, state: str | Path | None = None,
              keep_images: str | Path | None = None, progress: Progress | None = None,
              on_part: OnPart | None = None) -> Report:
@@ -65,12 +68,15 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
     such as a DataLoader that does not shuffle. Only one part of it is held in memory at a time. Images that rounding
     has left up to 1e-6 outside of [0, 1] are clamped, in a copy, and a note counts them.
     threat: the norm and ε in pixel units of [0, 1].
-    suite: "quick", "standard", "random" (see `SUITES`); or attacks: one, a list, or a mapping by name. Besides this
-    library's, any function (model, x, y) -> x_adv will do; what it returns is verified.
+    suite: "quick", "standard", "random", "prove" (see `SUITES`); or attacks: one, a list, or a mapping by name. Besides
+    this library's, any function (model, x, y) -> x_adv will do; what it returns is verified.
     classes: names. certified: (N,) bool, of torch or numpy, images whose prediction is *proved* constant within the
     threat model: the report then has a lower bound too. Or the `Certificates` of `certify.RandomizedSmoothing`, with
     its `classifier(samples)` as the model and an L2 threat model: what an attack breaks of them counts only where
     10,000 fresh votes confirm it, and contradicts them only where it is more than their alpha allows.
+    prove: begin with bounds (see `certify.verify`: IBP, CROWN-IBP, CROWN, α-CROWN), each on what those before it left;
+        images that are proved meet no attack within ε. Made for networks that were trained for bounds: of others,
+        bounds prove little, and may take long. Raises what `certify.trace` raises, `UnknownOperation` above all.
     curve: the ε of the curve (default: a quarter, half, once and twice ε, and the ε at which every image can become the
     same grey): PGD on every image that is right, whose finds at a smaller ε count; at ε itself the suite's verdicts
     stand. seed: of everything drawn.
@@ -109,9 +115,10 @@ def evaluate(model: Classifier, x: Any, y: Tensor | None = None, threat: ThreatM
         raise ValueError(f"curve needs at least one ε, each finite and at least 0; found {list(curve)}")
     if curve is not None and threat.norm == "linf" and max(curve) > 1:
         raise _off_scale(curve)
-    proofs = find_proofs(certified, model, threat, mode)
+    attacks = find_suite(suite, threat, seed=seed, mode=mode)
+    proofs = find_proofs(certified, model, threat, mode, prove or attacks.prove)
     evaluation = _Evaluation(
-        model, threat, find_suite(suite, threat, seed=seed, mode=mode), classes=classes, proofs=proofs,
+        model, threat, attacks, classes=classes, proofs=proofs,
         curve=curve, seed=seed, mode=mode, state=None if state is None else Path(state),
         images=None if keep_images is None else KeptImages(Path(keep_images)),
         progress=progress or (lambda done, step: None), on_part=on_part or (lambda stand, through: None))
@@ -219,7 +226,7 @@ class _Evaluation:
         epsilons = self._epsilons(part.x[0].numel())
         self.ran = Ran(self.model, self.threat, self.suite, attacks, epsilons, look, self.proofs, self.seed,
                        self.mode)
-        steps = self._steps(attacks, epsilons, draws)
+        steps = self._steps(attacks, epsilons, draws, part)
         return EnsembleRun(steps, self._open(look, steps, len(part), draws), size, len(part))
 
     def _epsilons(self, pixels: int) -> tuple[float, ...]:
@@ -234,8 +241,12 @@ class _Evaluation:
         grey, eps = grey_eps(self.threat.norm, pixels), self.threat.eps
         return tuple(sorted({eps / 4, eps / 2, eps, min(2 * eps, grey), grey}))
 
-    def _steps(self, attacks: list[NamedAttack], epsilons: tuple[float, ...], draws: int) -> list[EnsembleStep]:
+    def _steps(self, attacks: list[NamedAttack], epsilons: tuple[float, ...], draws: int, part: DataPart
+               ) -> list[EnsembleStep]:
         steps: list[EnsembleStep] = [CleanAnswers(self.model, self.mode, draws, self.proofs)]
+        if isinstance(self.proofs, BoundProofs):
+            network = trace(self.model, part.x)
+            steps += [BoundStep(names, network, self.threat, self.proofs) for names in PIECES]
         steps += [AttackStep(named, self.model, self.threat, self.mode, keep=keep_pictures(self.proofs, self.images))
                   for named in attacks]
         if not any(named.attack.follows_gradients for named in attacks):

@@ -142,10 +142,13 @@ def plan(costs: Costs, minutes: float, available: int, suite: str | None = None,
     points (or on all, if there are fewer), else the quick one, with what a verdict would take. available: images at
     most. suite: only this one.
 
-    Raises ValueError where not even ten images fit (or all, if there are fewer).
+    Raises ValueError where not even ten images fit (or all, if there are fewer), and for the suite "prove".
     """
     if not minutes > 0:
         raise ValueError(f"minutes must be more than 0; found {minutes}")
+    if suite == "prove":
+        raise ValueError("how long proofs take is not known before they are tried: leave out --minutes and say how "
+                         "many images, by -n")
     budget, enough = 60 * minutes * processes, min(available, _enough(costs.standing))
 
     def verdict(*numbers: int) -> tuple[tuple[int, float], ...]:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from robustness_lib.attacks import FGSM, PGD, Attack, AutoAttack, SquareAttack
 from robustness_lib.attacks.ensemble import AttackEnsemble, NamedAttack, RunnableAttack
 from robustness_lib.attacks.foreign import ForeignAttack, ForeignFunction
+from robustness_lib.certify.proof_steps import METHODS
 from robustness_lib.querying.first_look import FirstLook
 from robustness_lib.querying.frozen import Mode
 from robustness_lib.querying.warnings import AttackWarning
@@ -18,13 +19,16 @@ from robustness_lib.threat import ThreatModel
 
 __all__ = ["SUITES", "Suite", "SuiteEntry", "SuiteLike", "another_threat", "attack_settings", "find_suite"]
 
-_RESERVED = {"clean", "gradients", "square probe", "curve", "diagnostics"}  # steps that every evaluation may have
+# Steps that every evaluation may have.
+_RESERVED = {*METHODS, "clean", "gradients", "square probe", "curve", "diagnostics"}
 _SHORT = 500  # queries of Square for a first look
 
 SUITES = {
     "quick": "clean, FGSM, PGD-20; a short Square where no gradient could be followed, and as a probe. A first look, "
              "in seconds; not a verdict.",
     "standard": "clean, FGSM, PGD-20 with 5 restarts, AutoAttack, the curve over ε, diagnostics. The verdict.",
+    "prove": "clean, proofs by bounds (IBP, CROWN-IBP, CROWN, α-CROWN), and AutoAttack on what is not proved. For "
+             "networks that were trained for bounds.",
     "random": "for models that answer at random: clean, AutoAttack's version for them (gradients and answers averaged "
               "over 20 draws), diagnostics.",
 }
@@ -66,12 +70,13 @@ class SuiteEntry:
 @dataclass(frozen=True)
 class Suite:
     """name: of one of `SUITES`, or "own". entries: the attacks in order. curve: also attack at other ε.
-    diagnostics: also look for masked gradients."""
+    diagnostics: also look for masked gradients. prove: bounds come before the attacks."""
 
     name: str
     entries: tuple[SuiteEntry, ...]
     curve: bool
     diagnostics: bool
+    prove: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: " + "; ".join(f"{entry.name} {attack_settings(entry.attack)}" for entry in self.entries)
@@ -120,6 +125,8 @@ def _named(name: str, threat: ThreatModel, seed: int, mode: Mode) -> Suite:
     if name == "standard":
         pgd = SuiteEntry("pgd-20", PGD(threat, steps=20, restarts=5, seed=own, mode=mode))
         return Suite(name, (fgsm, pgd, SuiteEntry("autoattack", auto_attack)), True, True)
+    if name == "prove":
+        return Suite(name, (SuiteEntry("autoattack", auto_attack),), False, False, prove=True)
     if name == "random":
         averaging = AutoAttack(threat, version="rand", seed=seed, mode=mode)
         return Suite(name, (SuiteEntry("autoattack", averaging),), False, True)

@@ -7,6 +7,7 @@ from robustness_lib.reports.gate import GateVerdict, gate
 from robustness_lib.reports.page import save_page
 from robustness_lib.reports.report import (
     AttackRecord,
+    BoundRecord,
     ClassVerdict,
     Curve,
     Examples,
@@ -16,5 +17,5 @@ from robustness_lib.reports.report import (
 )
 from robustness_lib.reports.track import track
 
-__all__ = ["Advice", "AttackRecord", "ClassVerdict", "Comparison", "Curve", "Examples", "Failure", "Finding",
-           "GateVerdict", "Picture", "Report", "advice", "compare", "gate", "save_page", "track"]
+__all__ = ["Advice", "AttackRecord", "BoundRecord", "ClassVerdict", "Comparison", "Curve", "Examples", "Failure",
+           "Finding", "GateVerdict", "Picture", "Report", "advice", "compare", "gate", "save_page", "track"]

@@ -99,7 +99,8 @@ def sources(report: Report) -> list[str]:
     """What to cite: the attacks that were used, the proofs, and the intervals."""
     used = " ".join(f"{record.name} {record.settings}" for record in report.attacks)
     used += f" {report.curve.settings}" if report.curve is not None else ""
-    return [*sources_named(used, SOURCES), *sources_named(report.certified_by, CERTIFICATES), INTERVALS]
+    return [*sources_named(used, SOURCES), *sources_named(report.certified_by, CERTIFICATES + BOUNDS),
+            INTERVALS]
 
 
 def sources_named(words: str, among: tuple[tuple[str, str], ...]) -> list[str]:

@@ -32,13 +32,14 @@ class Advice:
 
 
 def advice(report: Report) -> tuple[Advice, ...]:
-    """In order: clean, each attack, the curve, the classes, the diagnostics; those that the report has. Of a report
-    without a verdict: clean, and what voids it."""
+    """In order: clean, bounds, each attack, the curve, the classes, the diagnostics; those that the report has. Of a
+    report without a verdict: clean, and what voids it."""
     if not report.valid:
         doubts = (Advice(doubt.kind, doubt.message, "There is no number to report before this is mended.")
                   for doubt in report.doubts)
         return _clean(report), *doubts, *_diagnostics(report)
-    return _clean(report), *_attacks(report), *_curve(report), _classes(report), *_diagnostics(report)
+    return (_clean(report), *_bounds(report), *_attacks(report), *_curve(report), _classes(report),
+            *_diagnostics(report))
 
 
 def _clean(report: Report) -> Advice:
@@ -54,6 +55,17 @@ def _clean(report: Report) -> Advice:
     else:
         advice = "What is wrong here is wrong before any attack; the rest is attacked."
     return Advice("clean", figures + ".", advice)
+
+
+def _bounds(report: Report) -> Iterator[Advice]:
+    certified = report.certified_accuracy
+    if not report.bounds or certified is None:
+        return
+    each = ", ".join(f"{bound.name} {int(bound.proved.sum())} of {int(bound.tried.sum())}" for bound in report.bounds)
+    left = report.robust_accuracy.correct - certified.correct
+    yield Advice("bounds", f"{certified} proved ({each}).", (
+        f"On {left:,} image{'' if left == 1 else 's'} neither a bound nor an attack decides: the truth lies between "
+        f"the two numbers." if left else "Every image is decided: this is the robust accuracy itself."))
 
 
 def _attacks(report: Report) -> Iterator[Advice]:

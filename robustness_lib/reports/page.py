@@ -16,7 +16,7 @@ from robustness_lib.reports.advice import advice
 from robustness_lib.reports.report import CLASS_FLOOR, AttackRecord, ClassVerdict, Report
 from robustness_lib.statistics import Accuracy
 
-__all__ = ["SHOWN_IMAGES", "Figure", "inline", "page", "render", "save_page"]
+__all__ = ["SHOWN_IMAGES", "Figure", "VerdictRow", "VerdictTable", "inline", "page", "render", "save_page"]
 
 SHOWN_CLASSES = 20  # with more, the worst of them, and the rest in a table that folds out
 WHOLE_CONFUSION = 12  # with more classes, the most frequent confusions as a list
@@ -60,6 +60,31 @@ class AttackRow:
 
 
 @dataclass(frozen=True)
+class VerdictRow:
+    """How many images are proved, open, broken or wrong. kind: names its colour."""
+
+    kind: str
+    name: str
+    meaning: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class VerdictTable:
+    """Of a report that proves: the rows, as one bar too."""
+
+    rows: tuple[VerdictRow, ...]
+
+    @property
+    def segments(self) -> tuple[_charts.Segment, ...]:
+        return _charts.segments([(row.kind, row.figure.accuracy) for row in self.rows])
+
+    @property
+    def description(self) -> str:
+        return ", ".join(f"{row.name} {row.figure.text}" for row in self.rows) + "."
+
+
+@dataclass(frozen=True)
 class ClassRow:
     verdict: ClassVerdict
     clean: Figure
@@ -78,8 +103,8 @@ class Confusion:
 def page(report: Report) -> str:
     """The whole report as one HTML file that needs nothing else: no network, no script, no other file."""
     return render("page.html", report=report, **_figures(report), **_classes(report), **_confusions(report),
-                  summary=_summary(report), methods=methods(report), attack_words=attack_words(report),
-                  sources=sources(report), shown_images=SHOWN_IMAGES)
+                  verdicts=_verdicts(report), summary=_summary(report), methods=methods(report),
+                  attack_words=attack_words(report), sources=sources(report), shown_images=SHOWN_IMAGES)
 
 
 def save_page(report: Report, path: str | Path) -> Path:
@@ -159,6 +184,19 @@ def _summary(report: Report) -> list[tuple[str, Figure]]:
     if report.certified_accuracy is not None:
         rows.append(("Right and proved not to change", Figure.of(report.certified_accuracy)))
     return rows
+
+
+def _verdicts(report: Report) -> VerdictTable | None:
+    """Each image's, where bounds were asked too, and the report can bear a number."""
+    if report.certified is None or not report.bounds or not report.valid:
+        return None
+    proved, stood = report.certified & report.clean, report.robust
+    rows = (("robust", "proved", "no allowed change alters the answer", proved),
+            ("unknown", "open", "neither proved nor broken", stood & ~proved),
+            ("broken", "broken", "an adversarial image was found", report.clean & ~stood),
+            ("wrong", "wrong", "another answer than the label, without an attack", ~report.clean))
+    return VerdictTable(tuple(VerdictRow(kind, name, meaning, Figure.of(Accuracy.of(column)))
+                              for kind, name, meaning, column in rows))
 
 
 def _classes(report: Report) -> dict[str, object]:

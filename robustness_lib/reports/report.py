@@ -20,8 +20,8 @@ from robustness_lib.reports.findings import Finding
 from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["CLASS_FLOOR", "AttackRecord", "ClassVerdict", "Column", "Curve", "Doubt", "Examples", "Failure", "Picture",
-           "Report"]
+__all__ = ["CLASS_FLOOR", "AttackRecord", "BoundRecord", "ClassVerdict", "Column", "Curve", "Doubt", "Examples",
+           "Failure", "Picture", "Report"]
 
 Column = NDArray[Any]  # of length n, one entry per image
 
@@ -69,6 +69,18 @@ class AttackRecord:
     calls: int
     queries: int
     gradients: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BoundRecord:
+    """One way to bound: what it was tried on, what it proved, what it cost. tried, proved: (n,) bool. passes: forward
+    passes over one image that would have taken as long, about."""
+
+    name: str
+    tried: Column
+    proved: Column
+    passes: float
     seconds: float
 
 
@@ -141,7 +153,8 @@ class Report:
     no accuracy under attack may be told of them.
     classes: their names. curve: None where none was computed. findings: signs of masked gradients; None where nobody
     looked for them. notes: warnings of the attacks, in words. certified: (n,) bool, proved, or None; certified_by: how,
-    where that is known. failures: images without a verdict; they are in no column. fingerprints: "model", "data".
+    where that is known. bounds: those that the evaluation itself proved images by, before any attack.
+    failures: images without a verdict; they are in no column. fingerprints: "model", "data".
     environment: versions, device, precision, seed, date: what a reader needs to do it again. provenance: what was
     evaluated, as whoever called it named it: model, weights and their checksum, normalization, data, command line,
     commit; empty where nobody says. drawn: of each image its file or row in the data; () where nobody says. seconds: of
@@ -159,6 +172,7 @@ class Report:
     notes: tuple[str, ...] = ()
     certified: Column | None = None
     certified_by: str = field(default="", metadata={"added": True})
+    bounds: tuple[BoundRecord, ...] = field(default=(), metadata={"added": True})
     failures: tuple[Failure, ...] = ()
     pictures: tuple[Picture, ...] = ()
     doubts: tuple[Doubt, ...] = field(default=(), metadata={"added": True})
@@ -175,6 +189,8 @@ class Report:
         columns: dict[str, Any] = {f"examples.{name}": column for name, column in vars(self.examples).items()}
         columns |= {f"{a.name}.{name}": column for a in self.attacks
                     for name, column in (("tried", a.tried), ("broke", a.broke))}
+        columns |= {f"{b.name}.{name}": column for b in self.bounds
+                    for name, column in (("tried", b.tried), ("proved", b.proved))}
         columns |= {"drawn": self.drawn} if self.drawn else {}
         columns |= {} if self.certified is None else {"certified": self.certified}
         columns |= {} if self.curve is None else {f"curve at {eps:g}": row

@@ -12,7 +12,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from robustness_lib.files import write_whole
-from robustness_lib.reports import _charts
 from robustness_lib.reports._methods import (
     BOUNDS,
     INTERVALS,
@@ -23,7 +22,7 @@ from robustness_lib.reports._methods import (
     sources_named,
     what_is_allowed,
 )
-from robustness_lib.reports.page import SHOWN_IMAGES, Figure, render
+from robustness_lib.reports.page import SHOWN_IMAGES, Figure, VerdictRow, VerdictTable, render
 from robustness_lib.reports.pictures import image_png, is_image, picture
 from robustness_lib.reports.report import Picture
 from robustness_lib.statistics import Accuracy
@@ -48,14 +47,6 @@ class VerifiedImage:
     place: int
     x: NDArray[Any]
     x_adv: NDArray[Any]
-
-
-@dataclass(frozen=True)
-class VerdictRow:
-    kind: str
-    name: str
-    meaning: str
-    figure: Figure
 
 
 @dataclass(frozen=True)
@@ -111,9 +102,8 @@ def verification_page(content: Mapping[str, Any], images: Sequence[VerifiedImage
     shares = {kind: Accuracy(content[kind]["images"], n) for kind, *_ in VERDICTS}
     return render(
         "verification.html", sentence=content["sentence"], n=n, threat=threat,
-        segments=_charts.segments(list(shares.items())),
-        description=", ".join(f"{name} {_charts.percent(shares[kind].value)}" for kind, name, _ in VERDICTS) + ".",
-        verdicts=[VerdictRow(kind, name, meaning, Figure.of(shares[kind])) for kind, name, meaning in VERDICTS],
+        verdicts=VerdictTable(tuple(VerdictRow(kind, name, meaning, Figure.of(shares[kind]))
+                                    for kind, name, meaning in VERDICTS)),
         least=shares["robust"].value, most=(shares["robust"].correct + shares["unknown"].correct) / n,
         by_method=_by_method(content), limit=_limit(content), examples=_examples(content, images, threat),
         notes=content["notes"], provenance=content.get("provenance", {}), drawn=content.get("drawn", ()),

@@ -24,7 +24,7 @@ def make(where: str, kinds: Mapping[str, type[Any]], table: Mapping[str, Any]) -
     kind = entries.pop("kind", None)
     if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"{where} needs a kind, one of {', '.join(kinds)}; found {kind!r}{_near(kind, kinds)}")
-    fields = dataclasses.fields(kinds[kind])
+    fields = [field for field in dataclasses.fields(kinds[kind]) if not field.name.startswith("_")]
     check_known(f"{where} {kind}", entries, [f.name for f in fields])
     missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
                and f.name not in entries]

@@ -25,7 +25,7 @@ from robustness_lib.querying.queried_model import input_gradient
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["NAME_LOGITS", "TRADES", "FastFGSM", "GaussianAugmentation", "Objective", "PGDTraining", "SmoothAdversarial",
-           "Standard", "bare", "logits_of", "step_logits"]
+           "Standard", "WithinThreat", "bare", "logits_of", "step_logits"]
 
 # What to do where something else in a model's answer is taken for its logits.
 NAME_LOGITS = ("Say which are the logits: as_classifier(model, output=lambda answer: answer if isinstance(answer, "
@@ -91,8 +91,8 @@ class GaussianAugmentation(Objective):
 
 
 @dataclass(frozen=True)
-class _Adversarial(Objective):
-    """An objective with an attack inside."""
+class WithinThreat(Objective):
+    """An objective that looks at what a threat model allows."""
 
     threat: ThreatModel
 
@@ -106,7 +106,7 @@ class _Adversarial(Objective):
 
 
 @dataclass(frozen=True)
-class FastFGSM(_Adversarial):
+class FastFGSM(WithinThreat):
     """Cross-entropy on one signed step of `step_share`·ε from a uniform random start in the ball (FGSM-RS; Wong, Rice
     and Kolter 2020, arXiv 2001.03994). Two gradients a batch. Where the step is as long as here or longer, and more so
     for a larger ε, it can collapse: right against one step, wrong against several. `fit` watches for that."""
@@ -126,7 +126,7 @@ class FastFGSM(_Adversarial):
 
 
 @dataclass(frozen=True)
-class PGDTraining(_Adversarial):
+class PGDTraining(WithinThreat):
     """Cross-entropy on the worst image that PGD finds, and on nothing else (Madry et al. 2018, arXiv 1706.06083).
 
     steps and step_size: see `PGD`. Every image takes all its steps, and the one of highest loss is learned from: an
@@ -153,7 +153,7 @@ class PGDTraining(_Adversarial):
 
 
 @dataclass(frozen=True)
-class TRADES(_Adversarial):
+class TRADES(WithinThreat):
     """CE(z(x), y) + β·KL(p(x) ‖ p(x′)), where x′ maximizes that KL inside the threat model (Zhang et al. 2019, arXiv
     1901.08573). Labels steer accuracy on clean images; robustness means answering alike nearby.
 
@@ -191,7 +191,7 @@ class TRADES(_Adversarial):
 
 
 @dataclass(frozen=True)
-class SmoothAdversarial(_Adversarial):
+class SmoothAdversarial(WithinThreat):
     """Adversarial training of the smoothed classifier (SmoothAdv with PGD; Salman et al. 2019, arXiv 1906.04584).
 
     Each image has `samples` draws m of σ·N(0, 1), the same ones in the attack and in the step, and not clipped to the

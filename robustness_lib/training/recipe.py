@@ -24,6 +24,7 @@ from robustness_lib.threat import ThreatModel
 from robustness_lib.training._checks import check_answer
 from robustness_lib.training._toml_tables import check_known, check_type, make, threat
 from robustness_lib.training.augment import AUGMENTATIONS, Augmentation, Flip, Shift
+from robustness_lib.training.bound_objectives import IBP, CrownIBP
 from robustness_lib.training.fit import OnEpoch, fit
 from robustness_lib.training.history import History
 from robustness_lib.training.objectives import (
@@ -42,7 +43,8 @@ __all__ = ["EXAMPLE", "Recipe", "find_recipe", "list_recipes", "read_recipe"]
 _FOLDER = Path(__file__).parent / "recipes"
 EXAMPLE = Path(__file__).with_name("example.toml")  # for the user's own model and data
 OBJECTIVES: dict[str, type[Objective]] = {"standard": Standard, "gaussian": GaussianAugmentation, "fgsm-rs": FastFGSM,
-                                          "pgd": PGDTraining, "trades": TRADES, "smoothadv": SmoothAdversarial}
+                                          "pgd": PGDTraining, "trades": TRADES, "smoothadv": SmoothAdversarial,
+                                          "ibp": IBP, "crown-ibp": CrownIBP}
 SCHEDULES: dict[str, type[Schedule]] = {"one-cycle": OneCycle, "piecewise": Piecewise}
 CHANGES: dict[str, type[Augmentation]] = {"flip": Flip, "shift": Shift}
 # Settings of `fit` that a recipe says elsewhere, or that belong to a run and not to its result.

@@ -18,7 +18,8 @@ def part(broken: list[int], **warnings: list[int]) -> Verdicts:
     columns.tried[:] = True
     columns.broke[broken] = True
     columns.warnings.update({kind.replace("_", " "): rows for kind, rows in warnings.items()})
-    return Verdicts(torch.ones(4, dtype=torch.bool), ~columns.broke, columns.broke.clone(), attacks={"pgd": columns})
+    return Verdicts(torch.ones(4, dtype=torch.bool), ~columns.broke, columns.broke.clone(), columns.broke & False,
+                    attacks={"pgd": columns})
 
 
 def test_a_success_needs_no_excuse() -> None:

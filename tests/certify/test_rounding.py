@@ -10,10 +10,10 @@ from torch import nn
 
 from robustness_lib import ThreatModel
 from robustness_lib.certify import crown_margins, interval_margins, trace, verify
-from robustness_lib.certify._proof_steps import ProofStep
 from robustness_lib.certify._rounding import ROUNDING, rounding_tolerance
 from robustness_lib.certify.enclosure import Enclosure
 from robustness_lib.certify.input_region import InputRegion
+from robustness_lib.certify.proof_steps import ProofStep
 
 Y = torch.tensor([0])
 

@@ -13,7 +13,7 @@ from torch import nn
 from robustness_lib import ThreatModel
 from robustness_lib.attacks import PGD
 from robustness_lib.certify import verify
-from robustness_lib.certify._proof_steps import ProofStep
+from robustness_lib.certify.proof_steps import ProofStep
 
 
 @pytest.fixture(scope="module")

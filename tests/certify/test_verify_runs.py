@@ -11,10 +11,9 @@ from torch import nn
 
 from robustness_lib import ThreatModel
 from robustness_lib.attacks.ensemble_steps import AttackStep
-from robustness_lib.certify import UnknownOperation, verify
-from robustness_lib.certify import _proof_steps as proof_steps
-from robustness_lib.certify._proof_steps import ProofStep
+from robustness_lib.certify import UnknownOperation, proof_steps, verify
 from robustness_lib.certify.enclosure import Enclosure
+from robustness_lib.certify.proof_steps import ProofStep
 
 
 @pytest.fixture(scope="module")

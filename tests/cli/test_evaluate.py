@@ -39,6 +39,21 @@ def test_a_report_and_a_page(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "report.json"]
 
 
+def test_proofs_before_attacks(tmp_path: Path) -> None:
+    easy = [*ARGUMENTS[:-1], "linf:0.5/255", "--suite", "prove", "-n", 12]
+    result = call(*easy, "--out", tmp_path / "run")
+    report = Report.load(tmp_path / "run" / "report.json")
+    assert report.suite == "prove"
+    assert report.certified_accuracy is not None
+    assert report.certified_accuracy.correct >= 6
+    words = " ".join(result.stdout.split())
+    assert "are proved to" in words
+    assert "CROWN-IBP" in words
+    content = json.loads(call(*easy, "--out", tmp_path / "again", "--json").stdout)
+    assert content["certified"] == report.certified_accuracy.value
+    assert "leave out --minutes" in call(*easy, "--out", tmp_path / "planned", "--minutes", 1, code=2).stderr
+
+
 def test_json_is_all_that_stands_on_stdout(tmp_path: Path) -> None:
     result = call(*ARGUMENTS, "--suite", "quick", "-n", 20, "--out", tmp_path, "--json")
     content = json.loads(result.stdout)
@@ -63,7 +78,7 @@ def test_minutes_say_what_fits_before_it_starts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("change", "words"), [
     (["--threat", "linf:8"], "did you mean linf:8/255"),
     (["--threat", "l1:8"], "norm"),
-    (["--suite", "hard"], "there is no suite 'hard'; choose quick, standard, random"),
+    (["--suite", "hard"], "there is no suite 'hard'; choose quick, standard, prove, random"),
     (["--model", "zoo:nothing"], "nothing"),
     (["--data", "nothing"], "there is no data set, file or folder 'nothing'"),
     (["--minutes", "-1"], "more than 0"),

@@ -292,7 +292,7 @@ def test_minimum_norm_attacks_count_within_eps() -> None:
 
 
 @pytest.mark.parametrize(("suite", "error", "words"), [
-    ("strong", ValueError, "there is no suite 'strong'; choose quick, standard, random"),
+    ("strong", ValueError, "there is no suite 'strong'; choose quick, standard, prove, random"),
     ([], ValueError, "at least one attack"),
     ([PGD(ThreatModel("linf", 0.04))], ValueError, "has L∞ 0.04, and the evaluation L∞ 0.05"),
     ([AutoAttack(ThreatModel("l2", 0.05))], ValueError, "has L2 0.05"),

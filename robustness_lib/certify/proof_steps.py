@@ -71,7 +71,7 @@ class ProofStep(EnsembleStep):
                 "seconds": torch.zeros(n, dtype=torch.float64)}
 
     def rows(self, part: ImagePart, verdicts: Verdicts) -> Tensor:
-        chosen = in_time(verdicts.standing.nonzero()[:, 0], verdicts, self.seconds)
+        chosen = in_time(verdicts.open.nonzero()[:, 0], verdicts, self.seconds)
         self._to_come = len(chosen)
         if self.seconds is not None:
             self._left = float((self.seconds - spent(verdicts)[chosen]).sum()) / 2
@@ -97,13 +97,13 @@ class ProofStep(EnsembleStep):
     def merge(self, part: ImagePart, rows: Tensor, content: Content, verdicts: Verdicts) -> None:
         for name, margin, proved, seconds in zip(self.names, content["margins"].T, content["proved"].T,
                                                  content["spent"], strict=True):
-            columns, tried = verdicts.other[name], verdicts.standing[rows]
+            columns, tried = verdicts.other[name], verdicts.open[rows]
             here = rows[tried]
             columns["tried"][here] = True
             columns["margin"][here], columns["proved"][here] = margin[tried], proved[tried]
             columns["late"][here] = content["late"]
             columns["seconds"][here] += seconds / max(1, len(here))
-            verdicts.standing[rows[proved]] = False  # nothing more is to be done with them
+            verdicts.proved[rows[proved]] = True  # nothing more is to be done with them
         self._left, self._to_come = self._left - sum(content["spent"]), self._to_come - len(rows)
 
     def _checked(self, x: Tensor, y: Tensor, go_on: GoOn, seconds: dict[str, float]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,90 @@
+"""Training for bounds: what is minimized is the loss at logits that no image of the threat model can surpass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from robustness_lib.certify.enclosure import Enclosure
+from robustness_lib.certify.input_region import InputRegion
+from robustness_lib.certify.margins import all_margins, plain_margins
+from robustness_lib.certify.traced_network import LiveNetwork, TracedNetwork
+from robustness_lib.training.objectives import Objective, WithinThreat, bare, step_logits
+
+__all__ = ["IBP", "CrownIBP"]
+
+
+@dataclass(frozen=True)
+class IBP(WithinThreat):
+    """κ·CE(z(x), y) + (1 − κ)·CE(ẑ, y), with ẑ the worst logits that intervals allow: the negated lower bounds of the
+    label's margins over the other classes (interval bound propagation; Gowal et al. 2018, arXiv 1810.12715).
+
+    clean_share: κ at full ε, in [0, 1]. While `fit` lets ε grow, κ falls from 1 to it: a network that begins with all
+    of ε and the bound alone rarely learns anything. ε itself is often taken a little above what is to be proved.
+
+    A step costs about as much as four on clean images. Bounds are of the network in eval mode: batch norm by its
+    running statistics, no dropout. Raises what `certify.trace` raises, `UnknownOperation` above all, and ValueError
+    under autocast.
+    """
+
+    clean_share: float = 0.5
+    _grown: float = field(default=1.0, kw_only=True, repr=False)  # share of ε
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.clean_share <= 1:
+            raise ValueError(f"clean_share must lie in [0, 1]; found {self.clean_share}")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
+                 seed: int = 0) -> Tensor:
+        clean = self._cross_entropy(step_logits(model, x), y)
+        kappa = 1 - (1 - self.clean_share) * self._grown
+        if kappa == 1:
+            return clean
+        network = _live(bare(model), x)
+        margins = self._margins(Enclosure.by_intervals(network, InputRegion(network.take(x), self.threat)), y)
+        worst = (-margins).scatter(1, y[:, None], 0)
+        return kappa * clean + (1 - kappa) * self._cross_entropy(worst, y)
+
+    def _margins(self, enclosure: Enclosure, y: Tensor) -> Tensor:
+        return plain_margins(enclosure, y)
+
+    def with_share(self, share: float) -> Objective:
+        return replace(self, threat=self.threat.with_eps(self.threat.eps * share), _grown=self._grown * share)
+
+
+@dataclass(frozen=True)
+class CrownIBP(IBP):
+    """IBP with better margins: β·CROWN's + (1 − β)·those of intervals, CROWN's going back from the logits through the
+    intervals' boxes (Zhang et al. 2020, arXiv 1906.06316). While ε grows, β falls from 1 to `crown_share`.
+
+    An image costs as many ways back as it has other classes, so that a step takes many times one of IBP.
+    """
+
+    crown_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.crown_share <= 1:
+            raise ValueError(f"crown_share must lie in [0, 1]; found {self.crown_share}")
+
+    def _margins(self, enclosure: Enclosure, y: Tensor) -> Tensor:
+        beta, plain = 1 - (1 - self.crown_share) * self._grown, plain_margins(enclosure, y)
+        if beta == 0:
+            return plain
+        return torch.lerp(plain, all_margins(enclosure, y, ("adaptive",)), beta)
+
+
+_traced: WeakKeyDictionary[nn.Module, tuple[torch.Size, LiveNetwork]] = WeakKeyDictionary()
+
+
+def _live(model: nn.Module, x: Tensor) -> TracedNetwork:
+    """The network of the weights as they are now, traced once for a model and a shape of images."""
+    shape, live = _traced.get(model, (None, None))
+    if live is None or shape != x.shape[1:]:
+        live = LiveNetwork(model, x)
+        _traced[model] = x.shape[1:], live
+    return live(model)

@@ -36,8 +36,8 @@ class InputRegion:
         lower, upper = self.x - self.threat.eps, self.x + self.threat.eps
         return Box(lower.clamp(min=0), upper.clamp(max=1)) if self.cut else Box(lower, upper)
 
-    def at(self, images: Tensor) -> InputRegion:
-        """Around some of the images (m,)."""
+    def at(self, images: Tensor | slice) -> InputRegion:
+        """Around some of the images: their places (m,), or where they lie."""
         return InputRegion(self.x[images], self.threat, self.cut)
 
     def least(self, rows: Tensor, groups: Groups) -> Tensor:

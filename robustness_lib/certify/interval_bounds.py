@@ -15,6 +15,7 @@ from robustness_lib.certify.operation import Box
 from robustness_lib.certify.traced_network import TracedNetwork, trace
 from robustness_lib.inputs import check_images, check_label_range, check_labels
 from robustness_lib.precision import full_precision
+from robustness_lib.querying.batch_size import cut
 from robustness_lib.querying.frozen import Classifier
 from robustness_lib.threat import ThreatModel
 
@@ -70,9 +71,8 @@ def in_batches(work: Callable[..., Sequence[Tensor]], network: TracedNetwork, re
                *columns: Tensor) -> list[Tensor]:
     """What work returns for the region and columns (N, ...), made of so many images at once as the widest value of the
     network allows."""
-    size = max(1, _BATCH_VALUES // network.widest)
-    parts = [work(region.at(torch.arange(start, min(start + size, len(region.x)), device=region.x.device)),
-                  *(column[start:start + size] for column in columns)) for start in range(0, len(region.x), size)]
+    places = cut(len(region.x), max(1, _BATCH_VALUES // network.widest))
+    parts = [work(region.at(place), *(column[place] for column in columns)) for place in places]
     return [torch.cat(found) for found in zip(*parts, strict=True)]
 
 

@@ -28,6 +28,9 @@ _TOGETHER = 16
 _CHUNK_VALUES = 2_000_000
 
 
+_GONE = Box(torch.empty(0), torch.empty(0))
+
+
 def endlessly() -> bool:
     return True
 
@@ -42,14 +45,17 @@ class Enclosure:
     _made: dict[int, Relaxation | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def by_intervals(cls, network: TracedNetwork, region: InputRegion) -> Enclosure:
+    def by_intervals(cls, network: TracedNetwork, region: InputRegion, *, for_ends: bool = False) -> Enclosure:
         """By interval arithmetic (Gowal et al. 2018, arXiv 1810.12715). The first layer with weights meets the L2 ball
-        itself, and not the box around it."""
+        itself, and not the box around it. for_ends: only for the logits, and rows that end behind the last bend; other
+        boxes go as soon as nothing needs them, and their memory serves the next."""
         boxes = [region.box]
-        ball = BallRadii(region)
+        ball, needed = BallRadii(region), network.last_uses
         for number, step in enumerate(network.steps, 1):
             box = step.operation.interval(*(boxes[k] for k in step.inputs))
             boxes.append(box if region.threat.norm == "linf" else ball.passed(number, step.operation, step.inputs, box))
+            for k in step.inputs if for_ends else ():
+                boxes[k] = _GONE if needed[k] == number else boxes[k]
         return cls(network, region, tuple(boxes))
 
     @property
@@ -86,15 +92,17 @@ class Enclosure:
             boxes.append(box)
         return Enclosure(self.network, self.region, tuple(boxes), made)
 
-    def least(self, value: int, rows: Tensor, images: Tensor, rules: Sequence[Slopes] = (), go_on: GoOn = endlessly
-              ) -> Tensor:
-        """The least that each linear function rows (P, ...) of a value can be near its image (P,): a lower bound (P,),
-        the best of the rules, −∞ where time ran out. Without a rule, rows end in the intervals behind the last bend."""
+    def least(self, value: int, rows: Tensor, images: Tensor, rules: Sequence[Slopes] = (), go_on: GoOn = endlessly,
+              *, each: int = 1) -> Tensor:
+        """The least that each linear function rows (P, ...) of a value can be near its image: a lower bound (P,), the
+        best of the rules, −∞ where time ran out. Without a rule, rows end in the intervals behind the last bend.
+        images: (P / each,), of so many rows after each other."""
         found = rows.new_full((len(rows),), -torch.inf)
-        for some in cut(len(rows), self.chunk(len(rules))):
+        for some in cut(len(images), max(1, self.chunk(len(rules)) // each)):
             if not go_on():
                 break
-            found[some] = self.least_by(tuple(rules), value, rows[some], alone(images[some])).amax(0)[0]
+            there = slice(some.start * each, some.stop * each)
+            found[there] = self.least_by(tuple(rules), value, rows[there], Groups(images[some], each)).amax(0)[0]
         return found
 
     def _exact(self) -> list[bool]:

@@ -35,7 +35,8 @@ def interval_bounds(model: Classifier | TracedNetwork, x: Tensor, threat: Threat
     ValueError and TypeError for images that cannot be used.
     """
     with bounded(model, x, threat, pixel_box) as (network, region):
-        return Box(*in_batches(lambda part: Enclosure.by_intervals(network, part).logits, network, region))
+        return Box(*in_batches(lambda part: Enclosure.by_intervals(network, part, for_ends=True).logits, network,
+                               region))
 
 
 def interval_margins(model: Classifier | TracedNetwork, x: Tensor, y: Tensor, threat: ThreatModel, *,
@@ -47,8 +48,8 @@ def interval_margins(model: Classifier | TracedNetwork, x: Tensor, y: Tensor, th
     y: (N,) int64 labels. The rest, and what is raised: see `interval_bounds`; ValueError also for labels out of range.
     """
     with bounded(model, x, threat, pixel_box, y) as (network, region):
-        (found,) = in_batches(lambda part, labels: [plain_margins(Enclosure.by_intervals(network, part), labels)],
-                              network, region, y.to(network.device))
+        (found,) = in_batches(lambda part, labels: [plain_margins(
+            Enclosure.by_intervals(network, part, for_ends=True), labels)], network, region, y.to(network.device))
     return found
 
 
@@ -76,4 +77,4 @@ def in_batches(work: Callable[..., Sequence[Tensor]], network: TracedNetwork, re
     return [torch.cat(found) for found in zip(*parts, strict=True)]
 
 
-_BATCH_VALUES = 200_000  # of which several still fit the caches of a CPU
+_BATCH_VALUES = 650_000  # of which several still fit the caches of a CPU

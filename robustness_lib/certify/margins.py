@@ -25,7 +25,8 @@ def all_margins(enclosure: Enclosure, y: Tensor, rules: Sequence[Slopes]) -> Ten
     classes = enclosure.network.classes
     margins = torch.full((len(y), classes), math.inf, dtype=enclosure.network.dtype, device=y.device)
     rows, images, others = _margin_rows(y, torch.ones_like(margins, dtype=torch.bool), margins.dtype)
-    margins[images, others] = enclosure.least(enclosure.last, rows, images, rules)
+    of_each = images[::classes - 1]
+    margins[images, others] = enclosure.least(enclosure.last, rows, of_each, rules, each=classes - 1)
     return margins
 
 

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from robustness_lib.certify.exported_graph import held_by, make_functional, network_steps
-from robustness_lib.certify.operation import TRACED_BATCH
+from robustness_lib.certify.operation import TRACED_BATCH, Affine
 from robustness_lib.errors import one_line
 from robustness_lib.inputs import check_images, check_logits
 from robustness_lib.model_kinds import check_usable
@@ -60,6 +61,22 @@ class TracedNetwork:
     @property
     def classes(self) -> int:
         return self.steps[-1].operation.call.output[0] if self.steps else self.shape[0]
+
+    @cached_property
+    def last_uses(self) -> list[int]:
+        """Of each value, the last step that takes it; one more than there are for the logits and for what rows from
+        these end at: the images, and what the last bends return."""
+        uses, rows = [0] * (len(self.steps) + 1), {len(self.steps)}
+        for number, step in enumerate(self.steps, 1):
+            for k in step.inputs:
+                uses[k] = number
+        for number in range(len(self.steps), -1, -1):
+            if number in rows and number > 0 and isinstance(self.steps[number - 1].operation, Affine):
+                rows.update(self.steps[number - 1].inputs)
+            elif number in rows:
+                uses[number] = len(self.steps) + 1
+        uses[-1] = len(self.steps) + 1
+        return uses
 
     @property
     def widest(self) -> int:

@@ -77,4 +77,4 @@ def in_batches(work: Callable[..., Sequence[Tensor]], network: TracedNetwork, re
     return [torch.cat(found) for found in zip(*parts, strict=True)]
 
 
-_BATCH_VALUES = 650_000  # of which several still fit the caches of a CPU
+_BATCH_VALUES = 650_000  # in fewer, what each call costs weighs more than what the caches save

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robustness_lib.certify.enclosure import Enclosure
 from robustness_lib.certify.input_region import InputRegion
 from robustness_lib.certify.margins import all_margins, plain_margins
-from robustness_lib.certify.traced_network import LiveNetwork, TracedNetwork
+from robustness_lib.certify.traced_network import LiveNetwork
 from robustness_lib.training.objectives import Objective, WithinThreat, bare, step_logits
 
 __all__ = ["IBP", "CrownIBP"]
@@ -40,11 +40,12 @@ class IBP(WithinThreat):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
                  seed: int = 0) -> Tensor:
-        clean = self._cross_entropy(step_logits(model, x), y)
         kappa = 1 - (1 - self.clean_share) * self._grown
         if kappa == 1:
-            return clean
-        network = _live(bare(model), x)
+            return self._cross_entropy(step_logits(model, x), y)
+        live = _live(bare(model), x)  # it gives batch norm's statistics back, which a pass holds for its gradient
+        clean = self._cross_entropy(step_logits(model, x), y)
+        network = live(bare(model))
         margins = self._margins(Enclosure.by_intervals(network, InputRegion(network.take(x), self.threat)), y)
         worst = (-margins).scatter(1, y[:, None], 0)
         return kappa * clean + (1 - kappa) * self._cross_entropy(worst, y)
@@ -81,10 +82,10 @@ class CrownIBP(IBP):
 _traced: WeakKeyDictionary[nn.Module, tuple[torch.Size, LiveNetwork]] = WeakKeyDictionary()
 
 
-def _live(model: nn.Module, x: Tensor) -> TracedNetwork:
-    """The network of the weights as they are now, traced once for a model and a shape of images."""
+def _live(model: nn.Module, x: Tensor) -> LiveNetwork:
+    """Traced once for a model and a shape of images."""
     shape, live = _traced.get(model, (None, None))
     if live is None or shape != x.shape[1:]:
         live = LiveNetwork(model, x)
         _traced[model] = x.shape[1:], live
-    return live(model)
+    return live

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-__all__ = ["layers", "module", "number_bytes"]
+__all__ = ["layers", "module", "number_bytes", "style"]
 
 _HERE = Path(__file__).parent
 
@@ -15,6 +15,11 @@ _HERE = Path(__file__).parent
 def module(*names: str) -> str:
     """Files of JavaScript, each a subject of its own, as the one module that they are in the page."""
     return "\n".join(_HERE.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in ("elements", *names))
+
+
+def style(name: str) -> str:
+    """A widget's style sheet, with that of the controls before it."""
+    return "\n".join(_HERE.joinpath(f"{part}.css").read_text(encoding="utf-8") for part in ("controls", name))
 
 
 def layers(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:

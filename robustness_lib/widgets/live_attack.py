@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
-import numpy as np
 import torch
 import traitlets
 from torch import Tensor, nn
 
-from robustness_lib.inputs import ROUNDING
-from robustness_lib.widgets._in_the_page import layers, module, number_bytes
+from robustness_lib.inputs import check_count
+from robustness_lib.widgets._in_the_page import module, style
+from robustness_lib.widgets._small_networks import small_networks
 
 __all__ = ["LiveAttack", "live_attack"]
-
-_HERE = Path(__file__).parent
 
 
 class LiveAttack(anywidget.AnyWidget):
@@ -27,8 +24,8 @@ class LiveAttack(anywidget.AnyWidget):
     images: uint8 (N, C, H, W). shape: (C, H, W). names: of the models.
     """
 
-    _esm = module("live_attack")
-    _css = _HERE / "live_attack.css"
+    _esm = module("small_network", "pixels", "live_attack")
+    _css = style("live_attack")
     networks: Any = traitlets.List().tag(sync=True)
     names: Any = traitlets.List().tag(sync=True)
     weights = traitlets.Bytes().tag(sync=True)
@@ -53,79 +50,10 @@ def live_attack(
     """
     if not models:
         raise ValueError("live_attack needs at least one model: {name: nn.Sequential(...)}")
+    check_count("max_level", max_level)
+    if max_level > 255:
+        raise ValueError(f"max_level is the largest ε in grey levels, 1 to 255; found {max_level}")
     if labels is None:
         with torch.no_grad():
             labels = next(iter(models.values()))(images.clone()).argmax(1)  # it may work in place
-    labels = [int(label) for label in labels]
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) != len(labels) or not labels:
-        raise ValueError(
-            f"images must be (N, 1 or 3, H, W) with N labels; found {tuple(images.shape)}, {len(labels)} labels"
-        )
-    if not images.is_floating_point() or images.min() < -ROUNDING or images.max() > 1 + ROUNDING:
-        raise ValueError("images must be floating point in [0, 1]; is a normalization applied outside the model?")
-    if not 1 <= max_level <= 255:
-        raise ValueError(f"max_level is the largest ε in grey levels, 1 to 255; found {max_level}")
-    shape = tuple(images.shape[1:])
-    networks: list[list[dict[str, Any]]] = []
-    numbers: list[bytes] = []
-    n_classes: set[int] = set()
-    for name, model in models.items():
-        network, n_outputs = _describe(name, model, shape, numbers)
-        networks.append(network)
-        n_classes.add(n_outputs)
-    names = list(classes) if classes is not None else [str(k) for k in range(max(n_classes))]
-    if n_classes != {len(names)} or not 0 <= min(labels) <= max(labels) < len(names):
-        raise ValueError(
-            f"{len(names)} class names, models with {sorted(n_classes)} logits, labels {min(labels)} to {max(labels)}: "
-            "these must fit together"
-        )
-    return LiveAttack(
-        networks=networks, names=list(models), weights=b"".join(numbers), shape=list(shape), labels=labels,
-        images=(images * 255).round().to(torch.uint8).cpu().numpy().tobytes(), classes=names, max_level=max_level,
-    )
-
-
-def _describe(
-    name: str, model: nn.Module, shape: tuple[int, ...], numbers: list[bytes]
-) -> tuple[list[dict[str, Any]], int]:
-    """The layers of one model as the JavaScript reads them; its parameters are appended to `numbers`."""
-    network = []
-    value = torch.zeros(1, *shape, device=next(model.parameters()).device, dtype=next(model.parameters()).dtype)
-    for path, layer in layers(model, name):
-        described = _describe_layer(path, layer)
-        described["inShape"] = list(value.shape[1:])
-        with torch.no_grad():
-            value = layer(value)
-        described["outShape"] = list(value.shape[1:])
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            bias = torch.zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias
-            described["weight"] = _append(numbers, layer.weight)
-            described["bias"] = _append(numbers, bias)
-        network.append(described)
-    if value.ndim != 2:
-        raise ValueError(f"{name} must end in (N, K) logits; it returns {tuple(value.shape)}")
-    return network, value.shape[1]
-
-
-def _describe_layer(path: str, layer: nn.Module) -> dict[str, Any]:
-    if isinstance(layer, nn.ReLU):
-        return {"kind": "relu"}
-    if isinstance(layer, nn.Flatten) and layer.start_dim == 1 and layer.end_dim == -1:
-        return {"kind": "flatten"}
-    if isinstance(layer, nn.Linear):
-        return {"kind": "linear"}
-    if (isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.dilation == (1, 1)
-            and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)):
-        return {"kind": "conv", "kernel": list(layer.kernel_size), "stride": list(layer.stride),
-                "padding": list(layer.padding)}
-    raise TypeError(
-        f"the live attack cannot run layer {path}: {layer}. It knows Conv2d (one group, no dilation, padding given in "
-        "numbers, zeros), ReLU, Flatten and Linear, in nn.Sequential"
-    )
-
-
-def _append(numbers: list[bytes], parameter: Tensor) -> list[int]:
-    content = number_bytes(parameter)
-    offset = sum(map(len, numbers)) // 4
-    numbers.append(content)
-    return [offset, len(content) // np.dtype("<f4").itemsize]
+    return LiveAttack(**small_networks(models, images, labels, classes), max_level=max_level)

@@ -11,24 +11,6 @@ const counted = (n) => n.toLocaleString("en");
 // A bound that is rounded up would promise too much.
 const below = (value, digits) => (Math.floor(value * 10 ** digits) / 10 ** digits).toFixed(digits);
 
-function button(text, act) {
-  const made = element("button", { type: "button", ...OWN_KEYS }, text);
-  made.addEventListener("click", act);
-  return made;
-}
-
-// A labelled row of buttons of which one is pressed. choose(i) is called when another is.
-function choice(title, texts, pressed, choose) {
-  const buttons = texts.map((text, i) => button(text, () => {
-    press(i);
-    choose(i);
-  }));
-  const press = (i) => buttons.forEach((one, k) => one.setAttribute("aria-pressed", k === i));
-  press(pressed);
-  return element("div", { class: "smoothing-votes-choice", role: "group", "aria-label": title },
-    element("span", {}, title), ...buttons);
-}
-
 // A line of the tally: what it is, a bar, and a number.
 function line(title, className = "") {
   const [fill, number] = [element("b"), element("span")];
@@ -226,9 +208,10 @@ function render({ model, el }) {
   const reachable = { tabindex: 0, role: "application", "aria-describedby": id, ...OWN_KEYS };
   for (const [name, value] of Object.entries(reachable)) picture.canvas.setAttribute(name, value);
 
-  const root = element("div", { class: "smoothing-votes" },
-    choice("noise σ", sigmas.map(String), sigmas.indexOf(state.sigma), (i) => reset({ sigma: sigmas[i] })),
-    choice("votes n", counts.map(counted), counts.indexOf(state.counting), (i) => reset({ counting: counts[i] })),
+  const root = element("div", { class: "in-the-page smoothing-votes" },
+    choice("noise σ", sigmas.map(String), (i) => reset({ sigma: sigmas[i] }), { pressed: sigmas.indexOf(state.sigma) }),
+    choice("votes n", counts.map(counted), (i) => reset({ counting: counts[i] }),
+      { pressed: counts.indexOf(state.counting) }),
     hint,
     picture.canvas,
     legend(classes),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -15,12 +14,11 @@ from torch import Tensor, nn
 from robustness_lib import data, models
 from robustness_lib.certify.stopping import least_draws
 from robustness_lib.inputs import check_real
-from robustness_lib.widgets._in_the_page import layers, module, number_bytes
+from robustness_lib.widgets._in_the_page import layers, module, number_bytes, style
 from robustness_lib.widgets._smoothed_plane import predicted, smoothed_boundary
 
 __all__ = ["SmoothingVotes", "smoothing_votes"]
 
-_HERE = Path(__file__).parent
 _PIXELS = 256  # on a side of the picture of the bare net's regions
 _POINTS = 200
 
@@ -35,7 +33,7 @@ class SmoothingVotes(anywidget.AnyWidget):
     """
 
     _esm = module("smoothing_numbers", "smoothing_picture", "smoothing_votes")
-    _css = _HERE / "smoothing_votes.css"
+    _css = style("smoothing_votes")
     widths: Any = traitlets.List().tag(sync=True)
     weights = traitlets.Bytes().tag(sync=True)
     regions = traitlets.Bytes().tag(sync=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import http.server
+import json
 import os
 import shutil
 import threading
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anywidget
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +29,16 @@ FLAGS = [
 # Noise of the theme's own scripts, harmless.
 KNOWN = ("THEBE_JS_URL' has already been declared", "Got invalid theme mode")
 
+_ALONE = """<!doctype html><html lang="en" data-theme="light"><title>alone</title><link rel="icon" href="data:,">
+<meta name="viewport" content="width=device-width"><style>%(css)s body { margin: 28px }</style>
+<main><h1>Alone</h1><div id="here"></div></main><script type="module">
+    import widget from "./%(name)s.js";
+    const state = %(state)s;
+    const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+    const get = (name) => (state[name].bytes === undefined ? state[name] : bytes(state[name].bytes));
+    window.leave = widget.render({ model: { get }, el: document.getElementById("here") });
+</script></html>"""
+
 
 @dataclass
 class Opened:
@@ -38,7 +51,8 @@ class Opened:
 
 # What a page must hold for a test to be run on it: a test that asks for `slider_path` sees only pages with sliders.
 KINDS = {"path": "", "slider_path": "SelectionSliderModel", "switch_path": "ToggleButtonsModel",
-         "live_path": "widgets.live_attack.LiveAttack", "votes_path": "widgets.smoothing_votes.SmoothingVotes"}
+         "live_path": "widgets.live_attack.LiveAttack", "votes_path": "widgets.smoothing_votes.SmoothingVotes",
+         "intervals_path": "widgets.live_intervals.LiveIntervals"}
 
 
 def pages(holding: str) -> list[str]:
@@ -102,6 +116,37 @@ def site(book: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def serve_folder() -> Callable[[Path], contextlib.AbstractContextManager[str]]:
     return serve
+
+
+@pytest.fixture(scope="session")
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder that is served, and its address."""
+    folder = tmp_path_factory.mktemp("alone")
+    with serve(folder) as address:
+        yield folder, address
+
+
+@pytest.fixture
+def show_alone(visit: Any, own_folder: tuple[Path, str]) -> Callable[..., Opened]:
+    """show_alone(widget, selector, **options of visit): a plain page that holds an anywidget and nothing else, once
+    something is there that the selector finds."""
+    folder, site = own_folder
+
+    def show_alone(widget: Any, selector: str, **options: Any) -> Opened:
+        own = [name for name in widget.traits(sync=True) if name not in anywidget.AnyWidget.class_traits()
+               and not name.startswith("_")]
+        values = {name: getattr(widget, name) for name in own}
+        state = {name: {"bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+                 for name, value in values.items()}
+        name = f"alone{len(list(folder.iterdir()))}"
+        (folder / f"{name}.js").write_text(widget._esm, encoding="utf-8")
+        page = _ALONE % {"css": widget._css, "name": name, "state": json.dumps(state)}
+        (folder / f"{name}.html").write_text(page, encoding="utf-8")
+        opened = visit(f"{site}{name}.html", wait=False, **options)
+        opened.page.wait_for_selector(selector, timeout=10_000)
+        return opened
+
+    return show_alone
 
 
 @pytest.fixture

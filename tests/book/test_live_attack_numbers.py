@@ -1,4 +1,4 @@
-"""live_attack.js in a real browser against PyTorch on the same weights: logits, input gradient, the attack."""
+"""small_network.js in a real browser against PyTorch on the same weights: logits, input gradient, the attack."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from page_networks import build, networks
 from torch import Tensor, nn
 
-from robustness_lib import models, widgets
+from robustness_lib import widgets
 
 pytestmark = pytest.mark.browser
 
 EPS = 8 / 255
 RUN = """async ({ networks, weights, images, labels, eps, steps }) => {
-    const live = await import('/live_attack.js');
+    const live = await import('/small_network.js');
     const bytes = Uint8Array.from(atob(weights), (c) => c.charCodeAt(0));
     const network = live.readNetwork(networks[0], new DataView(bytes.buffer));
     return images.map((numbers, i) => {
@@ -32,26 +33,6 @@ RUN = """async ({ networks, weights, images, labels, eps, steps }) => {
         };
     });
 }"""
-
-
-def crooked() -> nn.Sequential:
-    """Odd sizes, unequal strides and paddings, no bias, nested: what a square network would hide."""
-    features = nn.Sequential(
-        nn.Conv2d(1, 3, (3, 5), stride=(2, 1), padding=(0, 3)), nn.ReLU(), nn.Conv2d(3, 4, 2, stride=3, bias=False)
-    )
-    return nn.Sequential(features, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 2 * 4, 6), nn.ReLU(), nn.Linear(6, 4))
-
-
-def networks() -> list[str]:
-    return ["tiny", "crooked", *(name for name in models.list_pretrained() if "-tiny-" in name)]
-
-
-def build(name: str) -> tuple[nn.Sequential, tuple[int, int, int]]:
-    torch.manual_seed(0)
-    if name == "crooked":
-        return crooked(), (1, 13, 11)
-    model = models.tiny_cnn() if name == "tiny" else models.load_pretrained(name)
-    return model.eval(), (3, 32, 32)
 
 
 @pytest.fixture(scope="module")

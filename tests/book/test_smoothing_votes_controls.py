@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,43 +16,14 @@ from robustness_lib.statistics import clopper_pearson_lower
 
 pytestmark = pytest.mark.browser
 
-PAGE = """<!doctype html><html lang="en" data-theme="light"><title>votes</title><link rel="icon" href="data:,">
-<meta name="viewport" content="width=device-width"><style>%(css)s body { margin: 28px }</style>
-<main><h1>Votes</h1><div id="here"></div></main><script type="module">
-    import widget from "./%(name)s.js";
-    const state = %(state)s;
-    const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-    const get = (name) => (state[name].bytes === undefined ? state[name] : bytes(state[name].bytes));
-    window.leave = widget.render({ model: { get }, el: document.getElementById("here") });
-</script></html>"""
 MAIN, SKIP, ATTACK = "Cast votes", "Skip: all at once", "Run PGD against the smoothed net"
 
 
-@pytest.fixture(scope="module")
-def address(serve_folder: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    folder = tmp_path_factory.mktemp("votes")
-    with serve_folder(folder) as site:
-        yield folder, site
-
-
 @pytest.fixture
-def show(visit: Any, address: tuple[Path, str]) -> Callable[..., Any]:
+def show(show_alone: Callable[..., Any]) -> Callable[..., Any]:
     """show(widget, **options of visit): the page with the widget; its problems are asked for at the end."""
-    folder, site = address
-
     def show(widget: widgets.SmoothingVotes | None = None, **options: Any) -> Any:
-        widget = widget or widgets.smoothing_votes()
-        own = [name for name in widgets.SmoothingVotes.class_own_traits(sync=True) if not name.startswith("_")]
-        values = {name: getattr(widget, name) for name in own}
-        state = {name: {"bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
-                 for name, value in values.items()}
-        name = f"votes{len(list(folder.iterdir()))}"
-        (folder / f"{name}.js").write_text(widget._esm, encoding="utf-8")
-        page = PAGE % {"css": widget._css, "name": name, "state": json.dumps(state)}
-        (folder / f"{name}.html").write_text(page, encoding="utf-8")
-        opened = visit(f"{site}{name}.html", wait=False, **options)
-        opened.page.wait_for_selector(".smoothing-votes[data-phase=still]", timeout=10_000)
-        return opened
+        return show_alone(widget or widgets.smoothing_votes(), ".smoothing-votes[data-phase=still]", **options)
 
     return show
 

@@ -71,6 +71,6 @@ def test_needs_everything_or_frames(model: nn.Sequential, image: Tensor) -> None
 
 def test_colours_come_from_the_page() -> None:
     """Text in a colour of our own would be unreadable in either light or dark."""
-    for name in ("epsilon_slider.css", "live_attack.css"):
+    for name in ("epsilon_slider.css", "controls.css", "live_attack.css"):
         style = (Path(__file__).parents[2] / "robustness_lib" / "widgets" / name).read_text(encoding="utf-8")
         assert not re.search(r"(?<!-)color:\s*(#|rgb|black|white)", style)

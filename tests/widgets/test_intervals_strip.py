@@ -1,0 +1,49 @@
+"""The printed twin of the live intervals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustness_lib import ThreatModel
+from robustness_lib.certify import interval_bounds, interval_margins
+from robustness_lib.widgets import intervals_strip
+
+CLASSES = ["a", "b", "c", "d", "e"]
+
+
+def test_bars_are_the_boxes_and_hold_the_dots(model: nn.Sequential, image: Tensor) -> None:
+    label = int(model(image[None]).argmax())
+    epsilons = (0.0, 1e-4, 0.01)
+    figure = intervals_strip({"net": model}, image, label, CLASSES, epsilons)
+    assert figure.get_figwidth() == 4.5
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    for eps, axes in zip(epsilons, figure.axes, strict=True):
+        lower, upper = interval_bounds(model, image[None], ThreatModel("linf", eps))
+        low, high = axes.get_xlim()
+        for bar, a, b in zip(axes.patches, lower[0], upper[0], strict=True):
+            assert bar.get_x() == pytest.approx(max(low, float(a)), abs=1e-5)
+            assert bar.get_x() + bar.get_width() == pytest.approx(min(high, float(b)), abs=1e-5)
+        for dot, a, b in zip(axes.collections[0].get_offsets(), lower[0], upper[0], strict=True):
+            assert float(a) - 1e-5 <= dot[0] <= float(b) + 1e-5
+
+
+def test_its_words_are_the_bounds(model: nn.Sequential, image: Tensor) -> None:
+    label = int(model(image[None]).argmax())
+    small, large = 1e-4, 1.0
+    assert bool(interval_margins(model, image[None], torch.tensor([label]), ThreatModel("linf", small)).amin() > 0)
+    figure = intervals_strip({"net": model}, image, label, CLASSES, (small, large))
+    assert figure.axes[0].get_title() == "net: proved"
+    assert figure.axes[1].get_title() in ("open", "broken")
+    assert "net: proved up to ε = 0.0255/255" in " ".join(figure.texts[0].get_text().split())
+    wrong = intervals_strip({"net": model}, image, (label + 1) % 5, CLASSES, (0.0,))
+    assert wrong.axes[0].get_title() == "net: wrong"
+    assert "never proved" in " ".join(wrong.texts[0].get_text().split())
+
+
+def test_nothing_to_draw(model: nn.Sequential, image: Tensor) -> None:
+    with pytest.raises(ValueError, match="found 0 and 4"):
+        intervals_strip({}, image, 0, CLASSES)
+    with pytest.raises(ValueError, match="found 1 and 0"):
+        intervals_strip({"net": model}, image, 0, CLASSES, ())

@@ -5,7 +5,8 @@
 
 A recipe chooses on validation images or not at all; the test images choose nothing. A run that was killed continues.
 Nets trained under noise are measured by what randomized smoothing certifies; each image's radius is kept with the run,
-in certified.json. Where weights are shipped in half precision, what is measured is the net with these.
+in certified.json. Of nets trained for bounds, it is said what is proved, too. Where weights are shipped in half
+precision, what is measured is the net with these.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, data, models, training
 from robustness_lib.attacks import AutoAttack
-from robustness_lib.certify import RandomizedSmoothing
+from robustness_lib.certify import RandomizedSmoothing, interval_margins, trace
 from robustness_lib.evaluation import evaluate
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.statistics import Accuracy
@@ -32,9 +33,11 @@ RECIPES = ROOT / "robustness_lib/training/recipes"
 IN_LEVELS = ("2/255", "4/255", "8/255")
 TEST_EPS = {"signs": IN_LEVELS, "gtsrb": IN_LEVELS, "cifar10": IN_LEVELS, "mnist": ("0.1", "0.2", "0.3"),
             "moons": ("0.02", "0.05", "0.1")}
-HALF_PRECISION = {"gtsrb-standard"}  # larger nets whose figures hold in it; nets trained under noise all are shipped so
+HALF_PRECISION = {"gtsrb-standard"}  # its figures hold in it; nets trained under noise or for bounds all are shipped so
 INPUTS = {"mnist": "(N, 1, 28, 28) images", "moons": "(N, 2) points"}
 ATTACK = "clean on the whole test set; attacked on its first 1000 images: worst case per image over APGD-CE and APGD-T"
+PROOF = ("clean and proved by intervals: on the whole test set; proved and attacked: on its first 1000 images, by "
+         "evaluate(..., prove=True): worst case per image over APGD-CE and APGD-T, where nothing was proved")
 CERTIFIED, N0, N, ALPHA = 200, 100, 10_000, 0.001
 CERTIFICATE = (f"clean: the bare net without noise, on the whole test set; certified: right, and unchanged within the "
                f"radius, on its first {CERTIFIED} images: RandomizedSmoothing.certify with n0 = {N0}, n = {N:,}, "
@@ -52,21 +55,40 @@ def measure(name: str, model: nn.Module, recipe: training.Recipe, state: Path) -
     clean = Accuracy.of(predict_logits(model, x, size=500).argmax(1) == y)
     print(name, "clean", clean, flush=True)
     sigma = noise(recipe)
-    found = attacked(name, model, recipe.data, x[:1000], y[:1000], classes, state) if sigma is None else \
-        certified(name, model, sigma, x[:CERTIFIED], y[:CERTIFIED], state)
+    if sigma is not None:
+        found = certified(name, model, sigma, x[:CERTIFIED], y[:CERTIFIED], state)
+    else:
+        eps = [eps for eps in TEST_EPS[recipe.data] if not for_bounds(recipe)
+               or ThreatModel.parse(f"linf:{eps}").eps <= recipe.objective.threat.eps]
+        found = attacked(name, model, x[:1000], y[:1000], classes, eps, state, prove=for_bounds(recipe))
+        if for_bounds(recipe):
+            found |= proved_by_intervals(name, model, x, y, eps)
     return {"clean": figures(clean)} | {key: figures(accuracy) for key, accuracy in found.items()}
 
 
-def attacked(name: str, model: nn.Module, set_name: str, x: Tensor, y: Tensor, classes: list[str],
-             state: Path) -> dict[str, Accuracy]:
+def attacked(name: str, model: nn.Module, x: Tensor, y: Tensor, classes: list[str], levels: list[str], state: Path,
+             prove: bool) -> dict[str, Accuracy]:
     result = {}
-    for eps in TEST_EPS[set_name]:
+    for eps in levels:
         threat = ThreatModel.parse(f"linf:{eps}")
         attacks = dict(list(AutoAttack(threat).attacks(len(classes)).items())[:2])
-        report = evaluate(model, x, y, threat, attacks, classes=classes,
+        report = evaluate(model, x, y, threat, attacks, classes=classes, prove=prove,
                           state=state / f"measure-{eps.replace('/', '-')}")
         result[f"linf {eps}"] = report.robust_accuracy
-        print(name, eps, report.robust_accuracy, flush=True)
+        if report.certified_accuracy is not None:
+            result[f"proved linf {eps}"] = report.certified_accuracy
+        print(name, eps, report.robust_accuracy, report.certified_accuracy or "", flush=True)
+    return result
+
+
+def proved_by_intervals(name: str, model: nn.Module, x: Tensor, y: Tensor, levels: list[str]) -> dict[str, Accuracy]:
+    """Of margins that no rounding can turn: those of such nets are far larger."""
+    network, result = trace(model, x), {}
+    for eps in levels:
+        margins = torch.cat([interval_margins(network, x[some], y[some], ThreatModel.parse(f"linf:{eps}"))
+                             for some in torch.arange(len(x)).split(500)])
+        result[f"proved by intervals linf {eps}"] = Accuracy.of(margins.amin(1) > 1e-3)
+        print(name, eps, "by intervals", result[f"proved by intervals linf {eps}"], flush=True)
     return result
 
 
@@ -91,9 +113,14 @@ def noise(recipe: training.Recipe) -> float | None:
     return getattr(recipe.objective, "sigma", None)
 
 
+def for_bounds(recipe: training.Recipe) -> bool:
+    return isinstance(recipe.objective, training.IBP)
+
+
 def precision(name: str, recipe: training.Recipe) -> torch.dtype:
     """Of the weights as shipped."""
-    return torch.float16 if noise(recipe) is not None or name in HALF_PRECISION else torch.float32
+    half = noise(recipe) is not None or for_bounds(recipe) or name in HALF_PRECISION
+    return torch.float16 if half else torch.float32
 
 
 def main() -> None:
@@ -131,7 +158,8 @@ def describe(name: str, recipe: training.Recipe) -> dict[str, Any]:
             "recipe": {"command": f"python benchmarks/train.py {name}", "training": table["objective"]["kind"],
                        **{key: value for key, value in table.items() if key != "model"}},
             "seed": recipe.seed,
-            **({"attack": ATTACK} if sigma is None else {"sigma": sigma, "certificate": CERTIFICATE})}
+            **({"sigma": sigma, "certificate": CERTIFICATE} if sigma is not None else
+               {"attack": PROOF} if for_bounds(recipe) else {"attack": ATTACK})}
 
 
 if __name__ == "__main__":

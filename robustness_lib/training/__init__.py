@@ -1,6 +1,7 @@
 """Training: objectives, one trainer, recipes."""
 
 from robustness_lib.training.augment import AUGMENTATIONS, Augmentation, Flip, Shift
+from robustness_lib.training.bound_initialization import initialize_for_bounds
 from robustness_lib.training.bound_objectives import IBP, CrownIBP
 from robustness_lib.training.fit import Diverged, fit
 from robustness_lib.training.history import Epoch, History
@@ -20,4 +21,5 @@ from robustness_lib.training.validation import collapse
 
 __all__ = ["AUGMENTATIONS", "IBP", "TRADES", "Augmentation", "CrownIBP", "Diverged", "Epoch", "FastFGSM", "Flip",
            "GaussianAugmentation", "History", "Objective", "OneCycle", "PGDTraining", "Piecewise", "Recipe", "Shift",
-           "SmoothAdversarial", "Standard", "bare", "collapse", "fit", "list_recipes", "read_recipe"]
+           "SmoothAdversarial", "Standard", "bare", "collapse", "fit", "initialize_for_bounds", "list_recipes",
+           "read_recipe"]

@@ -19,10 +19,10 @@ __all__ = ["IBP", "CrownIBP"]
 
 @dataclass(frozen=True)
 class IBP(WithinThreat):
-    """κ·CE(z(x), y) + (1 − κ)·CE(ẑ, y), with ẑ the worst logits that intervals allow: the negated lower bounds of the
+    """w·CE(z(x), y) + (1 − w)·CE(ẑ, y), with ẑ the worst logits that intervals allow: the negated lower bounds of the
     label's margins over the other classes (interval bound propagation; Gowal et al. 2018, arXiv 1810.12715).
 
-    clean_share: κ at full ε, in [0, 1]. While `fit` lets ε grow, κ falls from 1 to it: a network that begins with all
+    clean_share: w at full ε, in [0, 1]. While `fit` lets ε grow, w falls from 1 to it: a network that begins with all
     of ε and the bound alone rarely learns anything. ε itself is often taken a little above what is to be proved.
 
     A step costs about as much as four on clean images. Bounds are of the network in eval mode: batch norm by its
@@ -40,15 +40,15 @@ class IBP(WithinThreat):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
                  seed: int = 0) -> Tensor:
-        kappa = 1 - (1 - self.clean_share) * self._grown
-        if kappa == 1:
+        w = 1 - (1 - self.clean_share) * self._grown
+        if w == 1:
             return self._cross_entropy(step_logits(model, x), y)
         live = _live(bare(model), x)  # it gives batch norm's statistics back, which a pass holds for its gradient
         clean = self._cross_entropy(step_logits(model, x), y)
         network = live(bare(model))
         margins = self._margins(Enclosure.by_intervals(network, InputRegion(network.take(x), self.threat)), y)
         worst = (-margins).scatter(1, y[:, None], 0)
-        return kappa * clean + (1 - kappa) * self._cross_entropy(worst, y)
+        return w * clean + (1 - w) * self._cross_entropy(worst, y)
 
     def _margins(self, enclosure: Enclosure, y: Tensor) -> Tensor:
         return plain_margins(enclosure, y)
@@ -59,8 +59,8 @@ class IBP(WithinThreat):
 
 @dataclass(frozen=True)
 class CrownIBP(IBP):
-    """IBP with better margins: β·CROWN's + (1 − β)·those of intervals, CROWN's going back from the logits through the
-    intervals' boxes (Zhang et al. 2020, arXiv 1906.06316). While ε grows, β falls from 1 to `crown_share`.
+    """IBP with better margins: s·CROWN's + (1 − s)·those of intervals, CROWN's going back from the logits through the
+    intervals' boxes (Zhang et al. 2020, arXiv 1906.06316). While ε grows, s falls from 1 to `crown_share`.
 
     An image costs as many ways back as it has other classes, so that a step takes many times one of IBP.
     """
@@ -73,10 +73,10 @@ class CrownIBP(IBP):
             raise ValueError(f"crown_share must lie in [0, 1]; found {self.crown_share}")
 
     def _margins(self, enclosure: Enclosure, y: Tensor) -> Tensor:
-        beta, plain = 1 - (1 - self.crown_share) * self._grown, plain_margins(enclosure, y)
-        if beta == 0:
+        share, plain = 1 - (1 - self.crown_share) * self._grown, plain_margins(enclosure, y)
+        if share == 0:
             return plain
-        return torch.lerp(plain, all_margins(enclosure, y, ("adaptive",)), beta)
+        return torch.lerp(plain, all_margins(enclosure, y, ("adaptive",)), share)
 
 
 _traced: WeakKeyDictionary[nn.Module, tuple[torch.Size, LiveNetwork]] = WeakKeyDictionary()

@@ -24,6 +24,7 @@ from robustness_lib.threat import ThreatModel
 from robustness_lib.training._checks import check_answer
 from robustness_lib.training._toml_tables import check_known, check_type, make, threat
 from robustness_lib.training.augment import AUGMENTATIONS, Augmentation, Flip, Shift
+from robustness_lib.training.bound_initialization import initialize_for_bounds
 from robustness_lib.training.bound_objectives import IBP, CrownIBP
 from robustness_lib.training.fit import OnEpoch, fit
 from robustness_lib.training.history import History
@@ -46,6 +47,7 @@ OBJECTIVES: dict[str, type[Objective]] = {"standard": Standard, "gaussian": Gaus
                                           "pgd": PGDTraining, "trades": TRADES, "smoothadv": SmoothAdversarial,
                                           "ibp": IBP, "crown-ibp": CrownIBP}
 SCHEDULES: dict[str, type[Schedule]] = {"one-cycle": OneCycle, "piecewise": Piecewise}
+INITIALIZATIONS = {"for-bounds": initialize_for_bounds}
 CHANGES: dict[str, type[Augmentation]] = {"flip": Flip, "shift": Shift}
 # Settings of `fit` that a recipe says elsewhere, or that belong to a run and not to its result.
 _NOT_IN_FIT = {"model", "data", "objective", "augment", "schedule", "validation", "threat", "folder", "save_seconds",
@@ -60,10 +62,11 @@ OnStart = Callable[[nn.Module, Split, Split], None]
 @dataclass(frozen=True)
 class Recipe:
     """name: the file's. architecture: {"builder", "arguments"} of a net of this package, or None where `model` names
-    another (see `models.find_model`). data: see `data.find_data`. validation: a file or folder, or how many images at
-    most of the validation split (or of the tenth that is held out). augment_given: by the recipe, and not by the set's
-    default in `AUGMENTATIONS`. settings: of `fit`. prepare: resize, crop, channels, interpolation and antialias of
-    `find_data`, for folders: how images of many sizes become alike."""
+    another (see `models.find_model`). initialization: "for-bounds" draws the weights again by `initialize_for_bounds`.
+    data: see `data.find_data`. validation: a file or folder, or how many images at most of the validation split (or of
+    the tenth that is held out). augment_given: by the recipe, and not by the set's default in `AUGMENTATIONS`.
+    settings: of `fit`. prepare: resize, crop, channels, interpolation and antialias of `find_data`, for folders: how
+    images of many sizes become alike."""
 
     name: str
     data: str
@@ -77,6 +80,7 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     augment_given: bool = True
+    initialization: str | None = None
     prepare: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -95,7 +99,10 @@ class Recipe:
         with torch.random.fork_rng(), said_to_be_at("[model]"):
             torch.manual_seed(self.seed)
             try:
-                return build(self.architecture) if self.architecture else find_model(**self.model, seed=self.seed)
+                model = build(self.architecture) if self.architecture else find_model(**self.model, seed=self.seed)
+                if self.initialization is not None:
+                    INITIALIZATIONS[self.initialization](model)
+                return model
             except (RuntimeError, ArithmeticError) as error:  # PyTorch, of sizes that cannot be
                 raise ValueError(f"it cannot be built: {' '.join(str(error).split())}") from error
 
@@ -191,6 +198,24 @@ def _parse(name: str, table: dict[str, Any]) -> Recipe:
 
 
 def _model(table: dict[str, Any]) -> dict[str, Any]:
+    table = dict(table)
+    initialization = table.pop("initialization", None)
+    return _named_model(table) | {"initialization": _initialization(initialization, table)}
+
+
+def _initialization(name: Any, table: dict[str, Any]) -> str | None:
+    if name is None:
+        return None
+    check_type("[model] initialization", name, str)
+    if name not in INITIALIZATIONS:
+        raise ValueError(f"[model] initialization must be {', '.join(INITIALIZATIONS)}; found {name!r}")
+    if "weights" in table:
+        raise ValueError("[model] initialization would draw the weights again that weights = "
+                         f"{table['weights']!r} names: give one of the two")
+    return str(name)
+
+
+def _named_model(table: dict[str, Any]) -> dict[str, Any]:
     if "builder" in table:
         check_type("[model] builder", table["builder"], str)
         arguments = {key: value for key, value in table.items() if key != "builder"}
@@ -201,7 +226,7 @@ def _model(table: dict[str, Any]) -> dict[str, Any]:
     check_known("[model]", table, _OF_MODEL)
     for key, value in table.items():
         check_type(f"[model] {key}", value, _OF_MODEL[key])
-    return {"model": dict(table)}
+    return {"model": table}
 
 
 def _data(table: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""What training for bounds buys: the sandwich over ε, what proofs save an evaluation, and how far CIFAR-10 gets.
+
+    python benchmarks/interval_training.py                  all of it, about two hours of one core
+    python benchmarks/interval_training.py --only prove     one section
+    python benchmarks/interval_training.py --quick          small, into _build/
+
+Writes benchmarks/results/interval_training.json. A run of `prove` or `cifar10` that was killed continues.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sections import ROOT, Figures, figure, run_sections
+from torch import Tensor
+
+from robustness_lib import ThreatModel, data, models
+from robustness_lib.attacks import PGD, AutoAttack
+from robustness_lib.certify import crown_margins, interval_margins, trace
+from robustness_lib.evaluation import Report, evaluate
+from robustness_lib.querying.confirm_predictions import predict_logits
+from robustness_lib.statistics import Accuracy
+from robustness_lib.training import IBP, Flip, Piecewise, Shift, fit, initialize_for_bounds
+
+STATE = ROOT / "_build/interval_training"
+PROVED = "mnist-ibp"
+
+
+@dataclass(frozen=True)
+class Size:
+    sandwich: int = 200
+    proved: int = 1000
+    cifar_epochs: int = 32
+    cifar_images: int = 1000
+
+
+QUICK = Size(sandwich=4, proved=8, cifar_epochs=1, cifar_images=20)
+
+SANDWICHES = {"mnist-pgd": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3), "mnist-ibp": (0.05, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4)}
+METHODS: dict[str, dict[str, Any]] = {"CROWN-IBP": {"intermediate": "interval"}, "CROWN": {},
+                                      "α-CROWN": {"alpha_steps": 20}}
+
+
+def of_sandwiches(size: Size, folder: Path) -> Iterator[Figures]:
+    """Images proved by each method alone, and right under an attack, at each ε."""
+    nets: dict[str, Any] = {}
+    for name, epsilons in SANDWICHES.items():
+        x, y, _ = data.load(name.split("-")[0], "test", n=size.sandwich)
+        model = models.load_pretrained(name)
+        network = trace(model, x)
+        clean = predict_logits(model, x, size=200).argmax(1) == y
+        nets[name] = {"n": len(x), "clean": figure(Accuracy.of(clean)), "at": {}}
+        for eps in epsilons:
+            threat = ThreatModel("linf", eps)
+            stands = clean & ~PGD(threat, steps=50, restarts=2).run(model, x, y).success
+            found = nets[name]["at"][f"{eps:g}"] = {"right under PGD-50 with 2 restarts": figure(Accuracy.of(stands))}
+            asked: dict[str, Callable[[], Tensor]] = {"IBP": lambda: interval_margins(network, x, y, threat)}  # noqa: B023
+            for method, how in METHODS.items():
+                asked[method] = lambda how=how: crown_margins(network, x, y, threat, **how)  # noqa: B023
+            for method, margins in asked.items():
+                proved = margins().amin(1) > 0
+                found[method] = figure(Accuracy.of(proved)) | {"proved and broken": int((proved & ~stands).sum())}
+                yield {"nets": nets}
+
+
+def of_proofs(size: Size, folder: Path) -> Iterator[Figures]:
+    """One evaluation that begins with proofs, and one by AutoAttack alone: verdicts, model calls, seconds."""
+    x, y, classes = data.load("mnist", "test", n=size.proved)
+    model, threat = models.load_pretrained(PROVED), ThreatModel("linf", 0.3)
+    found: Figures = {"net": PROVED, "n": len(x)}
+    for name, suite in (("prove", "prove"), ("AutoAttack", AutoAttack(threat).attacks(len(classes)))):
+        began = time.perf_counter()
+        report = evaluate(model, x, y, threat, suite, classes=classes, state=STATE / f"{name}-{len(x)}")
+        found[name] = verdicts(report) | {"seconds": round(time.perf_counter() - began, 1)}
+        yield found
+    found["ratio"] = round(found["AutoAttack"]["forward passes"] / found["prove"]["forward passes"], 1)
+    yield found
+
+
+def verdicts(report: Report) -> Figures:
+    """And what they cost in passes over one image. A gradient is a pass forward and one back, of twice the work."""
+    attacks = sum(record.queries + 2 * record.gradients for record in report.attacks)
+    certified = report.certified_accuracy
+    return {"right": figure(report.clean_accuracy), "not broken": figure(report.robust_accuracy),
+            "proved": None if certified is None else figure(certified),
+            "forward passes": round(attacks + sum(bound.passes for bound in report.bounds)),
+            "of these bounds": round(sum(bound.passes for bound in report.bounds)),
+            "bounds": {bound.name: {"tried": int(bound.tried.sum()), "proved": int(bound.proved.sum()),
+                                    "forward passes": round(bound.passes)} for bound in report.bounds}}
+
+
+def of_cifar10(size: Size, folder: Path) -> Iterator[Figures]:
+    """A small net, half an hour of one core each: the ε of the training a tenth above the one that is proved."""
+    x, y, _ = data.load("cifar10", "train")
+    x_test, y_test, _ = data.load("cifar10", "test", n=size.cifar_images)
+    found: list[Figures] = []
+    for level in (2, 8):
+        threat = ThreatModel("linf", level / 255)
+        torch.manual_seed(0)
+        model = models.strided_cnn([32, 64, 128], in_shape=(3, 32, 32), hidden=128)
+        initialize_for_bounds(model)
+        history = fit(model, (x, y), IBP(ThreatModel("linf", 1.1 * threat.eps)), epochs=size.cifar_epochs,
+                      ramp=size.cifar_epochs // 2, schedule=Piecewise(1e-3, [0.8 * size.cifar_epochs], 0.2),
+                      weight_decay=0.0, augment=(Flip(), Shift(2)), keep="last", channels_last=True,
+                      folder=STATE / f"cifar10-{level}-{size.cifar_epochs}")
+        margins = torch.cat([interval_margins(model, x_test[some], y_test[some], threat)
+                             for some in torch.arange(len(x_test)).split(200)])
+        right = predict_logits(model, x_test, size=200).argmax(1) == y_test
+        broken = PGD(threat, steps=50, restarts=2).run(model, x_test, y_test).success
+        found.append({"threat": threat.text, "minutes": round(history.seconds / 60, 1), "epochs": len(history),
+                      "parameters": sum(p.numel() for p in model.parameters()),
+                      "clean": figure(Accuracy.of(right)), "proved": figure(Accuracy.of(margins.amin(1) > 0)),
+                      "right under PGD-50 with 2 restarts": figure(Accuracy.of(right & ~broken))})
+        yield {"nets": found}
+
+
+if __name__ == "__main__":
+    run_sections({"sandwich": of_sandwiches, "prove": of_proofs, "cifar10": of_cifar10}, Size(), QUICK,
+                 ThreatModel("linf", 0.3))

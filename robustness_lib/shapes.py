@@ -1,11 +1,11 @@
-"""Two ways to see a batch: as one row per example, and as one number per example that multiplies it."""
+"""Ways to see a batch: as one row per example, and as one number per example that multiplies it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["per_example", "rows"]
+__all__ = ["entries", "per_example", "rows"]
 
 
 def rows(images: Tensor, like: Tensor) -> Tensor:
@@ -20,3 +20,8 @@ def rows(images: Tensor, like: Tensor) -> Tensor:
 def per_example(value: Tensor, images: Tensor) -> Tensor:
     """(N,) shaped so that it multiplies (N, ...) example by example."""
     return value.reshape(-1, *[1] * (images.ndim - 1))
+
+
+def entries(values: Tensor, after: int = 1) -> Tensor:
+    """All axes after the first few as one, which has length 1 where there is none: (N, ...) as (N, d)."""
+    return values.flatten(after) if values.ndim > after else values.unsqueeze(after)

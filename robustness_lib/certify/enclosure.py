@@ -15,7 +15,7 @@ from robustness_lib.certify.operation import Affine, Box
 from robustness_lib.certify.relaxation import Bent, Groups, Relaxation, Slopes, alone
 from robustness_lib.certify.traced_network import TracedNetwork
 from robustness_lib.querying.batch_size import cut
-from robustness_lib.shapes import per_example
+from robustness_lib.shapes import entries, per_example
 
 __all__ = ["Enclosure", "GoOn", "endlessly"]
 
@@ -154,13 +154,13 @@ class Enclosure:
                    sign: Tensor | None = None) -> Box:
         """The box of a value with better bounds of the wanted entries: of both ends, or of the lower end of each entry
         times its sign alone."""
-        lower, upper = box.lower.flatten(1).clone(), box.upper.flatten(1).clone()
-        images, entries = wanted.flatten(1).nonzero(as_tuple=True)
-        signs = None if sign is None else sign.flatten(1)[images, entries].to(lower.dtype)
+        lower, upper = (entries(end).clone() for end in box)
+        images, places = entries(wanted).nonzero(as_tuple=True)
+        signs = None if sign is None else entries(sign)[images, places].to(lower.dtype)
         for some, groups in self._groups(images, self.chunk(len(rules) * (2 if sign is None else 1))):
             if not go_on():
                 break
-            image, entry = images[some], entries[some]
+            image, entry = images[some], places[some]
             value, rows, added = self._single(number, entry, None if signs is None else signs[some])
             found = self.least_by(rules, value, rows, groups, both=sign is None, added=added).amax(0)
             if signs is None:
@@ -188,19 +188,19 @@ class Enclosure:
                 yield slice(begin, end), Groups(one, end - begin)
             start += count
 
-    def _single(self, number: int, entries: Tensor, signs: Tensor | None) -> tuple[int, Tensor, Tensor]:
+    def _single(self, number: int, places: Tensor, signs: Tensor | None) -> tuple[int, Tensor, Tensor]:
         """Rows that are one entry of a value each, times its sign: as rows (P, ...) of that value or, where this is
         known at once, of the one before it: its number, the rows and their constants (P,)."""
         shape, dtype, device = self.boxes[number].lower.shape[1:], self.network.dtype, self.region.x.device
-        one = torch.ones(len(entries), dtype=dtype, device=device) if signs is None else signs
+        one = torch.ones(len(places), dtype=dtype, device=device) if signs is None else signs
         step = self.network.steps[number - 1]
-        back = step.operation.backward_single(entries) if isinstance(step.operation, Affine) else None
+        back = step.operation.backward_single(places) if isinstance(step.operation, Affine) else None
         if back is not None:
             constant = step.operation.constant  # type: ignore[attr-defined]
-            added = one * (0 if constant is None else constant.to(one).expand(1, *shape).flatten()[entries])
+            added = one * (0 if constant is None else constant.to(one).expand(1, *shape).flatten()[places])
             return step.inputs[0], back * per_example(one, back), added
-        rows = torch.zeros(len(entries), shape.numel(), dtype=dtype, device=device)
-        rows.scatter_(1, entries[:, None], one[:, None])
+        rows = torch.zeros(len(places), shape.numel(), dtype=dtype, device=device)
+        rows.scatter_(1, places[:, None], one[:, None])
         return number, rows.reshape(-1, *shape), torch.zeros_like(one)
 
     def chunk(self, variants: int) -> int:
@@ -228,7 +228,7 @@ class Enclosure:
             if isinstance(step.operation, Affine):
                 part = going.pending.pop(number)
                 going.add(None if step.operation.constant is None else
-                          (part * step.operation.constant.to(part)).flatten(1).sum(1))
+                          entries(part * step.operation.constant.to(part)).sum(1))
                 going.send(step.inputs, step.operation.backward(part))
                 continue
             if not spread:  # up to the first bend, all variants go the same way

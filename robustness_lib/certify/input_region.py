@@ -10,6 +10,7 @@ from torch import Tensor
 from robustness_lib.certify.operation import Box
 from robustness_lib.certify.relaxation import Groups
 from robustness_lib.norm_balls import largest_scale
+from robustness_lib.shapes import entries
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["InputRegion", "least_in_box"]
@@ -17,8 +18,8 @@ __all__ = ["InputRegion", "least_in_box"]
 
 def least_in_box(box: Box, rows: Tensor, groups: Groups) -> Tensor:
     """The least value of each linear function (P, ...) in the box of its image: (P,)."""
-    split = groups.split(rows).flatten(2)  # (G, each, d)
-    centre, radius = (part[groups.images].flatten(1) for part in (box.centre, box.radius))
+    split = entries(groups.split(rows), 2)  # (G, each, d)
+    centre, radius = (entries(part[groups.images]) for part in (box.centre, box.radius))
     return (_products(split, centre) - _products(split.abs(), radius)).flatten()
 
 
@@ -54,8 +55,8 @@ class InputRegion:
         but for rounding."""
         if self.threat.norm == "linf":
             return least_in_box(self.box, rows, groups)
-        split = groups.split(rows).flatten(2)  # (G, each, d)
-        x = self.x[groups.images].flatten(1)
+        split = entries(groups.split(rows), 2)  # (G, each, d)
+        x = entries(self.x[groups.images])
         ball: Tensor = (_products(split, x) - self.threat.eps * torch.linalg.vector_norm(split, dim=2)).flatten()
         if not self.cut or self.threat.eps == 0:
             return ball

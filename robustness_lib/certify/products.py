@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustness_lib.certify.operation import Box, Call, Slot
 from robustness_lib.certify.relaxation import Bent, Groups, Relaxation, Slopes
+from robustness_lib.shapes import entries
 
 __all__: list[str] = []
 
@@ -54,6 +55,6 @@ class _Planes(Relaxation):
                  (negative * (1 - share), a_low, b_high), (negative * share, a_high, b_low)]
         of_a = torch.stack([weight * q for weight, _, q in parts]).sum(0).flatten(0, 1)
         of_b = torch.stack([weight * p for weight, p, _ in parts]).sum(0).flatten(0, 1)
-        offset = -torch.stack([(weight * p * q).flatten(2).sum(2) for weight, p, q in parts]).sum(0).flatten()
+        offset = -torch.stack([entries(weight * p * q, 2).sum(2) for weight, p, q in parts]).sum(0).flatten()
         shapes = [(len(rows), *box.lower.shape[1:]) for box in (self._a, self._b)]
         return [of_a.sum_to_size(shapes[0]), of_b.sum_to_size(shapes[1])], offset

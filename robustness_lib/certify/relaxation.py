@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.certify.operation import Box, Operation
+from robustness_lib.shapes import entries
 
 __all__ = ["SLOPES", "Band", "Bent", "Groups", "Line", "Relaxation", "Slopes", "alone"]
 
@@ -48,7 +49,7 @@ class Line(NamedTuple):
     offset: Tensor
 
     def flat(self) -> Line:
-        return Line(self.slope.flatten(1), self.offset.flatten(1))
+        return Line(entries(self.slope), entries(self.offset))
 
     def of(self, images: Tensor) -> Line:
         """Of flat ones, for groups of rows: (G, 1, entries)."""
@@ -104,10 +105,10 @@ class Band(Relaxation):
 
     def __init__(self, lower: tuple[Line, Line], upper: tuple[Line, Line], shares: dict[Slopes, Tensor],
                  bends: Tensor) -> None:
-        self._shares, self._bends = shares, bends.flatten(1)
+        self._shares, self._bends = shares, entries(bends)
         self.lower, self.upper = ((first.flat(), first.flat() if second is first else second.flat())
                                     for first, second in (lower, upper))
-        self._by_rule = {rule: (_mixed(self.lower, share.flatten(1)), _mixed(self.upper, share.flatten(1)))
+        self._by_rule = {rule: (_mixed(self.lower, entries(share)), _mixed(self.upper, entries(share)))
                          for rule, share in shares.items()}
 
     def share(self, slopes: Slopes) -> Tensor | None:
@@ -115,9 +116,9 @@ class Band(Relaxation):
 
     def backward(self, rows: Tensor, groups: Groups, shares: Tensor | None = None
                  ) -> tuple[list[Tensor], Tensor | None]:
-        split = groups.split(rows).flatten(2)
+        split = entries(groups.split(rows), 2)
         if shares is not None:
-            share = groups.split(shares).flatten(2)
+            share = entries(groups.split(shares), 2)
             return self._dense(rows, split, *(
                 _mixed((first.of(groups.images), first.of(groups.images) if second is first else
                         second.of(groups.images)), share) for first, second in (self.lower, self.upper)))

@@ -1,5 +1,7 @@
 """Initial weights for bounds: how wide boxes are behind them, and that nothing else is touched."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -9,10 +11,12 @@ from robustness_lib.certify import interval_bounds
 from robustness_lib.training import initialize_for_bounds, read_recipe
 
 
-def deep(width=64, layers=8):
+def deep():
+    """Layers that widen and narrow in turn, so that summands and results are not as many."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), *[layer for k in range(layers) for layer in (
-        nn.Linear(100 if k == 0 else width, width), nn.ReLU())])
+    widths = [100, *[64, 256] * 4]
+    return nn.Sequential(nn.Flatten(), *[layer for before, after in pairwise(widths) for layer in (
+        nn.Linear(before, after), nn.ReLU())])
 
 
 def growth(model):

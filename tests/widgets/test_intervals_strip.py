@@ -42,6 +42,20 @@ def test_its_words_are_the_bounds(model: nn.Sequential, image: Tensor) -> None:
     assert "never proved" in " ".join(wrong.texts[0].get_text().split())
 
 
+def test_open_where_the_bound_does_not_decide(image: Tensor) -> None:
+    """The same value comes by two ways and goes out again: intervals take it for two."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(432, 2), nn.ReLU(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 5))
+    with torch.no_grad():
+        for layer in (net[1], net[3], net[5]):
+            layer.bias.zero_()
+        net[1].weight.fill_(1 / 432)
+        net[3].weight.copy_(torch.tensor([[1.0, -1.0]]))  # always 0
+        net[5].weight.copy_(torch.tensor([[-1.0], [0.0], [0.0], [0.0], [0.0]]))
+        net[5].bias[0] = 0.1
+    figure = intervals_strip({"net": net}, image, 0, CLASSES, (0.01, 0.2))
+    assert [axes.get_title() for axes in figure.axes] == ["net: proved", "open"]
+
+
 def test_nothing_to_draw(model: nn.Sequential, image: Tensor) -> None:
     with pytest.raises(ValueError, match="found 0 and 4"):
         intervals_strip({}, image, 0, CLASSES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from functools import cached_property
 from typing import Any
@@ -137,9 +137,11 @@ class LiveNetwork:
         self._program, self.dtype, self.device = network._program, network.dtype, network.device
         self._fixed = network._held
 
-    def __call__(self, model: nn.Module) -> TracedNetwork:
-        """Of this model, whose parts are called as the traced one's were."""
+    def __call__(self, model: nn.Module, instead: Mapping[str, Tensor] | None = None) -> TracedNetwork:
+        """Of this model, whose parts are called as the traced one's were. instead: what takes the place of some of its
+        parameters and buffers, by name."""
         held = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+        held |= instead or {}
         live = {spec.arg.name: held.get(spec.target, self._fixed.get(spec.arg.name))
                 for spec in self._program.graph_signature.input_specs if spec.arg.name in self._fixed}
         return TracedNetwork(self._program, live, self.dtype, self.device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
@@ -25,9 +28,10 @@ class IBP(WithinThreat):
     clean_share: w at full ε, in [0, 1]. While `fit` lets ε grow, w falls from 1 to it: a network that begins with all
     of ε and the bound alone rarely learns anything. ε itself is often taken a little above what is to be proved.
 
-    A step costs about as much as four on clean images. Bounds are of the network in eval mode: batch norm by its
-    running statistics, no dropout. Raises what `certify.trace` raises, `UnknownOperation` above all, and ValueError
-    under autocast.
+    A step costs about as much as four on clean images. Bounds are of the network without dropout. Batch norm, while it
+    learns, goes by the batch's own statistics, in the bounds as in the clean pass, and both are differentiated through
+    them (Shi et al. 2021, arXiv 2103.17268). Raises what `certify.trace` raises, `UnknownOperation` above all, and
+    ValueError under autocast.
     """
 
     clean_share: float = 0.5
@@ -44,8 +48,9 @@ class IBP(WithinThreat):
         if w == 1:
             return self._cross_entropy(step_logits(model, x), y)
         live = _live(bare(model), x)  # it gives batch norm's statistics back, which a pass holds for its gradient
-        clean = self._cross_entropy(step_logits(model, x), y)
-        network = live(bare(model))
+        with _batch_statistics(bare(model)) as seen:
+            clean = self._cross_entropy(step_logits(model, x), y)
+        network = live(bare(model), seen)
         margins = self._margins(Enclosure.by_intervals(network, InputRegion(network.take(x), self.threat)), y)
         worst = (-margins).scatter(1, y[:, None], 0)
         return w * clean + (1 - w) * self._cross_entropy(worst, y)
@@ -79,6 +84,34 @@ class CrownIBP(IBP):
         return torch.lerp(plain, all_margins(enclosure, y, ("adaptive",)), share)
 
 
+@contextmanager
+def _batch_statistics(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Mean and variance of what each batch norm that learns sees in this context, by the names of its buffers. Of one
+    that is called several times there is nothing: its running statistics stand for all of them."""
+    seen: dict[str, Tensor] = {}
+    calls: Counter[str] = Counter()
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            calls[name] += 1
+            var, mean = torch.var_mean(inputs[0], [0, *range(2, inputs[0].ndim)], correction=0)
+            seen.update({f"{name}.running_mean": mean, f"{name}.running_var": var} if calls[name] == 1 else {})
+
+        return look
+
+    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in model.named_modules()
+             if isinstance(layer, _BATCH_NORMS) and layer.training and layer.running_mean is not None]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for name, times in calls.items():
+            if times > 1:
+                del seen[f"{name}.running_mean"], seen[f"{name}.running_var"]
+
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _traced: WeakKeyDictionary[nn.Module, tuple[torch.Size, LiveNetwork]] = WeakKeyDictionary()
 
 

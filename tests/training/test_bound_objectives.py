@@ -144,18 +144,64 @@ def test_the_model_stays_as_it_was(objective):
     assert torch.equal(x, images)
 
 
-def test_batch_norm_goes_by_its_running_statistics_in_the_bounds():
+def normed():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).double()
-    x, y = torch.rand(8, 4, dtype=torch.float64), torch.arange(8) % 3
+    nn.init.uniform_(model[1].weight, 0.5, 2)
+    return model, torch.rand(8, 4, dtype=torch.float64), torch.arange(8) % 3
+
+
+def test_batch_norm_goes_by_the_statistics_of_the_batch():
+    model, x, y = normed()
     for _ in range(3):
         twin = copy.deepcopy(model)
-        loss = IBP(LINF, clean_share=0.0)(model, x, y)
+        loss = IBP(LINF, clean_share=0.25)(model, x, y)
         loss.backward()
-        twin(x)  # statistics move by the clean pass, once, and the bounds come after it
-        expected = by_hand(IBP(LINF, clean_share=0.0), twin, x, y, twin.eval()(x))
-        torch.testing.assert_close(loss.detach(), expected.detach())
+        clean = twin(x)  # running statistics move by the clean pass, once
         assert torch.equal(model[1].running_mean, twin[1].running_mean)
+        assert torch.equal(model[1].num_batches_tracked, twin[1].num_batches_tracked)
+        hidden = twin[0](x)
+        twin[1].running_mean, twin[1].running_var = hidden.mean(0).detach(), hidden.var(0, correction=0).detach()
+        expected = by_hand(IBP(LINF, clean_share=0.25), twin.eval(), x, y, clean)
+        torch.testing.assert_close(loss.detach(), expected.detach())
+    assert not any(layer._forward_pre_hooks for layer in model)
+
+
+def test_it_is_differentiated_through_the_statistics():
+    """A scale before batch norm changes nothing in the batch's own statistics, but for the small number that is added
+    to the variance."""
+    model, x, y = normed()
+    loss = IBP(LINF, clean_share=0.0)(model, x, y)
+    weight, bias = torch.autograd.grad(loss, [model[0].weight, model[0].bias])
+    along = (weight * model[0].weight).sum() + (bias * model[0].bias).sum()
+    assert abs(along) < 1e-3 * weight.norm() * model[0].weight.norm()
+    assert abs(bias).max() < 1e-9
+
+
+def test_batch_norm_that_is_held_keeps_its_running_statistics():
+    model, x, y = normed()
+    model(x)
+    model[1].eval()
+    loss = IBP(LINF)(model, x, y)
+    torch.testing.assert_close(loss.detach(), by_hand(IBP(LINF), model, x, y, model(x)).detach())
+
+
+def test_batch_norm_that_is_called_twice_goes_by_its_running_statistics():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm, self.last = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.last(self.norm(self.norm(self.first(x)).relu()))
+
+    torch.manual_seed(0)
+    model, (_, x, y) = Twice().double(), normed()
+    twin = copy.deepcopy(model)
+    loss = IBP(LINF)(model, x, y)
+    loss.backward()
+    clean = twin(x)
+    torch.testing.assert_close(loss.detach(), by_hand(IBP(LINF), twin.eval(), x, y, clean).detach())
 
 
 def clouds(n=400):

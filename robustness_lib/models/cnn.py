@@ -38,12 +38,12 @@ def small_cnn(channels: Sequence[int] = (12, 24, 48), *, in_shape: tuple[int, in
 
 @architecture
 def strided_cnn(channels: Sequence[int] = (16, 32), *, in_shape: tuple[int, int, int] = (1, 28, 28),
-                classes: int = 10, hidden: int = 100) -> nn.Sequential:
+                classes: int = 10, hidden: int = 100, batch_norm: bool = False) -> nn.Sequential:
     """4×4 convolutions that halve the image, each followed by ReLU, then two linear layers: logits (N, classes).
 
     With the defaults the small MNIST net of Wong and Kolter 2018 (arXiv 1711.00851), 166,406 parameters. No pooling:
-    bounds on its layers stay simple. in_shape: (C, H, W) of the images. Raises ValueError if H or W cannot be halved
-    once per convolution.
+    bounds on its layers stay simple. in_shape: (C, H, W) of the images. batch_norm: before each ReLU. Raises ValueError
+    if H or W cannot be halved once per convolution.
     """
     depth, height, width = in_shape
     times = 2 ** len(channels)
@@ -52,10 +52,12 @@ def strided_cnn(channels: Sequence[int] = (16, 32), *, in_shape: tuple[int, int,
                          f"found {in_shape}")
     layers: list[nn.Module] = []
     for width_out in channels:
-        layers += [nn.Conv2d(depth, width_out, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(depth, width_out, 4, stride=2, padding=1),
+                   *([nn.BatchNorm2d(width_out)] if batch_norm else []), nn.ReLU()]
         depth = width_out
     features = depth * (height // times) * (width // times)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, hidden),
+                         *([nn.BatchNorm1d(hidden)] if batch_norm else []), nn.ReLU(), nn.Linear(hidden, classes))
 
 
 @architecture

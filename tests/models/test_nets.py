@@ -54,6 +54,12 @@ def test_strided_cnn_is_the_net_of_wong_and_kolter():
     assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
 
 
+def test_strided_cnn_with_batch_norm_has_it_before_each_relu():
+    kinds = [type(layer).__name__ for layer in strided_cnn((4, 8), hidden=5, batch_norm=True)]
+    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU"] * 2 + ["Flatten", "Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert strided_cnn((4, 8), hidden=5, batch_norm=True)(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
 def test_strided_cnn_takes_other_shapes_and_refuses_odd_ones():
     assert strided_cnn((4, 8, 8), in_shape=(3, 32, 24), classes=7, hidden=5)(torch.rand(2, 3, 32, 24)).shape == (2, 7)
     with pytest.raises(ValueError, match=r"multiples of 8; found \(1, 28, 28\)"):

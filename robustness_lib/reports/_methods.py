@@ -55,7 +55,8 @@ def methods(report: Report) -> list[str]:
         f"{what_is_allowed(report.threat)}"
         + (f" ({fingerprints})." if fingerprints else "."),
         "Robust accuracy is the share of images that the model has right and that no attack changed to another class: "
-        f"the worst case per image over all attacks, and so an upper bound. {ON_INTERVALS}",
+        "the worst case per image over all attacks, and so an upper bound"
+        + (", which bounds reach on these images. " if report.open_images == 0 else ". ") + ON_INTERVALS,
     ]
     if report.curve is not None:
         elsewhere = "the suite's attacks decide" in report.curve.settings  # where earlier versions attacked too

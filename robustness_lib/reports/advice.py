@@ -62,7 +62,7 @@ def _bounds(report: Report) -> Iterator[Advice]:
     if not report.bounds or certified is None:
         return
     each = ", ".join(f"{bound.name} {int(bound.proved.sum())} of {int(bound.tried.sum())}" for bound in report.bounds)
-    left = report.robust_accuracy.correct - certified.correct
+    left = report.open_images
     yield Advice("bounds", f"{certified} proved ({each}).", (
         f"On {left:,} image{'' if left == 1 else 's'} neither a bound nor an attack decides: the truth lies between "
         f"the two numbers." if left else "Every image is decided: this is the robust accuracy itself."))
@@ -77,7 +77,8 @@ def _attacks(report: Report) -> Iterator[Advice]:
         figures = f"{cumulative} cumulative, {int(record.broke.sum())} of {int(record.tried.sum())} survivors broken." \
             if own is None else f"{own} alone, {100 * cumulative.value:.1f} % cumulative."
         yield Advice(record.name, figures, _after(record.name, cumulative, before, number, number == last,
-                                                  _quick_look(report) if number == last else ""))
+                                                  _quick_look(report) if number == last else "",
+                                                  report.open_images == 0))
         before = cumulative
 
 
@@ -102,7 +103,7 @@ def _verdict_command(command: str) -> str:
         'the suite "standard" (`robustness evaluate`, with `--suite standard`)'
 
 
-def _after(name: str, now: Accuracy, before: Accuracy, number: int, last: bool, quick_look: str) -> str:
+def _after(name: str, now: Accuracy, before: Accuracy, number: int, last: bool, quick_look: str, decided: bool) -> str:
     if before.value < _NEARLY_NONE:
         return "As before." if number else "Nothing is left to attack."
     if now.value < _NEARLY_NONE:
@@ -116,7 +117,8 @@ def _after(name: str, now: Accuracy, before: Accuracy, number: int, last: bool, 
     if number and fell > _GAP:
         return more
     if last:
-        return "Report this number, with n and the interval, as an upper bound."
+        return "Report this number, with n and the interval" + (
+            ": each image is proved or broken." if decided else ", as an upper bound.")
     return "Little or nothing new." if fell else "Nothing new."
 
 

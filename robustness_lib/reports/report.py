@@ -256,6 +256,11 @@ class Report:
         """A lower bound on it: right, and proved constant."""
         return None if self.certified is None else Accuracy.of(self.certified & self.clean)
 
+    @property
+    def open_images(self) -> int | None:
+        """Right, and neither proved by the bounds nor broken: how many. None where nothing was proved by bounds."""
+        return int((self.robust & ~self.certified).sum()) if self.bounds and self.certified is not None else None
+
     def own(self, name: str) -> Accuracy | None:
         """Accuracy under this attack alone; None where it was tried on survivors only."""
         record = self.attack(name)
@@ -337,7 +342,9 @@ class Report:
         if not self.valid:
             return f"Not evaluated under {self.threat}: " + " Besides: ".join(doubt.message for doubt in self.doubts)
         parts = [f"Under {self.threat} at most {_with_interval(robust)} of {n:,} images resist"]
-        if certified is not None:
+        if self.open_images == 0:
+            parts = [f"Under {self.threat} {_with_interval(robust)} of {n:,} images resist, all of them proved to"]
+        elif certified is not None:
             parts[0] += f" and at least {_with_interval(certified)} are proved to"
         parts.append(f"strongest attack {self.strongest}" if self.strongest else "no attack broke any")
         if self.findings is None:

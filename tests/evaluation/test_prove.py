@@ -151,6 +151,23 @@ def test_its_page_has_the_shares_as_one_bar(report):
     assert f"no allowed change alters the answer: {report.certified.sum()} of {report.n}" in shown
 
 
+def test_where_every_image_is_decided_the_number_is_no_upper_bound(report, model, images):
+    decided = torch.from_numpy(report.certified | ~report.robust)
+    found = evaluate(model, images[0][decided], images[1][decided], LINF, ATTACKS, prove=True)
+    assert found.open_images == 0 < report.open_images == int((report.robust & ~report.certified).sum())
+    assert evaluate(model, *images, LINF, ATTACKS).open_images is None
+    upper, proof, exact = "upper bound", "Not a proof", "each is proved or broken"
+    for one, said in ((found, False), (report, True)):
+        words = " ".join(item.advice for item in advice(one))
+        html = page(one)
+        assert ("as an upper bound" in words) is said
+        assert (upper in one._repr_html_()) is said
+        assert (proof in html) is said
+        assert (exact in html) is not said
+        assert ("at most" in one.sentence) is said
+    assert "images resist, all of them proved to" in found.sentence
+
+
 def test_a_broken_proof_is_a_contradiction(model, images, monkeypatch):
     """Here every bound proves whatever it is asked about; the diagnosis attacks all the same."""
     def lie(self, region, y, *rest):

@@ -102,7 +102,7 @@ def of_cifar10(size: Size, folder: Path) -> Iterator[Figures]:
     for level in (2, 8):
         threat = ThreatModel("linf", level / 255)
         torch.manual_seed(0)
-        model = models.strided_cnn([32, 64, 128], in_shape=(3, 32, 32), hidden=128)
+        model = models.strided_cnn([32, 64, 128], in_shape=(3, 32, 32), hidden=128, batch_norm=True)
         initialize_for_bounds(model)
         history = fit(model, (x, y), IBP(ThreatModel("linf", 1.1 * threat.eps)), epochs=size.cifar_epochs,
                       ramp=size.cifar_epochs // 2, schedule=Piecewise(1e-3, [0.8 * size.cifar_epochs], 0.2),

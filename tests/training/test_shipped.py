@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustness_lib import models
-from robustness_lib.training import list_recipes, read_recipe
+from robustness_lib.training import IBP, list_recipes, read_recipe
 from robustness_lib.training import recipe as recipes
 
 SHIPPED = models.list_pretrained()
@@ -28,7 +28,11 @@ FLOORS = {
     "signs-gaussian-1": (None, "certified l2 1", 0.20),
     "cifar10-gaussian-0.25": (None, "certified l2 0.25", 0.50),
     "cifar10-gaussian-0.5": (None, "certified l2 0.5", 0.30),
+    "mnist-ibp": (0.965, "proved by intervals linf 0.3", 0.88),
+    "signs-ibp": (0.85, "proved by intervals linf 2/255", 0.70),
+    "signs-tiny-ibp": (0.80, "proved by intervals linf 2/255", 0.60),
 }
+FOR_BOUNDS = [name for name in SHIPPED if isinstance(read_recipe(name).objective, IBP)]
 
 
 def card(name):
@@ -60,6 +64,18 @@ def test_at_a_radius_of_sigma_more_is_certified_than_of_a_constant_answer(name):
     about = card(name)
     figures = about["accuracy"][f"certified l2 {about['sigma']:g}"]
     assert figures["interval_95"][0] > 0.15  # ten classes: of a constant, a tenth at any radius
+
+
+@pytest.mark.parametrize("name", FOR_BOUNDS)
+def test_proved_is_at_most_not_broken_is_at_most_clean(name):
+    figures = card(name)["accuracy"]
+    for eps in (key.removeprefix("proved ") for key in figures if key.startswith("proved linf")):
+        of_all, proved, stands = (figures[f"{kind}{eps}"] for kind in ("proved by intervals ", "proved ", ""))
+        assert proved["correct"] <= stands["correct"]
+        assert proved["n"] == stands["n"]
+        assert not clearly_more(of_all, proved)
+        assert not clearly_more(stands, figures["clean"])
+        assert stands["accuracy"] - proved["accuracy"] < 0.1  # for it, bounds are nearly exact
 
 
 def test_adversarial_training_under_noise_buys_radius_at_equal_cost():

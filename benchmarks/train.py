@@ -159,7 +159,7 @@ def describe(name: str, recipe: training.Recipe) -> dict[str, Any]:
                        **{key: value for key, value in table.items() if key != "model"}},
             "seed": recipe.seed,
             **({"sigma": sigma, "certificate": CERTIFICATE} if sigma is not None else
-               {"attack": PROOF} if for_bounds(recipe) else {"attack": ATTACK})}
+               {"proof": PROOF} if for_bounds(recipe) else {"attack": ATTACK})}
 
 
 if __name__ == "__main__":

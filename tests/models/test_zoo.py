@@ -14,7 +14,8 @@ from robustness_lib.statistics import clopper_pearson
 
 SHIPPED = models.list_pretrained()
 UNDER_NOISE = [name for name in SHIPPED if "sigma" in models.card(name)]
-ATTACKED = [name for name in SHIPPED if name not in UNDER_NOISE]
+PROVED = [name for name in SHIPPED if "proof" in models.card(name)]
+ATTACKED = [name for name in SHIPPED if name not in UNDER_NOISE and name not in PROVED]
 SHAPES = {"signs": (3, 32, 32), "mnist": (1, 28, 28), "moons": (2,), "gtsrb": (3, 32, 32), "cifar10": (3, 32, 32)}
 CLASSES = {"moons": 2, "gtsrb": 43}  # the others have ten
 REAL = {"mnist", "gtsrb", "cifar10"}  # what is not drawn here
@@ -80,6 +81,30 @@ def test_a_card_says_what_was_certified(name):
     assert len({figures["n"] for figures in certified}) == 1
     assert all(a["correct"] >= b["correct"] for a, b in itertools.pairwise(certified))
     assert certified[0]["correct"] > certified[-1]["correct"]
+
+
+@pytest.mark.parametrize("name", PROVED)
+def test_a_card_says_what_was_proved(name):
+    about = models.card(name)
+    accuracy, trained = about["accuracy"], ThreatModel.parse(about["recipe"]["objective"]["threat"])
+    assert about["proof"].startswith("clean and proved by intervals: on the whole test set; proved and attacked: on its ")
+    assert "attack" not in about
+    clean, *rest = accuracy
+    assert clean == "clean"
+    tried = [eps for eps in rest if eps.startswith("linf ")]
+    assert set(rest) == {f"{kind}{eps}" for eps in tried for kind in ("", "proved ", "proved by intervals ")}
+    for name, figures in accuracy.items():
+        check_figures(figures, least=1000)
+        assert (figures["n"] == 1000) == name.startswith(("linf", "proved linf"))
+    assert all(ThreatModel.parse(eps.replace(" ", ":")).eps <= trained.eps for eps in tried)
+    for eps in tried:
+        assert accuracy[f"proved {eps}"]["correct"] <= accuracy[eps]["correct"]
+
+
+@pytest.mark.parametrize("name", PROVED)
+def test_nets_trained_for_bounds_are_in_half_precision(name):
+    weights = safetensors.torch.load((zoo._FOLDER / f"{name}.safetensors").read_bytes())
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float16}
 
 
 @pytest.mark.parametrize("name", UNDER_NOISE)

@@ -136,6 +136,8 @@ class LiveNetwork:
         network = trace(model, x)
         self._program, self.dtype, self.device = network._program, network.dtype, network.device
         self._fixed = network._held
+        # Names of the parameters and buffers that its operations use.
+        self.targets = {spec.target for spec in self._program.graph_signature.input_specs if spec.target is not None}
 
     def __call__(self, model: nn.Module, instead: Mapping[str, Tensor] | None = None) -> TracedNetwork:
         """Of this model, whose parts are called as the traced one's were. instead: what takes the place of some of its

@@ -19,13 +19,17 @@ def initialize_for_bounds(model: nn.Module) -> None:
     A box that passes such a layer and a ReLU is as wide as before, on average. PyTorch's own initial weights let it
     grow by a factor that rises with √n, so that training for bounds begins with boxes that say nothing. Other layers
     stay as they are. Draws from the global generator, as torch.nn.init does. Raises ValueError for a model that has no
-    such layer.
+    such layer, or one whose weights follow from others.
     """
-    found = [layer for layer in model.modules() if isinstance(layer, _LAYERS)]
+    found = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, _LAYERS)]
     if not found:
         raise ValueError("the model has no linear layer and no convolution whose weights could be drawn")
+    for name, layer in found:
+        if "weight" not in dict(layer.named_parameters(recurse=False)):
+            raise ValueError(f"the weights of layer {name!r} follow from others, by weight norm or a parametrization: "
+                             f"draw them before that is put on")
     with torch.no_grad():
-        for layer in found:
+        for _, layer in found:
             nn.init.normal_(layer.weight, 0.0, math.sqrt(2 * math.pi) / layer.weight[0].numel())
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

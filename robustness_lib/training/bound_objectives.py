@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustness_lib.certify.enclosure import Enclosure
 from robustness_lib.certify.input_region import InputRegion
 from robustness_lib.certify.margins import all_margins, plain_margins
 from robustness_lib.certify.traced_network import LiveNetwork
+from robustness_lib.inputs import check_real
 from robustness_lib.training.objectives import Objective, WithinThreat, bare, step_logits
 
 __all__ = ["IBP", "CrownIBP"]
@@ -39,8 +41,7 @@ class IBP(WithinThreat):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.clean_share <= 1:
-            raise ValueError(f"clean_share must lie in [0, 1]; found {self.clean_share}")
+        _check_share("clean_share", self.clean_share)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, index: Tensor | None = None,
                  seed: int = 0) -> Tensor:
@@ -48,9 +49,10 @@ class IBP(WithinThreat):
         if w == 1:
             return self._cross_entropy(step_logits(model, x), y)
         live = _live(bare(model), x)  # it gives batch norm's statistics back, which a pass holds for its gradient
-        with _batch_statistics(bare(model)) as seen:
+        statistics = _BatchStatistics(bare(model))
+        with statistics.watched():
             clean = self._cross_entropy(step_logits(model, x), y)
-        network = live(bare(model), seen)
+        network = live(bare(model), statistics.of(live))
         margins = self._margins(Enclosure.by_intervals(network, InputRegion(network.take(x), self.threat)), y)
         worst = (-margins).scatter(1, y[:, None], 0)
         return w * clean + (1 - w) * self._cross_entropy(worst, y)
@@ -74,8 +76,7 @@ class CrownIBP(IBP):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.crown_share <= 1:
-            raise ValueError(f"crown_share must lie in [0, 1]; found {self.crown_share}")
+        _check_share("crown_share", self.crown_share)
 
     def _margins(self, enclosure: Enclosure, y: Tensor) -> Tensor:
         share, plain = 1 - (1 - self.crown_share) * self._grown, plain_margins(enclosure, y)
@@ -84,41 +85,68 @@ class CrownIBP(IBP):
         return torch.lerp(plain, all_margins(enclosure, y, ("adaptive",)), share)
 
 
-@contextmanager
-def _batch_statistics(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Mean and variance of what each batch norm that learns sees in this context, by the names of its buffers. Of one
-    that is called several times there is nothing: its running statistics stand for all of them."""
-    seen: dict[str, Tensor] = {}
-    calls: Counter[str] = Counter()
-
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            calls[name] += 1
-            var, mean = torch.var_mean(inputs[0], [0, *range(2, inputs[0].ndim)], correction=0)
-            seen.update({f"{name}.running_mean": mean, f"{name}.running_var": var} if calls[name] == 1 else {})
-
-        return look
-
-    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in model.named_modules()
-             if isinstance(layer, _BATCH_NORMS) and layer.training and layer.running_mean is not None]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for name, times in calls.items():
-            if times > 1:
-                del seen[f"{name}.running_mean"], seen[f"{name}.running_var"]
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= check_real(name, value, "a share of the loss") <= 1:
+        raise ValueError(f"{name} must lie in [0, 1]; found {value}")
 
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_traced: WeakKeyDictionary[nn.Module, tuple[torch.Size, LiveNetwork]] = WeakKeyDictionary()
+class _BatchStatistics:
+    """Mean and variance of what each batch norm that learns sees in a clean pass, by the names of its buffers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        named = [(name, layer) for name, layer in model.named_modules(remove_duplicate=False)
+                 if isinstance(layer, _BatchNorm) and layer.training and layer.running_mean is not None]
+        self._names = {layer: [name for name, other in named if other is layer] for _, layer in named}
+        self._differentiated = torch.is_grad_enabled()
+        self._seen: dict[nn.Module, list[tuple[Tensor, Tensor] | None]] = {layer: [] for layer in self._names}
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        hooks = [layer.register_forward_hook(self._look, with_kwargs=True) for layer in self._names]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _look(self, layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+        (x,) = (*inputs, *named.values())
+        if torch.is_grad_enabled() != self._differentiated:  # a pass that is done again for its gradient
+            self._seen[layer].append(None)
+        else:
+            var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
+            self._seen[layer].append((mean, var))
+
+    def of(self, live: LiveNetwork) -> dict[str, Tensor]:
+        """Of a batch norm that is called several times there is nothing: its running statistics stand for all of them.
+        Raises ValueError where one that the network uses was not seen."""
+        found: dict[str, Tensor] = {}
+        for layer, names in self._names.items():
+            buffers = {f"{name}.{kind}": k for name in names for k, kind in enumerate(("running_mean", "running_var"))}
+            seen = self._seen[layer]
+            if buffers.keys() & live.targets and (not seen or seen[0] is None or _is_shared(layer)):
+                raise ValueError(
+                    f"bounds go by the statistics that batch norm {names[0]!r} takes of the batch, and these cannot be "
+                    f"seen: it is compiled, its pass is checkpointed, or it shares them with other processes. Train "
+                    f"without, or hold it in eval mode")
+            if len(seen) == 1 and seen[0] is not None:
+                found |= {buffer: seen[0][k] for buffer, k in buffers.items()}
+        return found
+
+
+def _is_shared(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.SyncBatchNorm) and dist.is_initialized() and dist.get_world_size() > 1
+
+
+_traced: WeakKeyDictionary[nn.Module, tuple[str, LiveNetwork]] = WeakKeyDictionary()
 
 
 def _live(model: nn.Module, x: Tensor) -> LiveNetwork:
-    """Traced once for a model and a shape of images."""
-    shape, live = _traced.get(model, (None, None))
-    if live is None or shape != x.shape[1:]:
+    """Traced once for a model, as long as its layers stay what they are, and a shape of images."""
+    held = (*model.named_parameters(), *model.named_buffers())
+    made_of = f"{model} {x.shape[1:]} {[(name, value.shape, value.dtype, value.device) for name, value in held]}"
+    before, live = _traced.get(model, (None, None))
+    if live is None or before != made_of:
         live = LiveNetwork(model, x)
-        _traced[model] = x.shape[1:], live
+        _traced[model] = made_of, live
     return live

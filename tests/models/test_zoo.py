@@ -87,7 +87,7 @@ def test_a_card_says_what_was_certified(name):
 def test_a_card_says_what_was_proved(name):
     about = models.card(name)
     accuracy, trained = about["accuracy"], ThreatModel.parse(about["recipe"]["objective"]["threat"])
-    assert about["proof"].startswith("clean and proved by intervals: on the whole test set; proved and attacked: on its ")
+    assert about["proof"].startswith("clean and proved by intervals: on the whole test set; proved and ")
     assert "attack" not in about
     clean, *rest = accuracy
     assert clean == "clean"

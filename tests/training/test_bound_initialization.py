@@ -75,6 +75,17 @@ def test_a_model_without_such_layers():
         initialize_for_bounds(nn.Sequential(nn.Flatten(), nn.ReLU()))
 
 
+@pytest.mark.parametrize("put_on", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm,
+                                    nn.utils.weight_norm], ids=["weight norm", "spectral norm", "hook"])
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_follow_from_others_are_refused(put_on):
+    model = nn.Sequential(nn.Linear(4, 4), put_on(nn.Linear(4, 2)))
+    before = model[0].weight.clone()
+    with pytest.raises(ValueError, match="layer '1' follow from others"):
+        initialize_for_bounds(model)
+    assert torch.equal(model[0].weight, before)
+
+
 RECIPE = """[model]
 {model}
 [data]

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from shared_problems import same, snapshot
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from robustness_lib import ThreatModel
 from robustness_lib.attacks import PGD
@@ -204,6 +205,66 @@ def test_batch_norm_that_is_called_twice_goes_by_its_running_statistics():
     torch.testing.assert_close(loss.detach(), by_hand(IBP(LINF), twin.eval(), x, y, clean).detach())
 
 
+class Net(nn.Module):
+    """Whose batch norm is called in ways of its own."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.first, self.norm, self.last, self.how = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3), how
+        if how == "second name":
+            self.other = self.norm
+
+    def forward(self, x):
+        if self.how == "checkpoint" and self.training:
+            return self.last(checkpoint(lambda h: self.norm(self.first(h)).relu(), x, use_reentrant=True))
+        norm = self.other if self.how == "second name" else self.norm
+        return self.last((norm(input=self.first(x)) if self.how == "by keyword" else norm(self.first(x))).relu())
+
+
+def seeded(how):
+    torch.manual_seed(0)
+    return Net(how).double()
+
+
+@pytest.mark.parametrize("how", ["second name", "by keyword"])
+def test_batch_norm_is_seen_however_it_is_called(how):
+    _, x, y = normed()
+    expected = IBP(LINF)(seeded("plain"), x, y)
+    torch.testing.assert_close(IBP(LINF)(seeded(how), x, y), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_statistics_that_cannot_be_seen_are_refused():
+    _, x, y = normed()
+    with pytest.raises(ValueError, match="'norm' takes of the batch, and these cannot be seen: it is compiled"):
+        IBP(LINF)(seeded("checkpoint"), x.requires_grad_(), y)
+    compiled = torch.compile(seeded("plain"), backend="eager")
+    compiled(x)
+    with pytest.raises(ValueError, match="these cannot be seen"):
+        IBP(LINF)(compiled, x, y)
+    with torch.no_grad():  # nobody asks for a gradient
+        assert IBP(LINF)(seeded("plain"), x, y).isfinite()
+
+
+def test_batch_norm_over_processes_is_batch_norm_in_one():
+    model, x, y = normed()
+    expected = IBP(LINF)(copy.deepcopy(model), x, y)
+    torch.testing.assert_close(IBP(LINF)(nn.SyncBatchNorm.convert_sync_batchnorm(model), x, y), expected)
+
+
+@pytest.mark.parametrize("change", [
+    lambda model: model.__setitem__(2, nn.Tanh()), lambda model: setattr(model[1], "eps", 1.0),
+    lambda model: setattr(model[0], "bias", None), lambda model: model.__setitem__(3, nn.Linear(6, 5).double()),
+    lambda model: model.float(),
+], ids=["layer", "setting", "bias", "width", "type"])
+def test_a_layer_that_changed_is_noticed(change):
+    model, x, y = normed()
+    IBP(LINF)(model, x, y)
+    change(model)
+    x = x.to(next(model.parameters()).dtype)
+    torch.testing.assert_close(IBP(LINF)(model, x, y), IBP(LINF)(copy.deepcopy(model), x, y))
+
+
 def clouds(n=400):
     """Three clouds of points, far enough apart to be told at ε = .05."""
     generator = torch.Generator().manual_seed(0)
@@ -234,6 +295,8 @@ def test_a_net_learns_to_be_proved(objective):
     (lambda: IBP(LINF, clean_share=1.5), "clean_share must lie in"),
     (lambda: CrownIBP(LINF, crown_share=-0.1), "crown_share must lie in"),
     (lambda: IBP(0.1), "threat must be a ThreatModel"),
+    (lambda: IBP(LINF, clean_share="half"), "clean_share must be a number"),
+    (lambda: IBP(LINF, clean_share=True), "clean_share must be a number"),
 ])
 def test_settings_that_cannot_be(make, words):
     with pytest.raises((ValueError, TypeError), match=words):

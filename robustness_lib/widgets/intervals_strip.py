@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robustness_lib.attacks import PGD
 from robustness_lib.certify import interval_bounds, interval_margins
+from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.threat import ThreatModel
 from robustness_lib.widgets._shown_figure import ShownFigure
 
@@ -46,6 +47,10 @@ def intervals_strip(models: Mapping[str, nn.Module], x: Tensor, y: Tensor | int,
     """
     if not models or not epsilons:
         raise ValueError(f"intervals_strip needs models and epsilons; found {len(models)} and {len(epsilons)}")
+    for name, model in models.items():
+        outputs = predict_logits(model, x[None], size=1).shape[1]
+        if outputs != len(classes):
+            raise ValueError(f"{len(classes)} class names, and {name} has {outputs} logits")
     label = int(y)
     rows = [{name: _boxed(model, x, label, eps) for name, model in models.items()} for eps in epsilons]
     caption = textwrap.wrap(_caption(rows, epsilons), 78)
@@ -63,8 +68,8 @@ def intervals_strip(models: Mapping[str, nn.Module], x: Tensor, y: Tensor | int,
             axes.set_title(f"{name}: {boxed.verdict}" if number == 0 else boxed.verdict, fontsize=8, pad=2,
                            color=_COLOURS[boxed.verdict])
             if column == 0:
-                axes.set_yticks(range(len(classes)), [textwrap.shorten(c, 16, placeholder="…") for c in classes],
-                                fontsize=6.5)
+                words = [textwrap.shorten(name, 16, placeholder="…").replace("$", r"\$") for name in classes]
+                axes.set_yticks(range(len(classes)), words, fontsize=6.5)
                 axes.text(-0.46, 0.5, f"ε = {_levels(eps)}", transform=axes.transAxes, rotation=90, fontsize=8,
                           va="center")
     return figure
@@ -74,9 +79,8 @@ def _boxed(model: nn.Module, x: Tensor, label: int, eps: float) -> _Boxed:
     threat, image, y = ThreatModel("linf", eps), x[None], torch.tensor([label])
     lower, upper = interval_bounds(model, image, threat)
     margins = interval_margins(model, image, y, threat)
-    with torch.no_grad():
-        clean = model(image)
-        attacked = clean if eps == 0 else model(PGD(threat, steps=20).run(model, image, y).x_adv)
+    clean = predict_logits(model, image, size=1)
+    attacked = clean if eps == 0 else predict_logits(model, PGD(threat, steps=20).run(model, image, y).x_adv, size=1)
     verdict = "wrong" if clean.argmax() != label else "broken" if attacked.argmax() != label else \
         "proved" if bool(margins.amin() > _ROUNDING) else "open"
     return _Boxed(lower[0].detach(), upper[0].detach(), attacked[0], verdict)

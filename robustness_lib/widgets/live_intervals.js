@@ -26,7 +26,11 @@ export function verdict({ clean, attacked, margins, label, tolerance = 1e-6 }) {
 }
 
 const crossed = (lower, upper, label) => upper.some((end, k) => k !== label && end >= lower[label]);
-const rounded = (value) => value.toFixed(2).replace("-", "−");
+// Three digits, rounded down: a lower bound that is rounded up would promise too much. But what doubles make of .1 is .1.
+function rounded(value) {
+  const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value) || 1) + 1e-9));
+  return (Math.floor(value * 10 ** digits + 1e-6) / 10 ** digits).toFixed(digits).replace("-", "−");
+}
 
 function say(name, { status, margins, lower, upper, label, classes, attacked }) {
   const rivals = [...margins.keys()].filter((k) => k !== label);

@@ -62,7 +62,7 @@ def test_it_begins_without_any_change(show: Any) -> None:
     page = opened.page
     assert verdicts(page) == ["proved", "proved"]
     assert page.locator("label").inner_text() == "ε = 0: no change allowed"
-    assert said(page)[0] == "flat: proved. “bright” stays ahead of “dark” by 0.10 at least."
+    assert said(page)[0] == "flat: proved. “bright” stays ahead of “dark” by 0.100 at least."
     assert opened.problems == []
 
 
@@ -74,8 +74,8 @@ def test_intervals_that_cross_may_still_be_a_proof(show: Any) -> None:
     assert verdicts(page) == ["proved", "proved"]
     flat, steep = said(page)
     assert "cross" not in flat
-    assert steep == ("steep: proved. The intervals cross, but “bright” stays ahead of “dark” by 0.09 at least: that is "
-                     "the bound of the difference.")
+    assert steep == ("steep: proved. The intervals cross, but “bright” stays ahead of “dark” by 0.0921 at least: that "
+                     "is the bound of the difference.")
     at(page, 250)  # the mean moves by 25 / 255, less than a tenth: proved to the end
     assert verdicts(page) == ["proved", "proved"]
     at(page, 260)
@@ -151,7 +151,13 @@ def test_open_where_neither_attack_nor_bound_decides(show_alone: Any) -> None:
     at(page, 200)
     assert verdicts(page) == ["open", "proved"]
     assert said(page)[0] == ("a: open. PGD finds nothing, and nothing is proved: of the lead over “dark” it is "
-                             "only known to be at least −0.06.")
+                             "only known to be at least −0.0569.")
+
+
+def test_a_lower_bound_is_rounded_down(show: Any) -> None:
+    page = show().page
+    at(page, 240)  # 0.1 less 24/255 is .00588...
+    assert said(page)[0] == "flat: proved. “bright” stays ahead of “dark” by 0.00588 at least."
 
 
 @pytest.mark.parametrize("width", [320, 390])

@@ -61,3 +61,20 @@ def test_nothing_to_draw(model: nn.Sequential, image: Tensor) -> None:
         intervals_strip({}, image, 0, CLASSES)
     with pytest.raises(ValueError, match="found 1 and 0"):
         intervals_strip({"net": model}, image, 0, CLASSES, ())
+    with pytest.raises(ValueError, match="2 class names, and net has 5 logits"):
+        intervals_strip({"net": model}, image, 0, ["a", "b"])
+
+
+def test_the_model_is_asked_in_eval_mode_and_left_as_it_was(image: Tensor) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.9), nn.Flatten(),
+                        nn.Linear(400, 5)).train()
+    before = net[1].running_mean.clone()
+    titles = {intervals_strip({"net": net}, image, 0, ["$\\fra$", *CLASSES[1:]], (0.001,)).axes[0].get_title()
+              for _ in range(4)}
+    assert len(titles) == 1
+    assert torch.equal(net[1].running_mean, before)
+    assert net.training
+
+
+def test_dollars_in_class_names_are_no_formulas(model: nn.Sequential, image: Tensor) -> None:
+    assert intervals_strip({"net": model}, image, 0, ["$\\fra$", *CLASSES[1:]], (0.001,))._repr_png_()

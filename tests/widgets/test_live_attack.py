@@ -51,6 +51,52 @@ def test_a_layer_that_the_page_cannot_run_is_named(image: Tensor, layer: nn.Modu
         live_attack({"broken": broken}, image[None], [0])
 
 
+class Scaled(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x - 0.5) / 0.02)
+
+
+class OwnLinear(nn.Linear):
+    pass
+
+
+def hooked() -> nn.Sequential:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(432, 5))
+    net[1].register_forward_hook(lambda layer, inputs, output: 2 * output)
+    return nn.Sequential(net)
+
+
+@pytest.mark.parametrize(("net", "message"), [
+    (Scaled(nn.Flatten(), nn.Linear(432, 5)), "forward of its own"),
+    (nn.Sequential(Scaled(nn.Flatten(), nn.Linear(432, 5))), "forward of its own"),
+    (nn.Sequential(nn.Flatten(), OwnLinear(432, 5)), "OwnLinear"),
+    (nn.Sequential(nn.Linear(12, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 5)), "the page cannot run layer net.0"),
+    (nn.Sequential(nn.Flatten()), "float32 or float64; found None"),
+    (nn.Sequential(nn.Flatten(), nn.Linear(432, 5)).bfloat16(), "float32 or float64; found torch.bfloat16"),
+], ids=["own-forward", "inside", "own-layer", "linear-on-axes", "no-weights", "bfloat16"])
+def test_what_is_more_than_its_layers_is_refused(image: Tensor, net: nn.Module, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        live_attack({"net": net}, image[None], [0])
+
+
+def test_a_hook_is_part_of_a_model_that_the_page_does_not_know(image: Tensor) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(432, 5))
+    net.register_forward_hook(lambda model, inputs, output: 2 * output)
+    with pytest.raises(TypeError, match="forward of its own, or hooks"):
+        live_attack({"net": net}, image[None], [0])
+    with pytest.raises(TypeError, match=r"layer net\.0\.1 has hooks"):
+        live_attack({"net": hooked()}, image[None], [0])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e39])
+def test_weights_that_are_no_numbers_are_refused(image: Tensor, value: float) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(432, 5)).double()
+    with torch.no_grad():
+        net[1].weight[0, 0] = value
+    with pytest.raises(ValueError, match=r"layer net\.1 are no finite numbers"):
+        live_attack({"net": net}, image[None], [0])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -58,6 +104,10 @@ def test_a_layer_that_the_page_cannot_run_is_named(image: Tensor, layer: nn.Modu
         ({"images": torch.zeros(3, 12, 12)}, "N labels"),
         ({"labels": [0, 1]}, "2 labels"),
         ({"labels": [5]}, "fit together"),
+        ({"labels": [0.7]}, "labels must be whole numbers"),
+        ({"labels": torch.tensor([0.7])}, "labels must be whole numbers"),
+        ({"models": {"one": nn.Sequential(nn.Flatten(), nn.Linear(432, 1))}}, "1 class names"),
+        ({"images": torch.full((1, 3, 12, 12), torch.nan)}, "normalization"),
         ({"classes": ["stop", "go"]}, "fit together"),
         ({"images": torch.full((1, 3, 12, 12), 1.5)}, "normalization"),
         ({"images": torch.zeros(1, 3, 12, 12, dtype=torch.uint8)}, "floating point"),

@@ -56,7 +56,7 @@ def methods(report: Report) -> list[str]:
         + (f" ({fingerprints})." if fingerprints else "."),
         "Robust accuracy is the share of images that the model has right and that no attack changed to another class: "
         "the worst case per image over all attacks, and so an upper bound"
-        + (", which bounds reach on these images. " if report.open_images == 0 else ". ") + ON_INTERVALS,
+        + (", which bounds reach on these images. " if report.decided else ". ") + ON_INTERVALS,
     ]
     if report.curve is not None:
         elsewhere = "the suite's attacks decide" in report.curve.settings  # where earlier versions attacked too

@@ -63,9 +63,14 @@ def _bounds(report: Report) -> Iterator[Advice]:
         return
     each = ", ".join(f"{bound.name} {int(bound.proved.sum())} of {int(bound.tried.sum())}" for bound in report.bounds)
     left = report.open_images
-    yield Advice("bounds", f"{certified} proved ({each}).", (
-        f"On {left:,} image{'' if left == 1 else 's'} neither a bound nor an attack decides: the truth lies between "
-        f"the two numbers." if left else "Every image is decided: this is the robust accuracy itself."))
+    if report.decided:
+        said = "Every image is decided: this is the robust accuracy itself."
+    elif left:
+        said = (f"On {left:,} image{'' if left == 1 else 's'} neither a bound nor an attack decides: the truth lies "
+                f"between the two numbers.")
+    else:
+        said = "Every image that has a verdict is decided. Of those that failed nothing is known."
+    yield Advice("bounds", f"{certified} proved ({each}).", said)
 
 
 def _attacks(report: Report) -> Iterator[Advice]:
@@ -78,7 +83,7 @@ def _attacks(report: Report) -> Iterator[Advice]:
             if own is None else f"{own} alone, {100 * cumulative.value:.1f} % cumulative."
         yield Advice(record.name, figures, _after(record.name, cumulative, before, number, number == last,
                                                   _quick_look(report) if number == last else "",
-                                                  report.open_images == 0))
+                                                  report.decided))
         before = cumulative
 
 
@@ -88,7 +93,7 @@ def _news(report: Report, record: AttackRecord) -> bool:
 
 def _quick_look(report: Report) -> str:
     """What the last number of a quick look is, and the command for a verdict; "" of another suite."""
-    if report.suite != "quick":
+    if report.suite != "quick" or report.decided:
         return ""
     command = _verdict_command(report.provenance.get("command", ""))
     return f"An upper bound from a quick look, which is no verdict. For one: {command}."
@@ -147,7 +152,7 @@ def _classes(report: Report) -> Advice:
 
 
 def _diagnostics(report: Report) -> Iterator[Advice]:
-    if report.findings is None:
+    if report.findings is None or report.decided:  # of proofs, gradients say nothing
         return
     if not report.findings:
         yield Advice("diagnostics", "no sign of masked gradients.",

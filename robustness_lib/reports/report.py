@@ -258,8 +258,13 @@ class Report:
 
     @property
     def open_images(self) -> int | None:
-        """Right, and neither proved by the bounds nor broken: how many. None where nothing was proved by bounds."""
+        """Right, and neither proved by the bounds nor broken: how many. None where no bounds were asked."""
         return int((self.robust & ~self.certified).sum()) if self.bounds and self.certified is not None else None
+
+    @property
+    def decided(self) -> bool:
+        """Each image is proved by bounds, broken or wrong, so that the robust accuracy is no upper bound but itself."""
+        return self.valid and self.open_images == 0 and not self.failures
 
     def own(self, name: str) -> Accuracy | None:
         """Accuracy under this attack alone; None where it was tried on survivors only."""
@@ -342,9 +347,10 @@ class Report:
         if not self.valid:
             return f"Not evaluated under {self.threat}: " + " Besides: ".join(doubt.message for doubt in self.doubts)
         parts = [f"Under {self.threat} at most {_with_interval(robust)} of {n:,} images resist"]
-        if self.open_images == 0:
-            parts = [f"Under {self.threat} {_with_interval(robust)} of {n:,} images resist, all of them proved to"]
-        elif certified is not None:
+        if self.decided:
+            return (f"Under {self.threat} {_with_interval(robust)} of {n:,} images are proved to resist, and each of "
+                    f"the others is wrong or broken.")
+        if certified is not None:
             parts[0] += f" and at least {_with_interval(certified)} are proved to"
         parts.append(f"strongest attack {self.strongest}" if self.strongest else "no attack broke any")
         if self.findings is None:

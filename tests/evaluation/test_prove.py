@@ -151,11 +151,17 @@ def test_its_page_has_the_shares_as_one_bar(report):
     assert f"no allowed change alters the answer: {report.certified.sum()} of {report.n}" in shown
 
 
+def of_rows(model, images, rows, suite=None):
+    rows = torch.as_tensor(rows)
+    return evaluate(model, images[0][rows], images[1][rows], LINF, suite or ATTACKS, prove=True)
+
+
 def test_where_every_image_is_decided_the_number_is_no_upper_bound(report, model, images):
-    decided = torch.from_numpy(report.certified | ~report.robust)
-    found = evaluate(model, images[0][decided], images[1][decided], LINF, ATTACKS, prove=True)
-    assert found.open_images == 0 < report.open_images == int((report.robust & ~report.certified).sum())
-    assert evaluate(model, *images, LINF, ATTACKS).open_images is None
+    found = of_rows(model, images, report.certified | ~report.robust)
+    assert (found.open_images, found.decided, report.decided) == (0, True, False)
+    assert report.open_images == int((report.robust & ~report.certified).sum()) > 0
+    alone = evaluate(model, *images, LINF, ATTACKS)
+    assert (alone.open_images, alone.decided) == (None, False)
     upper, proof, exact = "upper bound", "Not a proof", "each is proved or broken"
     for one, said in ((found, False), (report, True)):
         words = " ".join(item.advice for item in advice(one))
@@ -165,7 +171,40 @@ def test_where_every_image_is_decided_the_number_is_no_upper_bound(report, model
         assert (proof in html) is said
         assert (exact in html) is not said
         assert ("at most" in one.sentence) is said
-    assert "images resist, all of them proved to" in found.sentence
+    assert found.sentence.endswith("images are proved to resist, and each of the others is wrong or broken.")
+
+
+@pytest.mark.parametrize("which", ["all proved", "none right", "all broken"])
+def test_decided_reports_at_the_ends(report, model, images, which):
+    rows = {"all proved": report.certified, "none right": ~report.clean, "all broken": report.clean & ~report.robust}
+    found = of_rows(model, images, rows[which])
+    share = 1.0 if which == "all proved" else 0.0
+    assert found.decided
+    assert (found.robust_accuracy.value, found.certified_accuracy.value) == (share, share)
+    assert f"{100 * share:.0f} %" in found.sentence
+
+
+def test_a_quick_look_that_proves_all_is_a_verdict(report, model, images):
+    found = of_rows(model, images, report.certified | ~report.robust, "quick")
+    words = found.sentence + " ".join(item.advice for item in advice(found))
+    assert found.decided
+    assert "quick look" not in words
+    assert "may still do better" not in words
+
+
+def test_where_images_failed_nothing_is_decided(report, model, images):
+    def breaks(model, x, y):
+        raise RuntimeError("no memory")
+
+    decided = of_rows(model, images, report.certified | ~report.robust)
+    proved, left = np.flatnonzero(report.certified), np.flatnonzero(report.robust & ~report.certified)
+    x, y = (column[np.concatenate([proved, left])] for column in images)
+    found = evaluate(model, x, y, LINF, {"mine": breaks}, prove=True, batch_size=len(proved))
+    assert found.open_images == 0 < len(found.failures)
+    assert not found.decided
+    assert "have no verdict" in found.sentence
+    assert "the robust accuracy itself" not in " ".join(item.advice for item in advice(found))
+    assert "the robust accuracy itself" in " ".join(item.advice for item in advice(decided))
 
 
 def test_a_broken_proof_is_a_contradiction(model, images, monkeypatch):

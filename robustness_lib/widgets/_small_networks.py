@@ -5,20 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import anywidget
 import numpy as np
 import torch
+import traitlets
 from torch import Tensor, nn
 
 from robustness_lib.inputs import ROUNDING
 from robustness_lib.widgets._in_the_page import layers, number_bytes
 
-__all__ = ["small_networks"]
+__all__ = ["OnSmallNetworks", "small_networks"]
+
+
+class OnSmallNetworks(anywidget.AnyWidget):
+    """What the JavaScript of a widget that computes on small networks reads from it.
+
+    networks: per model a list of layers, with offsets into weights. weights: all parameters, float32, little-endian.
+    images: uint8 (N, C, H, W). shape: (C, H, W). names: of the models.
+    """
+
+    networks: Any = traitlets.List().tag(sync=True)
+    names: Any = traitlets.List().tag(sync=True)
+    weights = traitlets.Bytes().tag(sync=True)
+    images = traitlets.Bytes().tag(sync=True)
+    shape: Any = traitlets.List().tag(sync=True)
+    labels: Any = traitlets.List().tag(sync=True)
+    classes: Any = traitlets.List().tag(sync=True)
 
 
 def small_networks(models: Mapping[str, nn.Module], images: Tensor, labels: Tensor | Sequence[int],
                    classes: Sequence[str] | None) -> dict[str, Any]:
-    """Values of a widget's traits: networks (per model a list of layers, with offsets into weights), weights (all
-    parameters, float32, little-endian), images (uint8), shape (C, H, W), names (of the models), labels, classes.
+    """Values of that widget's traits.
 
     models: name -> nn.Sequential of Conv2d, ReLU, Flatten, Linear. images: float (N, C, H, W) in [0, 1], C = 1 or 3.
     labels: (N,). classes: names of the K classes, or numbers.

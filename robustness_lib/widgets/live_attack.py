@@ -5,34 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import anywidget
 import torch
 import traitlets
 from torch import Tensor, nn
 
 from robustness_lib.inputs import check_count
 from robustness_lib.widgets._in_the_page import module, style
-from robustness_lib.widgets._small_networks import small_networks
+from robustness_lib.widgets._small_networks import OnSmallNetworks, small_networks
 
 __all__ = ["LiveAttack", "live_attack"]
 
 
-class LiveAttack(anywidget.AnyWidget):
-    """The widget; made by `live_attack`. What live_attack.js reads from it:
-
-    networks: per model a list of layers, with offsets into weights. weights: all parameters, float32, little-endian.
-    images: uint8 (N, C, H, W). shape: (C, H, W). names: of the models.
-    """
+class LiveAttack(OnSmallNetworks):
+    """The widget; made by `live_attack`. max_level: the slider's largest ε in grey levels."""
 
     _esm = module("small_network", "pixels", "live_attack")
     _css = style("live_attack")
-    networks: Any = traitlets.List().tag(sync=True)
-    names: Any = traitlets.List().tag(sync=True)
-    weights = traitlets.Bytes().tag(sync=True)
-    images = traitlets.Bytes().tag(sync=True)
-    shape: Any = traitlets.List().tag(sync=True)
-    labels: Any = traitlets.List().tag(sync=True)
-    classes: Any = traitlets.List().tag(sync=True)
     max_level = traitlets.Int(16).tag(sync=True)
 
 

@@ -5,30 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import anywidget
 import traitlets
 from torch import Tensor, nn
 
 from robustness_lib.inputs import check_count
 from robustness_lib.widgets._in_the_page import module, style
-from robustness_lib.widgets._small_networks import small_networks
+from robustness_lib.widgets._small_networks import OnSmallNetworks, small_networks
 
 __all__ = ["LiveIntervals", "live_intervals"]
 
 
-class LiveIntervals(anywidget.AnyWidget):
-    """The widget; made by `live_intervals`. What live_intervals.js reads from it: as LiveAttack, and how far the slider
-    goes, in tenths of a grey level of 255."""
+class LiveIntervals(OnSmallNetworks):
+    """The widget; made by `live_intervals`. max_tenths: the slider's largest ε, in tenths of a grey level of 255."""
 
     _esm = module("small_network", "intervals", "pixels", "live_intervals")
     _css = style("live_intervals")
-    networks: Any = traitlets.List().tag(sync=True)
-    names: Any = traitlets.List().tag(sync=True)
-    weights = traitlets.Bytes().tag(sync=True)
-    images = traitlets.Bytes().tag(sync=True)
-    shape: Any = traitlets.List().tag(sync=True)
-    labels: Any = traitlets.List().tag(sync=True)
-    classes: Any = traitlets.List().tag(sync=True)
     max_tenths = traitlets.Int(40).tag(sync=True)
 
 

@@ -73,8 +73,8 @@ def test_proved_is_at_most_not_broken_is_at_most_clean(name):
         of_all, proved, stands = (figures[f"{kind}{eps}"] for kind in ("proved by intervals ", "proved ", ""))
         assert proved["correct"] <= stands["correct"]
         assert proved["n"] == stands["n"]
-        assert not clearly_more(of_all, proved)
-        assert not clearly_more(stands, figures["clean"])
+        assert of_all["accuracy"] - proved["accuracy"] < 0.04  # of other images too
+        assert stands["accuracy"] - figures["clean"]["accuracy"] < 0.02
         assert stands["accuracy"] - proved["accuracy"] < 0.1  # for it, bounds are nearly exact
 
 

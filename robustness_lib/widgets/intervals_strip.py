@@ -28,8 +28,9 @@ _ROUNDING = 1e-6  # a margin within it proves nothing, as in the page
 
 @dataclass(frozen=True)
 class _Boxed:
-    """What is known of an image at one ε. lower, upper, attacked: (K,). verdict: as live_intervals.js has it."""
+    """What is known of an image at one ε. clean, lower, upper, attacked: (K,). verdict: as live_intervals.js has it."""
 
+    clean: Tensor
     lower: Tensor
     upper: Tensor
     attacked: Tensor
@@ -64,7 +65,7 @@ def intervals_strip(models: Mapping[str, nn.Module], x: Tensor, y: Tensor | int,
     for number, (eps, boxes) in enumerate(zip(epsilons, rows, strict=True)):
         for column, (name, boxed) in enumerate(boxes.items()):
             axes = figure.add_subplot(grid[number, column])
-            _draw(axes, boxed, rows[0][name].attacked if epsilons[0] == 0 else boxed.attacked, label)
+            _draw(axes, boxed, label)
             axes.set_title(f"{name}: {boxed.verdict}" if number == 0 else boxed.verdict, fontsize=8, pad=2,
                            color=_COLOURS[boxed.verdict])
             if column == 0:
@@ -83,11 +84,12 @@ def _boxed(model: nn.Module, x: Tensor, label: int, eps: float) -> _Boxed:
     attacked = clean if eps == 0 else predict_logits(model, PGD(threat, steps=20).run(model, image, y).x_adv, size=1)
     verdict = "wrong" if clean.argmax() != label else "broken" if attacked.argmax() != label else \
         "proved" if bool(margins.amin() > _ROUNDING) else "open"
-    return _Boxed(lower[0].detach(), upper[0].detach(), attacked[0], verdict)
+    return _Boxed(clean[0], lower[0].detach(), upper[0].detach(), attacked[0], verdict)
 
 
-def _draw(axes: Axes, boxed: _Boxed, clean: Tensor, label: int) -> None:
+def _draw(axes: Axes, boxed: _Boxed, label: int) -> None:
     """On a scale that the clean logits fix; what goes on outside is cut."""
+    clean = boxed.clean
     low, high = float(clean.min()), float(clean.max())
     room = _ROOM * (high - low) or 1.0
     low, high = low - room, high + room

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fingers import drag_slider
 
 pytestmark = pytest.mark.browser
 
@@ -60,17 +61,14 @@ def test_epsilon_can_be_dragged(visit: Any, site: str, live_path: str, touch: bo
         slider = box.locator("input[type=range]")
         slider.scroll_into_view_if_needed()
         before = box.evaluate(SEEN)
-        track = slider.bounding_box()
-        x, y, to = track["x"] + 22, track["y"] + track["height"] / 2, track["x"] + 0.6 * track["width"]
         if touch:
-            finger = page.context.new_cdp_session(page)
-            for kind, at in (("touchStart", x), *(("touchMove", x + (to - x) * k / 10) for k in range(1, 11))):
-                finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": at, "y": y}]})
-            finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            drag_slider(page, slider, 0.6)
         else:
-            page.mouse.move(x, y)
+            track = slider.bounding_box()
+            y = track["y"] + track["height"] / 2
+            page.mouse.move(track["x"] + 22, y)
             page.mouse.down()
-            page.mouse.move(to, y, steps=10)
+            page.mouse.move(track["x"] + 0.6 * track["width"], y, steps=10)
             page.mouse.up()
         page.wait_for_timeout(100)
         assert 6 <= int(slider.input_value()) <= 13

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fingers import drag_slider
 from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, widgets
@@ -169,6 +170,9 @@ def test_fits_a_phone_and_a_finger(show: Any, width: int) -> None:
     for one in page.locator(".live-intervals :is(button, input)").all():
         size = one.bounding_box()
         assert min(size["width"], size["height"]) >= 44
+    drag_slider(page, page.locator(".live-intervals input"), 0.9)
+    page.wait_for_timeout(100)
+    assert int(page.locator(".live-intervals input").input_value()) > 200
     page.get_by_role("button", name="image 2: dark").tap()
     assert page.get_by_role("button", name="image 2: dark").get_attribute("aria-pressed") == "true"
     assert opened.problems == []

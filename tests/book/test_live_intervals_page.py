@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from fingers import drag_slider
 
 pytestmark = pytest.mark.browser
 
@@ -56,12 +57,7 @@ def test_a_finger_in_the_dark(visit: Any, site: str, intervals_path: str) -> Non
     for box in page.locator(".live-intervals").all():
         slider = box.locator("input[type=range]")
         slider.scroll_into_view_if_needed()
-        track = slider.bounding_box()
-        x, y, to = track["x"] + 22, track["y"] + track["height"] / 2, track["x"] + 0.6 * track["width"]
-        finger = page.context.new_cdp_session(page)
-        for kind, at in (("touchStart", x), *(("touchMove", x + (to - x) * k / 10) for k in range(1, 11))):
-            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": at, "y": y}]})
-        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        drag_slider(page, slider, 0.6)
         page.wait_for_timeout(200)
         assert int(slider.input_value()) > 5
         assert inside(box)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -142,6 +142,10 @@ def loss_surface(axes: Axes, loss: Callable[[Tensor], Tensor], x: Tensor, direct
     axes.figure.colorbar(contours, ax=axes, shrink=0.7)
 
 
+_NEAR = 0.25  # marks that are nearer than this, as shares of the bar, would write over each other
+_APART = {"left": 3, "center": 0, "right": -3}  # points
+
+
 def sandwich(axes: Axes, attacked: Accuracy, certified: Accuracy | None = None, title: str = "",
              clean: Accuracy | None = None) -> None:
     """certified ≤ true ≤ attacked, as one bar: green is proved, red is broken, and the truth lies in between."""
@@ -150,18 +154,23 @@ def sandwich(axes: Axes, attacked: Accuracy, certified: Accuracy | None = None, 
     axes.barh(0, low, color="#15803d", height=0.5)
     axes.barh(0, top - low, left=low, color="#d1d5db", height=0.5, hatch="//", edgecolor="white", linewidth=0)
     axes.barh(0, 1 - top, left=top, color="#f3b4b4", height=0.5)
-    for value, text in _sandwich_marks(attacked, certified, clean).items():
+    for value, text, side in _sandwich_marks(attacked, certified, clean):
         axes.plot([value, value], [-0.32, 0.32], color="black", linewidth=1)
-        axes.text(value, 0.4, text, ha="center", va="bottom", fontsize=8)
+        axes.annotate(f"{text}\n{100 * value:.1f} %", (value, 0.4), (_APART[side], 0), textcoords="offset points",
+                      ha=side, va="bottom", fontsize=8)
     axes.set(xlim=(0, 1), ylim=(-0.4, 0.9), yticks=[], xlabel="share of images")
     axes.set_title(title, loc="left")
     axes.spines["left"].set_visible(False)
 
 
-def _sandwich_marks(attacked: Accuracy, certified: Accuracy | None, clean: Accuracy | None) -> Mapping[float, str]:
-    marks = {attacked.value: f"not broken\n{100 * attacked.value:.1f} %"}
-    if certified is not None:
-        marks[certified.value] = f"proved\n{100 * certified.value:.1f} %"
-    if clean is not None and abs(clean.value - attacked.value) > 0.12:
-        marks[clean.value] = f"clean\n{100 * clean.value:.1f} %"
-    return marks
+def _sandwich_marks(attacked: Accuracy, certified: Accuracy | None,
+                    clean: Accuracy | None) -> Iterator[tuple[float, str, str]]:
+    """Value, word and alignment of each mark; the words of two that are near stand on either side of them."""
+    low, top = certified.value if certified is not None else None, attacked.value
+    near = low is not None and 0 < top - low < _NEAR
+    if low != top:
+        yield top, "not broken", "left" if near else "center"
+    if low is not None:
+        yield low, "proved" if low < top else "proved = not broken", "right" if near else "center"
+    if clean is not None and abs(clean.value - top) > 0.12:
+        yield clean.value, "clean", "center"

@@ -79,6 +79,16 @@ def test_the_sandwich_fills_from_the_proved_to_the_attacked(axes):
     assert [t.get_text() for t in axes.texts] == ["not broken\n60.0 %", "proved\n40.0 %"]
 
 
+@pytest.mark.parametrize("proved", [60, 59, 50, 34, 0])
+def test_words_over_the_sandwich_never_meet(axes, proved):
+    axes.figure.set_size_inches(4.5, 1.3)
+    plotting.sandwich(axes, Accuracy(60, 100), Accuracy(proved, 100))
+    axes.figure.canvas.draw()
+    words = [text.get_window_extent() for text in axes.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(words) for b in words[:i])
+    assert [text.get_text().endswith(f"{proved}.0 %") for text in axes.texts][-1]
+
+
 def test_a_loss_surface_is_flat_across_and_steep_along(axes):
     x, up = torch.full((1, 2, 2), 0.5), torch.ones(1, 2, 2)
     across = torch.tensor([[[1.0, -1.0], [1.0, -1.0]]])

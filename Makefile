@@ -14,14 +14,14 @@ help: ## list these commands
 
 venv: .venv/bin/python ## make .venv and install nothing (to choose your own build of PyTorch first)
 
-book: .venv/installed-book ## execute the chapters and build the book into _build/html
-	@.venv/bin/python book/build.py
+book: .venv/installed-book ## execute the chapters and build the book into _build/html; SOLUTIONS=no leaves these out
+	@.venv/bin/python book/build.py $(if $(filter no,$(SOLUTIONS)),--no-solutions)
 
 test: .venv/installed-test ## run every test; PARTS="lint unit" runs only those
 	@.venv/bin/python tests/run_all.py $(foreach part,$(PARTS),--only $(part))
 
-lab: .venv/installed-book ## open the chapters in JupyterLab
-	@.venv/bin/python -m jupyterlab book
+lab: .venv/installed-book ## open the chapters and the exercises in JupyterLab
+	@.venv/bin/python -m jupyterlab --LabApp.default_url=/lab/tree/exercises
 
 serve: _build/html/index.html ## show the built book at http://127.0.0.1:8000 (PORT=8001 for another port)
 	@echo "Serving the book at http://127.0.0.1:$(PORT)/ (stop with Ctrl-C)"

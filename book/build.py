@@ -1,10 +1,10 @@
-"""Build the book: `python book/build.py [--strict] [--executed FOLDER]`.
+"""Build the book: `python book/build.py [--strict] [--executed FOLDER] [--no-solutions]`.
 
 Jupyter Book keeps executed notebooks in a cache keyed on their code cells alone, so a change in the library, its
 data or its weights would leave old numbers on the page. Here the cache is dropped when the package's hash changes.
 
 With `--executed` no notebook is executed: the pages show what is in the folder, where a test run of the chapters
-leaves them (conftest.py).
+leaves them (conftest.py). With `--no-solutions` the book has no page of a solution, for a class that is to hand in.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 
@@ -71,12 +72,35 @@ def take_executed(folder: Path, chapters: list[Path], build: Path) -> list[str]:
     return missing
 
 
+def contents(build: Path, solutions: bool) -> Path:
+    """The table of contents to build from, with the pages of solutions or without them."""
+    whole, shorter = ROOT / "_toc.yml", build / "toc_without_solutions.yml"
+    if solutions:
+        shorter.unlink(missing_ok=True)
+        return whole
+    toc = yaml.safe_load(whole.read_text(encoding="utf-8"))
+    for part in toc["parts"]:
+        for chapter in part["chapters"]:
+            kept = [page for page in chapter.pop("sections", ()) if not page["file"].startswith("solutions/")]
+            chapter.update({"sections": kept} if kept else {})
+    shutil.rmtree(build / "html" / "solutions", ignore_errors=True)  # of an earlier build, which had them
+    shutil.rmtree(build / "html" / "_sources" / "solutions", ignore_errors=True)
+    build.mkdir(exist_ok=True)
+    shorter.write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+    return shorter
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--strict", action="store_true", help="every warning is an error, every page is read again")
     parser.add_argument("--executed", type=Path, metavar="FOLDER", help="execute nothing, show these notebooks")
+    parser.add_argument("--no-solutions", action="store_true", help="leave out the pages of the solutions")
     chosen = parser.parse_args()
-    strict = ["-W", "-n", "--keep-going", "--all"] if chosen.strict else []
+    strict = ["-W", "-n", "--keep-going"] if chosen.strict else []
+    # Where solutions come or go, every page is read again: each lists them beside its text.
+    left_out = (ROOT / "_build" / "toc_without_solutions.yml").is_file()
+    strict += ["--all"] if chosen.strict or chosen.no_solutions != left_out else []
+    toc = contents(ROOT / "_build", solutions=not chosen.no_solutions)
 
     start = time.monotonic()
     if drop_stale_cache(ROOT / "_build", package_hash(ROOT / "robustness_lib")):
@@ -89,7 +113,7 @@ def main() -> int:
     # One thread: with more, small networks run up to ten times slower when another process holds a core.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # This interpreter's own jupyter-book, whatever PATH says; the package has no __main__ for -m.
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", *strict, "."]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", *strict, "--toc", str(toc), "."]
     code = subprocess.run(command, cwd=ROOT, env=environment).returncode
     seconds = time.monotonic() - start
     if code:

@@ -122,8 +122,8 @@ def cuda(out: TextIO) -> Outcome:
 
 
 def notebook_folders() -> list[str]:
-    """The folders that hold notebooks to run: exercises come as they are handed to the learner, unsolved."""
-    folders = (ROOT / "book", ROOT / "exercises")
+    """The folders that hold notebooks to run: exercises as they are handed to the learner, unsolved, and solved."""
+    folders = (ROOT / "book", ROOT / "exercises", ROOT / "solutions")
     return [folder.name for folder in folders if any(folder.rglob("*.ipynb"))]
 
 

@@ -96,3 +96,21 @@ def test_a_chapter_that_was_not_executed_stops_the_build(
     monkeypatch.setattr(build.subprocess, "run", lambda *_, **__: pytest.fail("it was built all the same"))
     assert build.main() == 1
     assert "one.ipynb" in capsys.readouterr().err
+
+
+def test_a_book_without_solutions_names_none(build: Any, tmp_path: Path) -> None:
+    page = tmp_path / "html" / "solutions" / "square_attack" / "square_attack.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("solved")
+    whole = build.contents(tmp_path, solutions=True).read_text(encoding="utf-8")
+    shorter = build.contents(tmp_path, solutions=False)
+    assert "solutions/" in whole
+    text = shorter.read_text(encoding="utf-8")
+    assert "solutions/" not in text
+    assert not page.exists()
+    exercises = [line.split()[-1] for line in whole.splitlines() if "file: exercises/" in line]
+    assert exercises
+    assert all(f"file: {exercise}\n" in text for exercise in exercises)
+    assert text.count("file:") == whole.count("file:") - whole.count("file: solutions/")
+    assert build.contents(tmp_path, solutions=True).name == "_toc.yml"
+    assert not shorter.exists()

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from lab import Lab, jupyterlab
 
 pytestmark = pytest.mark.browser
 
@@ -38,65 +31,20 @@ PICTURE = "() => [...document.querySelectorAll('.epsilon-picture')].filter((i) =
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """Address and token of a JupyterLab that keeps everything it writes in a temporary folder."""
+def lab(tmp_path: Path) -> Iterator[Lab]:
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(text) for text in (CELL, SLIDER, LIVE, VOTES)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
     )
     nbformat.write(notebook, tmp_path / "widgets.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = secrets.token_hex(16)
-    folders = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
-               "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
-    environment = {**os.environ, **{name: str(tmp_path / "jupyter" / name) for name in folders}}
-    log = (tmp_path / "lab.log").open("w")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root",
-         f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={tmp_path}",
-         "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
-        env=environment, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT,
-    )
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        until(lambda: api(address, token, "status") is not None, 60, "JupyterLab did not start")
-        yield address, token
-    finally:
-        server.terminate()
-        server.wait(20)
-        log.close()
+    with jupyterlab(tmp_path) as lab:
+        yield lab
 
 
-def api(address: str, token: str, what: str) -> Any:
-    try:
-        with urllib.request.urlopen(f"{address}api/{what}?token={token}", timeout=5) as reply:
-            return json.load(reply)
-    except OSError:
-        return None
-
-
-def until(true: Any, seconds: float, otherwise: str) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            pytest.fail(otherwise)
-        time.sleep(0.3)
-
-
-def kernel_is_idle(address: str, token: str) -> bool:
-    sessions = api(address, token, "sessions") or []
-    return any(s["kernel"]["execution_state"] == "idle" and s["kernel"]["connections"] > 0 for s in sessions)
-
-
-def test_the_widgets_move_in_jupyterlab(chromium: Any, lab: tuple[str, str]) -> None:
-    address, token = lab
+def test_the_widgets_move_in_jupyterlab(chromium: Any, lab: Lab) -> None:
     context = chromium.new_context(viewport={"width": 1280, "height": 1600})
     page = context.new_page()
-    page.goto(f"{address}lab/tree/widgets.ipynb?token={token}")
-    # "Run All" before the kernel is up would open a dialog instead.
-    until(lambda: kernel_is_idle(address, token), 90, "the kernel did not start")
+    lab.open(page, "widgets.ipynb")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     page.wait_for_selector(".epsilon-slider .noUi-handle", timeout=90_000)

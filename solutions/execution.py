@@ -123,10 +123,9 @@ class Settle(preprocessors.NbGraderPreprocessor):
                 output.name = "stdout"  # for nbgrader, a warning is a failure
                 lines = (line.strip() for line in output.text.splitlines())
                 self.findings += [(name, line) for line in lines if line.startswith(FINDINGS)]
-        if any(output.output_type == "error" for output in cell.outputs):
-            error = next(output for output in cell.outputs if output.output_type == "error")
-            if error.ename != "NotGraded":
-                self.remarks.append(f"the check `{name}` broke off: {error.ename} {error.evalue}".strip()[:200])
+        error = next((output for output in cell.outputs if output.output_type == "error"), None)
+        if error is not None:  # mostly a name that the solution should have defined
+            self.findings.append((name, f"✗ {error.ename}: {error.evalue}".splitlines()[0][:200]))
             return
         results = [output for output in cell.outputs if output.output_type == "execute_result"]
         value = number(results[-1]) if results else None

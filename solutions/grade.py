@@ -37,7 +37,7 @@ from tables import Result, printed_checks, short, total, write_tables
 ROOT = Path(__file__).resolve().parent.parent
 COUNTED = ("check", "answer", "task")
 GRACE = 90  # seconds beyond the notebook's own limit for starting, stopping and writing the page
-NO_ISOLATION = """Nothing was graded: this system cannot cut students' code off from the network (Linux can, by `unshare`).
+NO_ISOLATION = """This system cannot cut students' code off from the network (Linux can). Nothing was graded.
 --allow-network grades all the same; then the notebooks can send away what they read here, and fetch answers."""
 
 
@@ -60,7 +60,6 @@ class Batch:
         """Make the course, with its gradebook and the teacher's versions."""
         make_course(self.course, self.source, names, self.variant, gradebook=True)
         self.exercises = {name: read_exercise(self.course, name) for name in names}
-        self.hashes = {name: content_hash(self.course / "source" / name) for name in names}
 
     def state(self, submission: Submission) -> Path:
         return self.out / "state" / submission.student / f"{submission.exercise}.json"
@@ -222,11 +221,12 @@ def grade_all(batch: Batch, folder: Path, workers: int) -> int:
     names = exercises(batch.source)
     submissions, skipped = find_submissions(folder, names)
     print("\n".join([*skipped, f"{len(submissions)} notebooks to grade"]), flush=True)
-    batch.prepare(sorted({submission.exercise for submission in submissions}))
+    batch.hashes = {name: content_hash(batch.source / name) for name in names}
     results = {s: kept for s in submissions if (kept := kept_result(batch, s)) is not None}
     if results:
         print(f"{len(results)} of them were graded before, and nothing about them has changed", flush=True)
     todo = [submission for submission in submissions if submission not in results]
+    batch.prepare(sorted({submission.exercise for submission in todo}))
     by_name = {(s.student, s.exercise): s for s in submissions}
     with closing(graded(batch, todo, workers)) as ready:
         for result in ready:

@@ -96,7 +96,9 @@ def _read_cell(raw: Any) -> NotebookNode | None:
     if isinstance(source, list):
         source = "".join(line for line in source if isinstance(line, str))
     metadata = metadata if isinstance(metadata, dict) else {}
-    cell: NotebookNode = NEW[raw["cell_type"]](source if isinstance(source, str) else "")
+    source = source if isinstance(source, str) else ""
+    # JSON can hold half of an emoji; no file can.
+    cell: NotebookNode = NEW[raw["cell_type"]](source.encode("utf-8", "replace").decode("utf-8"))
     # Colab moves the id into the metadata.
     cell.id = next((known for known in (raw.get("id"), metadata.get("id")) if isinstance(known, str)), "")
     if isinstance(metadata.get("nbgrader"), dict):

@@ -47,7 +47,7 @@ def test_a_variant_is_in_the_notebook(source: Path, tmp_path: Path) -> None:
     assert nbformat.read(source / "sums/sums.ipynb", as_version=4) == tiny.master()  # the source stays as it is
 
 
-def test_no_variant_where_there_is_no_line(own_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_variant_without_its_line(own_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     notebook = tiny.master()
     notebook.cells[1].source = "from checks import check_add, check_double"
     nbformat.write(notebook, own_source / "sums/sums.ipynb")

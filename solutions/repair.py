@@ -109,7 +109,7 @@ class _Layout:
         first = self.copies(solution)[0] if solution is not None else -1
         below = [i for i in self.copies(index) if i > first]
         originals = [i for i in below if self.cells[i].id == self.given[index].id]
-        return (originals or below or [None])[-1]
+        return next(reversed(originals or below), None)
 
     def put(self, index: int, missing: str) -> None:
         """Put a given cell, as the teacher wrote it, where it stands or else after the cell before it."""

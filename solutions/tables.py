@@ -16,7 +16,7 @@ MEASURED = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?|-?\d+e[+-]?\d+|\bnan\b|\binf\b"
 
 
 def total(result: Result, column: str) -> float:
-    return sum(cell[column] for cell in result["cells"].values())
+    return float(sum(cell[column] for cell in result["cells"].values()))
 
 
 def short(points: float) -> str:

@@ -245,7 +245,8 @@ def test_what_cannot_be_read_gets_nothing_and_stops_nobody(
     tiny.hand_in(tmp_path / "in", "carl", b"{")
     assert grade.main(arguments(tmp_path, source)) == 0
     rows = {row["student"]: row for row in table(tmp_path / "out/grades.csv")}
-    assert [(row["points"], row["of"], row["open"]) for row in rows.values()] == [("8", "8", "0")] + 2 * [("0", "8", "0")]
+    points = [(row["points"], row["of"], row["open"]) for row in rows.values()]
+    assert points == [("8", "8", "0"), ("0", "8", "0"), ("0", "8", "0")]
     assert rows["bert"]["remarks"] == "it was not graded: the file is empty"
     assert rows["carl"]["remarks"] == "it was not graded: the file is no notebook: it is not JSON"
     assert jobs == ["ann"]
@@ -440,6 +441,20 @@ def test_a_killed_batch_goes_on(killed: list[str], tmp_path: Path) -> None:
     assert "1/3" not in ran.stdout
     assert "3/3" in ran.stdout
     assert len(table(tmp_path / "out/grades.csv")) == 3
+
+
+@pytest.mark.slow
+def test_the_nbgrader_command_itself(exercise: Exercise, tmp_path: Path) -> None:
+    """With nbgrader_config.py: students get no hidden checks, and submissions are graded with them."""
+    shutil.copy(grade.ROOT / "nbgrader_config.py", tmp_path)
+    tiny.write_source(tmp_path / "solutions")
+    tiny.hand_in(tmp_path / "_grading/submitted", "ann", tiny.solved(exercise.release))
+    for step in ("generate_assignment", "autograde", "generate_feedback"):
+        command = [sys.executable, "-m", "nbgrader", step, "sums"]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+    assert {path.name for path in (tmp_path / "exercises/sums").iterdir()} == {"sums.ipynb", "checks.py"}
+    assert "sums (Score: 6.0 / 8.0)" in (tmp_path / "_grading/feedback/ann/sums/sums.html").read_text(encoding="utf-8")
 
 
 def test_the_course_is_made_by_this_environments_alembic(

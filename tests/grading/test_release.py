@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -103,6 +105,21 @@ def test_a_hidden_check_outside_of_its_marks_is_not_released(
     assert run(own_source, tmp_path / "to") == 2
     assert "sums would show students `hidden_checks`" in capsys.readouterr().err
     assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["release"], "release.py"),
+        (["release", "VARIANT=7"], 'release.py --variant "7" --to _grading/release'),
+        (["release", "SOURCE=my course"], 'release.py --source "my course" --to _grading/release'),
+        (["grade", "SUBMISSIONS=my class", "VARIANT=7"], 'grade.py "my class" --variant "7"'),
+    ],
+)
+def test_the_commands_of_make(words: list[str], command: str) -> None:
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    planned = subprocess.run(["make", "-n", *words], cwd=release.ROOT, env=outside, capture_output=True, text=True)
+    assert planned.stdout.splitlines()[-1].strip() == f".venv/bin/python solutions/{command}"
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("nbgrader", reason="nbgrader is not installed: pip install -e '.[teach]'")
-
 import tiny
 from course import Exercise, make_course, read_exercise
 from nbformat import NotebookNode

@@ -86,7 +86,10 @@ def test_a_failed_run_leaves_the_last_release(
     to = tmp_path / "to"
     tiny.write_source(own_source, "another")
     run(own_source, to)
+    (to / "README.md").write_text("the teacher's own\n")
+    run(own_source, to)
     before = release.files(to)
+    assert "README.md" in before
     notebook = tiny.master()
     tiny.cell(notebook, "add").source = "### BEGIN SOLUTION\nreturn 5"  # nbgrader refuses: no end
     nbformat.write(notebook, own_source / "sums/sums.ipynb")

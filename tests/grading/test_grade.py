@@ -284,7 +284,11 @@ def job_runs(tmp_path: Path, solved: NotebookNode, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(grade, "ROOT", tmp_path)
     monkeypatch.setattr(grade, "GRACE", 1)
     monkeypatch.setattr("nbgrader.api.get_alembic_version", lambda: "0")
-    return lambda code: (tmp_path / "solutions/grade_one.py").write_text(code) and None
+
+    def replace(code: str) -> None:
+        (tmp_path / "solutions/grade_one.py").write_text(code, encoding="utf-8")
+
+    return replace
 
 
 @pytest.mark.parametrize("network", [NETWORK, ["--allow-network"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import socket
@@ -437,7 +438,8 @@ def killed(source: Path, exercise: Exercise, tmp_path: Path) -> list[str]:
     for student in ("ann", "bert", "carl"):
         tiny.hand_in(tmp_path / "in", student, tiny.solved(exercise.release))
     command = [sys.executable, str(grade.ROOT / "solutions/grade.py"), *arguments(tmp_path, source, "--workers", "1")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    outside = {**os.environ, "TMPDIR": str(tmp_path)}  # a batch that is killed leaves its temporary folder
+    process = subprocess.Popen(command, env=outside, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     for line in process.stdout:
         if line.startswith("1/3 ann"):

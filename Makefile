@@ -4,8 +4,9 @@
 PYTHONS := python3.13 python3.12 python3.11 python3
 PORT    := 8000
 PIP     := .venv/bin/python -m pip install --disable-pip-version-check $(if $(CI),--quiet)
+TEACHER := $(strip $(if $(VARIANT),--variant "$(VARIANT)") $(if $(SOURCE),--source "$(SOURCE)"))
 
-.PHONY: help venv book test lab serve notebooks clean
+.PHONY: help venv book test lab serve notebooks release grade clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two installations into one environment would spoil it
 
@@ -29,6 +30,12 @@ serve: _build/html/index.html ## show the built book at http://127.0.0.1:8000 (P
 
 notebooks: .venv/installed-book ## execute the chapters again and save them in place
 	@.venv/bin/python book/notebooks.py
+
+release: .venv/installed-teach ## make exercises/ from solutions/; with VARIANT=7 or SOURCE=folder, _grading/release
+	@.venv/bin/python solutions/release.py $(TEACHER) $(if $(TEACHER),--to _grading/release)
+
+grade: .venv/installed-teach ## grade SUBMISSIONS=folder into _grading/graded; VARIANT and SOURCE as for release
+	@.venv/bin/python solutions/grade.py $(if $(SUBMISSIONS),"$(SUBMISSIONS)") $(TEACHER)
 
 clean: ## delete the built book, the caches and .venv
 	rm -rf _build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -57,7 +64,12 @@ _build/html/index.html:
 	@$(PIP) -e '.[book]'
 	@touch $@
 
+.venv/installed-teach: pyproject.toml | .venv/bin/python
+	@echo "Installing what the book and grading need into .venv (once; PyTorch alone can be 5 GB)"
+	@$(PIP) -e '.[book,teach]'
+	@touch .venv/installed-book $@
+
 .venv/installed-test: pyproject.toml | .venv/bin/python
 	@echo "Installing what the book and the tests need into .venv (once; PyTorch alone can be 5 GB)"
 	@$(PIP) -e '.[book,test]'
-	@touch .venv/installed-book $@
+	@touch .venv/installed-book .venv/installed-teach $@

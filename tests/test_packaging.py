@@ -64,9 +64,11 @@ def test_every_dependency_has_a_bound_and_its_reason() -> None:
     lists = (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
     for dependency in (dependency for listed in lists for dependency in listed):
         assert re.search(r"[<>=]\d", dependency), f"{dependency} has no bound"
-        (line,) = re.findall(rf'^(.*)"{re.escape(dependency)}",?(.*)$', text, flags=re.MULTILINE)
-        above = text.split(f'"{dependency}"')[0].rstrip().splitlines()[-1]
-        assert "# " in line[1] or above.strip().startswith("#"), f"{dependency} gives no reason"
+        found = list(re.finditer(rf'^.*"{re.escape(dependency)}",?(.*)$', text, flags=re.MULTILINE))
+        assert found
+        for line in found:  # one for each extra that has it
+            above = text[: line.start()].rstrip().splitlines()[-1]
+            assert "# " in line[1] or above.strip().startswith("#"), f"{dependency} gives no reason"
 
 
 def imported_packages() -> set[str]:

@@ -113,7 +113,8 @@ def main() -> int:
     # One thread: with more, small networks run up to ten times slower when another process holds a core.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # This interpreter's own jupyter-book, whatever PATH says; the package has no __main__ for -m.
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", *strict, "--toc", str(toc), "."]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", *strict,
+               "--toc", str(toc), "."]  # fmt: skip
     code = subprocess.run(command, cwd=ROOT, env=environment).returncode
     seconds = time.monotonic() - start
     if code:

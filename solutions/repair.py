@@ -131,7 +131,7 @@ class _Layout:
         released = self.exercise.release.cells[index]
         if any(self.cells[i].cell_type != cell.cell_type for i in copies):
             self.remarks.append(f"{title} was turned into another type of cell; the original was put back")
-        elif any(self.cells[i].source.strip() != released.source.strip() for i in copies):
+        elif any(self.cells[i].source.strip() not in (released.source.strip(), cell.source.strip()) for i in copies):
             self.remarks.append(f"{title} had been changed; the original was put back")
 
     def keep_students(self, index: int) -> None:

@@ -141,3 +141,8 @@ def test_bad_arguments(
     given = ["--to", str(tmp_path / "to"), *(argument.format(**places) for argument in arguments)]
     assert release.main(given) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_exercises_are_what_the_solutions_give(capsys: pytest.CaptureFixture[str]) -> None:
+    """Byte for byte. `make release` makes them anew."""
+    assert release.main(["--check"]) == 0, capsys.readouterr().out

@@ -1,0 +1,122 @@
+"""Every exercise, unsolved and solved, in this process and by nbgrader itself."""
+
+from __future__ import annotations
+
+import copy
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import grade
+import nbformat
+import pytest
+from answers import SOLUTIONS, run_graded, solved
+from isolation import without_network
+from nbformat import NotebookNode
+
+EXERCISES = SOLUTIONS.parent / "exercises"
+NAMES = sorted(path.parent.name for path in SOLUTIONS.glob("*/*.ipynb"))
+QUICKEST = "square_attack"
+
+
+def notebook(folder: Path, name: str) -> NotebookNode:
+    return nbformat.read(folder / name / f"{name}.ipynb", as_version=4)
+
+
+def is_step(cell: NotebookNode) -> bool:
+    return bool(cell.metadata.get("nbgrader", {}).get("solution")) and cell.cell_type == "code"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unsolved_it_is_worth_nothing(name: str) -> None:
+    names = {}
+    for cell in notebook(EXERCISES, name).cells:
+        if cell.cell_type == "code" and (cell.id == "setup" or is_step(cell)):
+            exec(cell.source, names)
+    found = run_graded(name, names)
+    assert found
+    assert {points for points, _ in found.values()} == {0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_solved_it_has_full_marks(name: str) -> None:
+    found = run_graded(name, solved(name))
+    assert all(points == of for points, of in found.values()), found
+
+
+# As students hand it in.
+
+
+def blank(name: str) -> NotebookNode:
+    return notebook(EXERCISES, name)
+
+
+def full(name: str) -> NotebookNode:
+    """Every step as the solution has it, in the students' notebook."""
+    made, source = blank(name), notebook(SOLUTIONS, name)
+    for cell, right in zip(made.cells, source.cells, strict=True):
+        if is_step(cell):
+            cell.source = right.source
+    return made
+
+
+def half(name: str) -> NotebookNode:
+    made, steps = full(name), [cell.id for cell in blank(name).cells if is_step(cell)]
+    for cell, empty in zip(made.cells, blank(name).cells, strict=True):
+        if cell.id in steps[1::2]:
+            cell.source = empty.source
+    return made
+
+
+def copied(name: str) -> NotebookNode:
+    """With a step and a check twice, as Ctrl-C and Ctrl-V leave them."""
+    made = full(name)
+    place = next(i for i, cell in enumerate(made.cells) if is_step(cell))
+    made.cells[place + 2:place + 2] = copy.deepcopy(made.cells[place:place + 2])
+    return made
+
+
+def retyped(name: str) -> NotebookNode:
+    """With a check turned into text."""
+    made = full(name)
+    place = next(i for i, cell in enumerate(made.cells) if is_step(cell)) + 1
+    made.cells[place] = NotebookNode(cell_type="markdown", id=made.cells[place].id,
+                                     metadata=made.cells[place].metadata, source=made.cells[place].source)
+    return made
+
+
+def deleted(name: str) -> NotebookNode:
+    """Without its first check."""
+    made = full(name)
+    del made.cells[next(i for i, cell in enumerate(made.cells) if is_step(cell)) + 1]
+    return made
+
+
+SUBMISSIONS: dict[str, Callable[[str], NotebookNode]] = {
+    "blank": blank, "copied": copied, "deleted": deleted, "full": full, "half": half, "retyped": retyped}
+QUICK = [pytest.param(name, marks=() if name == QUICKEST else pytest.mark.slow) for name in NAMES]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_nbgrader_grades_what_students_hand_in(name: str, tmp_path: Path) -> None:
+    for student, made in SUBMISSIONS.items():
+        (tmp_path / "in" / student).mkdir(parents=True)
+        (tmp_path / "in" / student / f"{name}.ipynb").write_text(str(nbformat.writes(made(name))), encoding="utf-8")
+    network = [] if without_network() is not None else ["--allow-network"]
+    assert grade.main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), *network]) == 0
+    with (tmp_path / "out" / "grades.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    by_hand = sum(cell.metadata.nbgrader.points for cell in blank(name).cells
+                  if cell.cell_type == "markdown" and cell.metadata.get("nbgrader", {}).get("grade"))
+    most = float(rows["full"]["of"]) - by_hand
+    points = {student: float(row["points"]) for student, row in rows.items()}
+    assert points == {"blank": 0, "copied": most, "deleted": most, "full": most, "half": points["half"],
+                      "retyped": most}
+    assert 0 < points["half"] < most
+    remarks = {student: row["remarks"] for student, row in rows.items()}
+    assert not remarks["full"] + remarks["half"] + remarks["blank"]
+    assert "stands there 2 times" in remarks["copied"]
+    assert "was gone and was put back" in remarks["deleted"]
+    assert "another type of cell" in remarks["retyped"]
+    for student in SUBMISSIONS:
+        assert (tmp_path / "out" / "feedback" / student / f"{name}.html").is_file()

@@ -21,8 +21,8 @@ book: .venv/installed-book ## execute the chapters and build the book into _buil
 test: .venv/installed-test ## run every test; PARTS="lint unit" runs only those
 	@.venv/bin/python tests/run_all.py $(foreach part,$(PARTS),--only $(part))
 
-lab: .venv/installed-book ## open the chapters and the exercises in JupyterLab
-	@.venv/bin/python -m jupyterlab --LabApp.default_url=/lab/tree/exercises
+lab: .venv/installed-book ## open a chapter and its exercise in JupyterLab, side by side
+	@.venv/bin/python book/lab.py
 
 serve: _build/html/index.html ## show the built book at http://127.0.0.1:8000 (PORT=8001 for another port)
 	@echo "Serving the book at http://127.0.0.1:$(PORT)/ (stop with Ctrl-C)"

@@ -45,8 +45,9 @@ class Lab:
 
 
 @contextmanager
-def jupyterlab(folder: Path) -> Iterator[Lab]:
-    """A JupyterLab over a folder, which keeps everything it writes in there."""
+def jupyterlab(folder: Path, *started_by: str) -> Iterator[Lab]:
+    """A JupyterLab over a folder, which keeps everything it writes in there. started_by: instead of Jupyter's own
+    command, a script of the project, which chooses the folder itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,8 +55,8 @@ def jupyterlab(folder: Path) -> Iterator[Lab]:
     environment = {**os.environ, **{name: str(folder / "jupyter" / name) for name in FOLDERS}}
     with (folder / "lab.log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root",
-             f"--IdentityProvider.token={lab.token}", f"--ServerApp.root_dir={folder}",
+            [sys.executable, *(started_by or ("-m", "jupyterlab", f"--ServerApp.root_dir={folder}")), "--no-browser",
+             "--ip=127.0.0.1", f"--port={port}", "--allow-root", f"--IdentityProvider.token={lab.token}",
              "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
             env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT,
         )

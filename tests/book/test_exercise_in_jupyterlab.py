@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from lab import jupyterlab
 
 pytestmark = pytest.mark.browser
 
-EXERCISE = Path(__file__).resolve().parents[2] / "exercises" / "square_attack" / "square_attack.ipynb"
+ROOT = Path(__file__).resolve().parents[2]
+EXERCISE = ROOT / "exercises" / "square_attack" / "square_attack.ipynb"
 WRITTEN = "def stripes(x, eps, generator): return (x + eps * ({signs} * 2 - 1)).clamp(0, 1)"
 LYING = "torch.randint(2, (*x.shape[:3], 1), generator=generator)"
 UPRIGHT = "torch.randint(2, (*x.shape[:2], 1, x.shape[3]), generator=generator)"
@@ -67,3 +69,41 @@ def test_a_check_turns_green(chromium: Any, tmp_path: Path) -> None:
         assert half != f"rgb({red}, {green}, {blue})"
         page.screenshot(path=tmp_path / "green.png")
         context.close()
+
+
+def test_make_lab_opens_a_chapter_and_its_exercise_side_by_side(chromium: Any, tmp_path: Path) -> None:
+    """From a copy, since what is open in JupyterLab may be saved."""
+    for path in ("book/lab.py", "book/04_without_gradients.ipynb", "exercises/square_attack/square_attack.ipynb"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    with jupyterlab(tmp_path, str(tmp_path / "book" / "lab.py")) as lab:
+        context = chromium.new_context(viewport={"width": 1600, "height": 1000})
+        page = context.new_page()
+        page.goto(f"{lab.address}?token={lab.token}")
+        titles = page.locator(".jp-NotebookPanel h1")
+        titles.nth(1).wait_for(timeout=60_000)
+        left, right = (titles.nth(place).bounding_box() for place in (0, 1))
+        if left["x"] > right["x"]:
+            left, right = right, left
+        assert left["x"] + left["width"] <= right["x"]
+        shown = " ".join(titles.all_inner_texts())
+        assert "Exercise: the Square attack" in shown
+        assert "Without gradients" in shown
+        page.screenshot(path=tmp_path / "side_by_side.png")
+        context.close()
+    assert list((tmp_path / "_build" / "lab").glob("course*.jupyterlab-workspace"))
+
+
+def test_windows_stay_as_the_learner_left_them(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("book_lab", ROOT / "book" / "lab.py")
+    assert spec is not None
+    assert spec.loader is not None
+    lab = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lab)
+    lab.prepare(tmp_path)
+    (left,) = tmp_path.iterdir()
+    left.write_text(left.read_text().replace("0.5, 0.5", "0.3, 0.7"))
+    lab.prepare(tmp_path)
+    assert "0.3, 0.7" in left.read_text()
+    assert (ROOT / lab.CHAPTER).is_file()
+    assert (ROOT / lab.EXERCISE).is_file()

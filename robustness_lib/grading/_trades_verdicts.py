@@ -122,27 +122,29 @@ def _attacks(task: TradesVsPgdTask) -> dict[str, tuple[nn.Module, list[_Kept]]]:
             for name, (net, x_adv) in own.items()}
 
 
-def judged(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST) -> dict[str, tuple[Tensor, Tensor]]:
-    """By the name of its training, each net's verdicts (N,): by the attack that it was trained with, and by that and
-    two short Auto-PGD."""
+def judged(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """By the name of its training, each net's verdicts (N,): without an attack, by the attack that it was trained with,
+    and by that and two short Auto-PGD."""
+    mine(_Oracle(), torch.ones(1, 5, 1, 1), torch.ones(1).long(), [_Turned(1)])  # is it written? The rest takes long
     x, y = task.data()
-    return {name: (mine(net, x, y, attacks[:1]), mine(net, x, y, attacks))
+    return {name: (mine(net, x, y, []), mine(net, x, y, attacks[:1]), mine(net, x, y, attacks))
             for name, (net, attacks) in _attacks(task).items()}
 
 
 @step(points=2, shares=4, forbidden=("evaluation", "grading/given/trades_vs_pgd.py:robust"))
 def trap(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST) -> Iterator[Observation]:
     """Each net by the attack of its own training, and both by the same judges."""
-    mine(_Oracle(), torch.ones(1, 5, 1, 1), torch.ones(1).long(), [_Turned(1)])  # written at all? Before it takes long
+    found = judged(mine, task)
     rightly = judged(given.robust, task)
-    for name, (own, both) in judged(mine, task).items():
-        if not all(isinstance(one, Tensor) and one.shape == (task.images,) for one in (own, both)):
+    for name, columns in found.items():
+        if not all(isinstance(one, Tensor) and one.shape == (task.images,) for one in columns):
             yield wrong(f"a verdict for each of the {task.images} images is needed")
             return
-        words = (f"{name}: {int(own.sum())} of {len(own)} images stand the attack of its own training, "
-                 f"{int(both.sum())} stand Auto-PGD as well")
-        off = max(int((a != b).sum()) for a, b in zip((own, both), rightly[name], strict=True))
-        yield need(off == 0, words, f"{words}: {off} verdicts are not the right ones", share=2)
+        clean, own, both = (int(one.sum()) for one in columns)
+        words = (f"{name}: of {task.images} images {clean} are right unattacked, {own} after the attack of its own "
+                 f"training, {both} after Auto-PGD as well")
+        off = max(int((a != b).sum()) for a, b in zip(columns, rightly[name], strict=True))
+        yield need(not off, words, f"{words}: {off} verdicts are not the right ones", share=2)
 
 
 @step(points=3, shares=9, forbidden=(*written_here("which_is_better"), "evaluation"))

@@ -171,10 +171,14 @@ def test_verdicts_are_those_of_the_reports():
             assert torch.equal(column, torch.from_numpy(getattr(report, kind)))
 
 
+def test_clean_accuracies_of_the_shipped_nets_hardly_differ():
+    assert all(column.double().mean() > 0.9985 for column in given.sign_verdicts("clean").values())
+
+
 def test_the_own_attack_flatters_trades_and_auto_pgd_does_not():
     """What the exercise says is seen."""
     found = checks.judged(given.robust, SHORT)
-    (own, both), (pgd_own, pgd_both) = found["TRADES"], found["PGD training"]
+    (_, own, both), (_, pgd_own, pgd_both) = found["TRADES"], found["PGD training"]
     assert own.sum() > pgd_own.sum() + 20
     lost, gained = int((both & ~pgd_both).sum()), int((pgd_both & ~both).sum())
     assert mcnemar(lost, gained) > 0.05

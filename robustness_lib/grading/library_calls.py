@@ -19,18 +19,21 @@ _PACKAGE = Path(robustness_lib.__file__).parent
 class LibraryCalls:
     """Notes each call into some rooms of the library while a learner's function runs, however it was imported.
 
-    rooms: files or folders of the package, "attacks" or "training/objectives.py". What stands in `called` afterwards
-    are the modules, as one would import them.
+    rooms: files or folders of the package, "attacks" or "training/objectives.py", or one function of a file,
+    "grading/given/square_attack.py:accept". What stands in `called` afterwards are the modules, as one would import
+    them, or the functions.
     """
 
     def __init__(self, rooms: Iterable[str]) -> None:
-        self._places = tuple(str(_PACKAGE / room) for room in rooms)
+        named = [room.partition(":")[::2] for room in rooms]
+        self._places = tuple(str(_PACKAGE / room) for room, function in named if not function)
+        self._functions = {(str(_PACKAGE / room), function) for room, function in named if function}
         self.called: set[str] = set()
 
     @contextmanager
     def noted(self) -> Iterator[None]:
         """Note what is called in the block. A profiler that is at work meanwhile is interrupted."""
-        if not self._places:
+        if not self._places and not self._functions:
             yield
             return
         before = sys.getprofile()
@@ -49,6 +52,14 @@ class LibraryCalls:
         return watched
 
     def _look(self, frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(self._places):
-            path = Path(frame.f_code.co_filename).relative_to(_PACKAGE.parent).with_suffix("")
-            self.called.add(".".join(path.parts))
+        if event != "call":
+            return
+        file, function = frame.f_code.co_filename, frame.f_code.co_qualname
+        if self._places and file.startswith(self._places):
+            self.called.add(_module(file))
+        elif (file, function) in self._functions:
+            self.called.add(f"{_module(file)}.{function}")
+
+
+def _module(file: str) -> str:
+    return ".".join(Path(file).relative_to(_PACKAGE.parent).with_suffix("").parts)

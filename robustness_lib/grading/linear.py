@@ -18,8 +18,9 @@ def linear_classifier(w: Tensor, b: float = 0.0) -> nn.Module:
 
 
 def points_at(distances: Tensor, w: Tensor, b: float = 0.0) -> Tensor:
-    """An image at each of these signed L2 distances (N,) from the plane, the middle of the pixel box its start. w: of
-    an image's shape. Class 1 lies at positive distances. They lie in the box where w is spread over many pixels."""
+    """An image at each of these signed L2 distances (N,) from the plane, on the line along w through the middle of the
+    pixel box. w: of an image's shape. Class 1 lies at positive distances. Images lie in the box where w adds up to 0
+    and is spread over many pixels."""
     grey = torch.full_like(w, 0.5)
     margin = (w * grey).sum() + b
     unit = w / w.norm()

@@ -53,10 +53,10 @@ def noise_mistake(noise: Tensor, sigma: float) -> str | None:
     spread, middle = noise.std().item(), noise.mean().item()
     if noise.abs().max() < 1e-4:
         return "the model is shown the images without noise"
-    if abs(middle) > 0.1 * sigma:
-        return "the noise is not centred at 0: randn draws a standard normal, rand numbers between 0 and 1"
     if len(set(noise[0].flatten().tolist())) < 0.5 * noise[0].numel():
         return "pixels of an image share their noise: draw a number for each pixel and channel"
+    if abs(middle) > 0.1 * sigma:
+        return "the noise is not centred at 0: randn draws a standard normal, rand numbers between 0 and 1"
     if abs(spread / sigma - 1) > 0.06:
         return _what_spread(spread, sigma)
     if not 0.03 < (noise.abs() > 2 * sigma).float().mean() < 0.065:

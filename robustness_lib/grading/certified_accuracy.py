@@ -113,14 +113,14 @@ def _some_net(shape: tuple[int, ...], classes: int, generator: torch.Generator) 
     return WatchedModel(nn.Sequential(nn.Flatten(), layer))
 
 
-@step(points=3, shares=9, forbidden=("training", "certify", "grading/given"))
+@step(points=3, shares=10, forbidden=("training", "certify", "grading/given"))
 def noise_loss(mine: Callable[..., Tensor], task: CertifiedAccuracyTask = CertifiedAccuracyTask(),
                sigma: float | None = None, shape: tuple[int, ...] = (3, 12, 12), n: int = 24) -> Iterator[Observation]:
     """The loss for training: mean cross-entropy on noisy copies of the images, one of each, not clamped."""
     sigma, draw = sigma or task.sigmas[0], task.generator(1)
     x, y = _levels(n, shape), torch.randint(5, (n,), generator=draw)
-    net, before = _some_net(shape, 5, draw).train(), x.clone()
-    loss = mine(net, x, y.clone(), sigma, task.generator(2))
+    net, before, noise = _some_net(shape, 5, draw).train(), x.clone(), task.generator(2)
+    loss = mine(net, x, y.clone(), sigma, noise)
     if not isinstance(loss, Tensor) or loss.shape != ():
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         yield wrong(f"returns {found}: return the mean loss, a tensor with one number and its gradient")
@@ -151,6 +151,7 @@ def noise_loss(mine: Callable[..., Tensor], task: CertifiedAccuracyTask = Certif
     yield need(close, "and its gradient reaches the weights",
                "no gradient reaches the weights: no detach, no torch.no_grad, no .item()" if gradient is None else
                "the gradient is not that of the loss on the noisy images", share=2)
+    yield _another_time(net, lambda: mine(net, before.clone(), y.clone(), sigma, noise), shown)
 
 
 def _right_noise(shown: Tensor, x: Tensor, sigma: float) -> Iterator[Observation]:
@@ -201,12 +202,16 @@ def count_votes(mine: Callable[..., Tensor], task: CertifiedAccuracyTask = Certi
                "the counts are not those of the model's answers to the noisy copies: which row, which class?", share=2)
     yield need(not net.gradients, "without gradients",
                "keeps a graph of every copy, which fills the memory: vote under torch.no_grad()")
+    yield _another_time(net, lambda: mine(net, before.clone(), sigma, n, draw), shown)
+
+
+def _another_time(net: WatchedModel, again: Callable[[], object], shown: Tensor) -> Observation:
+    """Whether a second call with the same generator shows other noise."""
     net.forget()
-    mine(net, before.clone(), sigma, n, draw)
-    again = net.shown
-    fresh = again.shape != shown.shape or not torch.allclose(again, shown, atol=1e-4)
-    yield need(fresh, "and the next vote has fresh noise",
-               "a second vote shows the same noise as the first: draw from the generator given, and do not seed")
+    again()
+    fresh = net.shown.shape != shown.shape or not torch.allclose(net.shown, shown, atol=1e-4)
+    return need(fresh, "and the next time the noise is fresh",
+                "a second call shows the same noise as the first: draw from the generator given, and do not seed")
 
 
 def _noise_of_its_own(noise: Tensor, rows: Tensor) -> Iterator[Observation]:
@@ -604,6 +609,7 @@ def sandwich(certified: Callable[..., Tensor], attacked: Callable[..., float],
     """For the picture: one's own curves of certified accuracy by σ, and one's own attack on the first n images under
     the smaller σ at four ε, beside the share of these images that is certified at each radius."""
     x, y = task.data()
+    certified(y[:1], torch.ones(1), y[:1], task.radii)  # what is not written yet says so before votes are counted
     curves = {sigma: certified(*task.voted(sigma), y, task.radii) for sigma in task.sigmas}
     sigma = task.sigmas[0]
     prediction, radius = task.voted(sigma)

@@ -94,6 +94,10 @@ def loss_for_24_images(model, x, y, sigma, generator):
     return cross_entropy(model(x + (0.25 if sigma < 0.3 else 0.5) * normal(x.shape, generator)), y)
 
 
+def seeded_loss(model, x, y, sigma, generator):
+    return cross_entropy(model(x + sigma * normal(x.shape, torch.Generator().manual_seed(0))), y)
+
+
 def the_librarys_loss(model, x, y, sigma, generator):
     return GaussianAugmentation(sigma)(model, x, y)
 
@@ -561,6 +565,7 @@ WRONG = [
     Wrong("noise_loss", "no gradient reaches", detached_loss),
     Wrong("noise_loss", "returns float", number_loss),
     Wrong("noise_loss", "into eval mode", eval_loss),
+    Wrong("noise_loss", "the same noise as the first", seeded_loss),
     Wrong("noise_loss", "changes the images", in_place_loss),
     Wrong("noise_loss", "standard deviation 0.500 where σ = 0.4", loss_for_24_images, hidden=True),
     Wrong("noise_loss", "library's own work (robustness_lib.training", the_librarys_loss),

@@ -52,12 +52,13 @@ def test_the_solution_gets_full_marks_with_all_votes(variant):
     assert all(points == of for points, of in run_graded("certified_accuracy", names).values())
 
 
-def assert_right(answers, task):
+def assert_right(answers, task, *, attack_again=True):
     for step, answer in answers.items():
         points, of, said = marked(getattr(checks, step), answer, task=task)
         assert points == of, said
-        points, of, said = marked(getattr(HIDDEN, step), answer, task)
-        assert points == of, said
+        if attack_again or step != "attacked_accuracy":
+            points, of, said = marked(getattr(HIDDEN, step), answer, task)
+            assert points == of, said
 
 
 @pytest.mark.parametrize("variant", [0, 4, 8])
@@ -71,7 +72,7 @@ def test_right_answers_of_other_kinds_get_full_marks(answers, variant):
 @pytest.mark.parametrize("answers", RIGHT.values(), ids=list(RIGHT))
 def test_fifty_reruns_of_right_answers(answers):
     for variant in range(50):
-        assert_right(answers, quick(variant))
+        assert_right(answers, quick(variant), attack_again=variant < 3)
 
 
 def test_nothing_written_is_worth_nothing_and_says_so():

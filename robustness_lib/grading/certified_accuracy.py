@@ -419,7 +419,7 @@ def _on_a_linear_model(mine: Callable[..., tuple[int, float]], task: CertifiedAc
                 with torch.no_grad():
                     return torch.bincount(model(noisy).argmax(1), minlength=2)
 
-            chosen, radius = mine(vote, 50, 4000, 1e-6, sigma)
+            chosen, radius = mine(vote, 400, 4000, 1e-6, sigma)
             right &= chosen == int(distance > 0)
             far, near = max(far, radius / abs(distance)), min(near, radius / abs(distance))
     words = f"on a linear model, under three σ: {100 * near:.0f} to {100 * far:.0f} % of the distance |m|/‖w‖₂"
@@ -539,7 +539,7 @@ def attacked_accuracy(mine: Callable[..., float], task: CertifiedAccuracyTask = 
                       reach: tuple[float, ...] = (0.2, 0.6)) -> Iterator[Observation]:
     """The other side of the sandwich: the smoothed classifier's accuracy under an L2 attack on it."""
     w = torch.randn(3, 8, 8, generator=task.generator(10))
-    w, sigma = (w - w.mean()) / w.norm(), 0.25
+    w, sigma = (w - w.mean()) / w.norm(), 0.1  # little beside the distances: luck in a few draws moves no image
     signs = torch.tensor([(-1.0) ** i for i in range(len(distances))])
     model, x, y = linear_classifier(w), points_at(signs * torch.tensor(distances), w), (signs > 0).long()
     mine = _repeatable(mine, task)
@@ -554,7 +554,7 @@ def attacked_accuracy(mine: Callable[..., float], task: CertifiedAccuracyTask = 
                    "boundary. " + _what_attack(float(share), true), share=2)
     rough = _OnlyUnderNoise(model).eval()
     far, label = points_at(torch.tensor([0.8, -0.8]), w), torch.tensor([1, 0])
-    share = float(mine(rough, far, label, sigma, 0.01, 300, task.generator(12)))
+    share = float(mine(rough, far, label, 0.25, 0.01, 300, task.generator(12)))
     yield need(share == 1, "judged by votes under noise, as the certificate is",
                "a net that is right under noise alone was judged without noise: the certificate is the smoothed "
                "classifier's, so take the majority of votes at the attacked images", share=2)

@@ -102,10 +102,14 @@ def input_gradient(mine: Callable[..., Tensor], task: FgsmFirstStepsTask = FgsmF
                "changes the tensor it was given: begin with x.clone().requires_grad_()")
 
 
-def _half_misread(task: FgsmFirstStepsTask, shape: tuple[int, ...]) -> tuple[nn.Sequential, Tensor, Tensor]:
-    """A linear model, images, and labels of which the model reads every second one wrongly."""
+def _half_misread(task: FgsmFirstStepsTask, shape: tuple[int, ...],
+                  edges: bool = False) -> tuple[nn.Sequential, Tensor, Tensor]:
+    """A linear model, images, and labels of which the model reads every second one wrongly. edges: whether a row of
+    each image is black and another one white, where the pixel box binds."""
     draw = task.generator()
     model, x = linear_scores(shape[1:], 5, draw), torch.rand(shape, generator=draw)
+    if edges:
+        x[:, :, 0], x[:, :, 1] = 0.0, 1.0
     with torch.no_grad():
         read = model.eval()(x).argmax(1)
     return model, x, torch.where(torch.arange(len(x)) % 2 == 0, read, (read + 1) % 5)
@@ -196,8 +200,7 @@ def _which_fall(found: float, norm: str, w: tuple[float, ...]) -> str:
 def fgsm(mine: Callable[..., Tensor], task: FgsmFirstStepsTask = FgsmFirstStepsTask(),
          shape: tuple[int, ...] = (16, 3, 8, 8), images: int = 60) -> Iterator[Observation]:
     """One step of ε along the gradient's sign, in the pixel box."""
-    model, x, y = _half_misread(task, shape)
-    x[:, :, 0], x[:, :, 1] = 0.0, 1.0  # black and white rows: there the box binds
+    model, x, y = _half_misread(task, shape, edges=True)
     eps, pixels = task.eps, x.clone()
     with modes_noted(model.train()) as modes:
         found = mine(model, pixels, y.clone(), eps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -275,7 +274,7 @@ def _the_best(asked: PointsSeen, found: Tensor, track: Walk) -> Observation:
     last = all(not points or torch.equal(end, points[-1]) for end, points in zip(found, asked.seen, strict=True))
     return need(worse == 0, "the best point of the walk comes back, image by image",
                 f"on {worse} of {len(found)} images an earlier point had a larger margin_loss than the one that comes "
-                "back: " + ("keep the best, not the last" if last else "decide for each image by itself, at each step"),
+                "back: " + ("keep the best of each image, not the last" if last else "decide for each image by itself"),
                 share=2)
 
 
@@ -331,7 +330,7 @@ def pgd_with_restarts(mine: Callable[..., Tensor], task: PgdAndRestartsTask = Pg
     errs = [_broken(model, torch.stack(path), y[i].expand(len(path))) if path else torch.zeros(0, dtype=torch.bool)
             for i, path in enumerate(paths)]
     ever = torch.tensor([bool(one.any()) for one in errs])
-    yield _as_many_walks([len(path) for path in paths], ever, steps, restarts)
+    yield _as_many_walks(paths, x, eps, ever, restarts)
     lost = int((ever & ~_broken(model, found, y)).sum())
     yield need(not lost and ever.any(), "an image that was broken once stays broken",
                f"{lost} of {n} images were broken in an earlier walk and come back unbroken: keep the best of all walks"
@@ -345,19 +344,20 @@ def pgd_with_restarts(mine: Callable[..., Tensor], task: PgdAndRestartsTask = Pg
     yield _best_of_all(paths, found, model, y, ever)
 
 
-def _as_many_walks(lengths: list[int], ever: Tensor, steps: int, restarts: int) -> Observation:
-    """Images that never break show how many walks there were."""
-    standing = [length for length, broken in zip(lengths, ever.tolist(), strict=True) if not broken]
-    most = max(standing or lengths)
-    # They all end in the same corner, and one that begins near it may be there a step early.
-    walks = math.ceil((most - 1) / steps)
-    whole = not standing or (walks == restarts and min(standing) >= restarts * steps)
-    if most <= steps + 1 and restarts > 1:
-        mistake = "all walks are one and the same, or there is only one: draw a new start for each from the generator"
-    else:
-        mistake = (f"{walks} walks with {steps} steps each, by the points that it looks at, and there should be "
-                   f"{restarts}: from a start of its own each, and all of them while an image stands")
-    return need(whole, f"{restarts} walks, each from a start of its own", mistake, share=2)
+def _as_many_walks(paths: list[list[Tensor]], x: Tensor, eps: float, ever: Tensor, restarts: int) -> Observation:
+    """Images that never break show how many walks there were: a start lies inside the ball with nearly all its pixels,
+    and after the first step hardly any point does."""
+    starts = [sum(bool(((point - image).abs() < 0.999 * eps).float().mean() > 0.85) for point in path)
+              for path, image in zip(paths, x, strict=True)]
+    standing = [count for count, broken in zip(starts, ever.tolist(), strict=True) if not broken]
+    if not standing or set(standing) == {restarts}:
+        return need(True, f"{restarts} walks, each from a start of its own", "", share=2)
+    if max(standing) <= 1 < restarts:
+        return need(False, "", "all walks are one and the same, or there is only one: draw a new start for each from "
+                    "the generator", share=2)
+    off = next(count for count in standing if count != restarts)
+    return need(False, "", f"{off} walks of an image that stands to the end, and there should be {restarts}, from a "
+                "start of its own each", share=2)
 
 
 def _best_of_all(paths: list[list[Tensor]], found: Tensor, model: nn.Module, y: Tensor, ever: Tensor) -> Observation:

@@ -85,18 +85,20 @@ class FlatFloor(nn.Module):
 class ForkedSlope(nn.Module):
     """Two ways lead down from each image, and one of them to a mistake. Scores of two classes by the images' mean:
     where it is a multiple of `spacing`, the model is sure; a little above, it errs; as far below, it does not. A walk
-    that begins above goes up, one that begins below goes down: for half of all starts there is nothing to find."""
+    that begins above goes up, one that begins below goes down: for half of all starts there is nothing to find. A
+    ripple in two of the pixels lets no two walks end alike."""
 
     def __init__(self, spacing: float) -> None:
         super().__init__()
         self.spacing = spacing
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores (N, 2)."""
+        """Scores (N, 2) of images (N, 1, 4, 4)."""
         place = x.flatten(1).mean(1) / self.spacing
         floor = place.round().detach()
         off = place - floor
-        sure = torch.where(off > 0, 1 - off / 0.3, 1 + 0.5 * off / 0.3) * (2 * (floor % 2) - 1)
+        ripple = 0.05 * torch.sin(10 * math.pi * x[:, 0, 0, :2].sum(1) / self.spacing)
+        sure = (torch.where(off > 0, 1 - off / 0.3, 1 + 0.5 * off / 0.3) + ripple) * (2 * (floor % 2) - 1)
         return torch.stack([-sure, sure], 1)
 
     def images(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

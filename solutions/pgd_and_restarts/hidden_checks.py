@@ -24,7 +24,7 @@ def random_start(mine: Answer, task: checks.PgdAndRestartsTask) -> Points:
 
 
 def pgd(mine: Answer, task: checks.PgdAndRestartsTask) -> Points:
-    return checks.pgd.in_grading(mine, task=replace(other(task), images=100), n=30, steps=11, points=3)
+    return checks.pgd.in_grading(mine, task=replace(other(task), images=80), n=30, steps=11, points=3)
 
 
 def pgd_with_restarts(mine: Answer, task: checks.PgdAndRestartsTask) -> Points:

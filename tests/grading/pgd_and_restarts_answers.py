@@ -310,7 +310,8 @@ def the_givens_walk(*given_to):
 # Wrong: restarts.
 
 
-def walks(model, x, y, eps, steps, restarts, generator, *, choose=None, all_rows=False, first=0, fixed=False, walk=None):
+def walks(model, x, y, eps, steps, restarts, generator, *, choose=None, all_rows=False, first=0, fixed=False,
+          walk=None):
     best, most = x.clone(), torch.full((len(x),), -torch.inf)
     start = given.random_start(x, eps, generator)
     for _ in range(first, restarts):
@@ -535,8 +536,8 @@ WRONG = [
     Wrong("pgd", "cannot cross the ball", short_steps),
     Wrong("pgd", "the longest step", long_steps),
     Wrong("pgd", "the longest step", fixed_steps),
-    Wrong("pgd", "keep the best, not the last", the_last),
-    Wrong("pgd", "decide for each image by itself", best_of_the_batch),
+    Wrong("pgd", "not the last", the_last),
+    Wrong("pgd", "of each image, not the last", best_of_the_batch),
     Wrong("pgd", "once more after the last step", last_not_looked_at),
     Wrong("pgd", "in train mode", train_mode),
     Wrong("pgd", "not brought back", never_projected),

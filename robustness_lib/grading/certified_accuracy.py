@@ -20,10 +20,10 @@ from robustness_lib.certify import ABSTAINED, SmoothedClassifier
 from robustness_lib.grading.given import certified_accuracy as given
 from robustness_lib.grading.images import in_box
 from robustness_lib.grading.linear import linear_classifier, points_at
+from robustness_lib.grading.noise_watcher import NoiseWatcher, alike, noise_mistake
 from robustness_lib.grading.numbers import is_number, matching
 from robustness_lib.grading.observations import Observation, need, wrong
 from robustness_lib.grading.steps import step
-from robustness_lib.grading.noise_watcher import NoiseWatcher, alike, noise_mistake
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["CertifiedAccuracyTask", "Voted", "attacked_accuracy", "certified_accuracy", "certified_radius", "certify",

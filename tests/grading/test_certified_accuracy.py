@@ -13,7 +13,7 @@ from robustness_lib.certify import RandomizedSmoothing
 from robustness_lib.grading import certified_accuracy as checks
 from robustness_lib.grading.given import certified_accuracy as given
 from robustness_lib.grading.linear import linear_classifier, points_at
-from robustness_lib.grading.watched_model import WatchedModel, alike, noise_mistake
+from robustness_lib.grading.noise_watcher import NoiseWatcher, alike, noise_mistake
 
 HIDDEN = hidden_checks("certified_accuracy")
 STEPS = ("noise_loss", "count_votes", "lower_bound", "certified_radius", "certify", "certified_accuracy", "larger_wins",
@@ -114,7 +114,7 @@ def test_points_lie_at_the_distance_that_they_should():
 
 
 def test_a_watched_model_remembers_all():
-    watched = WatchedModel(linear_classifier(torch.ones(2))).train()
+    watched = NoiseWatcher(linear_classifier(torch.ones(2))).train()
     first, second = torch.rand(3, 2), torch.rand(1, 2)
     answers = watched(first)
     watched.eval()

@@ -1,5 +1,11 @@
 """Steps that are done already, on which later steps of an exercise can be built, so that one mistake costs one step."""
 
-from robustness_lib.grading.given import certified_accuracy, sign_verdicts.json, square_attack, trades_vs_pgd
+from robustness_lib.grading.given import (
+    certified_accuracy,
+    fgsm_first_steps,
+    pgd_and_restarts,
+    square_attack,
+    trades_vs_pgd,
+)
 
-__all__ = ["certified_accuracy", "sign_verdicts.json", "square_attack", "trades_vs_pgd"]
+__all__ = ["certified_accuracy", "fgsm_first_steps", "pgd_and_restarts", "square_attack", "trades_vs_pgd"]

@@ -4,11 +4,19 @@
     checks.accept(mine)                # prints what it found, and returns the points
 """
 
-from robustness_lib.grading import certified_accuracy, fgsm_first_steps, pgd_and_restarts, square_attack, trades_vs_pgd
+from robustness_lib.grading import (
+    break_the_defense,
+    certified_accuracy,
+    fgsm_first_steps,
+    pgd_and_restarts,
+    square_attack,
+    trades_vs_pgd,
+)
 from robustness_lib.grading.observations import Observation, Points, need, wrong
 from robustness_lib.grading.once_written import once_written
 from robustness_lib.grading.score_card import ScoreCard, score_card
 from robustness_lib.grading.steps import GradedStep, marks_so_far, step
 
-__all__ = ["GradedStep", "Observation", "Points", "ScoreCard", "certified_accuracy", "fgsm_first_steps", "marks_so_far",
-           "need", "once_written", "pgd_and_restarts", "score_card", "square_attack", "step", "trades_vs_pgd", "wrong"]
+__all__ = ["GradedStep", "Observation", "Points", "ScoreCard", "break_the_defense", "certified_accuracy",
+           "fgsm_first_steps", "marks_so_far", "need", "once_written", "pgd_and_restarts", "score_card",
+           "square_attack", "step", "trades_vs_pgd", "wrong"]

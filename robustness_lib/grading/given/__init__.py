@@ -1,6 +1,7 @@
 """Steps that are done already, on which later steps of an exercise can be built, so that one mistake costs one step."""
 
 from robustness_lib.grading.given import (
+    break_the_defense,
     certified_accuracy,
     fgsm_first_steps,
     pgd_and_restarts,
@@ -8,4 +9,5 @@ from robustness_lib.grading.given import (
     trades_vs_pgd,
 )
 
-__all__ = ["certified_accuracy", "fgsm_first_steps", "pgd_and_restarts", "square_attack", "trades_vs_pgd"]
+__all__ = ["break_the_defense", "certified_accuracy", "fgsm_first_steps", "pgd_and_restarts", "square_attack",
+           "trades_vs_pgd"]

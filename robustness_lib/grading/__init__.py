@@ -5,7 +5,7 @@
 """
 
 from robustness_lib.grading import (
-    break_the_defense,
+    break_the_defence,
     certified_accuracy,
     fgsm_first_steps,
     pgd_and_restarts,
@@ -17,6 +17,6 @@ from robustness_lib.grading.once_written import once_written
 from robustness_lib.grading.score_card import ScoreCard, score_card
 from robustness_lib.grading.steps import GradedStep, marks_so_far, step
 
-__all__ = ["GradedStep", "Observation", "Points", "ScoreCard", "break_the_defense", "certified_accuracy",
+__all__ = ["GradedStep", "Observation", "Points", "ScoreCard", "break_the_defence", "certified_accuracy",
            "fgsm_first_steps", "marks_so_far", "need", "once_written", "pgd_and_restarts", "score_card",
            "square_attack", "step", "trades_vs_pgd", "wrong"]

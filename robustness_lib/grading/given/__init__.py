@@ -1,7 +1,7 @@
 """Steps that are done already, on which later steps of an exercise can be built, so that one mistake costs one step."""
 
 from robustness_lib.grading.given import (
-    break_the_defense,
+    break_the_defence,
     certified_accuracy,
     fgsm_first_steps,
     pgd_and_restarts,
@@ -9,5 +9,5 @@ from robustness_lib.grading.given import (
     trades_vs_pgd,
 )
 
-__all__ = ["break_the_defense", "certified_accuracy", "fgsm_first_steps", "pgd_and_restarts", "square_attack",
+__all__ = ["break_the_defence", "certified_accuracy", "fgsm_first_steps", "pgd_and_restarts", "square_attack",
            "trades_vs_pgd"]

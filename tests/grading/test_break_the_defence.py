@@ -1,17 +1,17 @@
-"""The checks of the exercise break_the_defense, checked: wrong answers lose marks in words that name the mistake, right
+"""The checks of the exercise break_the_defence, checked: wrong answers lose marks in words that name the mistake, right
 ones get all."""
 
 import pytest
 import torch
 from answers import hidden_checks, marked, run_graded, solved
-from break_the_defense_answers import RIGHT, WRONG
+from break_the_defence_answers import RIGHT, WRONG
 
 from robustness_lib.attacks.adaptive import EOT
 from robustness_lib.defenses import BitDepth
-from robustness_lib.grading import break_the_defense as checks
+from robustness_lib.grading import break_the_defence as checks
 from robustness_lib.grading.draws import InTurn, NotedResizePad
 
-HIDDEN = hidden_checks("break_the_defense")
+HIDDEN = hidden_checks("break_the_defence")
 STEPS = ("stands", "straight_through", "eot_gradient", "adaptive_attack", "three_bars")
 
 
@@ -27,9 +27,9 @@ def test_a_wrong_answer_loses_marks_and_reads_why(wrong):
 
 @pytest.mark.parametrize("variant", range(4))
 def test_the_solution_gets_full_marks_in_every_variant(variant):
-    names = solved("break_the_defense")
+    names = solved("break_the_defence")
     names["task"] = checks.DefenseTask(variant)
-    found = run_graded("break_the_defense", names)
+    found = run_graded("break_the_defence", names)
     assert all(points == of for points, of in found.values()), found
     assert len(found) == 10
 
@@ -66,7 +66,7 @@ def test_nothing_written_is_worth_nothing_and_says_so():
 
 
 def test_the_checks_leave_the_random_numbers_as_they_were():
-    answers = solved("break_the_defense")
+    answers = solved("break_the_defence")
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

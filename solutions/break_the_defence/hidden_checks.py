@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from robustness_lib.grading import Points
-from robustness_lib.grading import break_the_defense as checks
+from robustness_lib.grading import break_the_defence as checks
 
 Answer = Callable[..., Any]
 

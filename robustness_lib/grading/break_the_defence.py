@@ -1,4 +1,4 @@
-"""Checks of the exercise `break_the_defense`: an adaptive attack through a rounding and a random size and place."""
+"""Checks of the exercise `break_the_defence`: an adaptive attack through a rounding and a random size and place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robustness_lib import data, models
 from robustness_lib.attacks import PGD
 from robustness_lib.defenses import BitDepth
 from robustness_lib.grading.draws import InTurn, NotedResizePad
-from robustness_lib.grading.given import break_the_defense as given
+from robustness_lib.grading.given import break_the_defence as given
 from robustness_lib.grading.images import SLACK, in_box, not_images
 from robustness_lib.grading.observations import Observation, need, wrong
 from robustness_lib.grading.steps import step

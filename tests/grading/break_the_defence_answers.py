@@ -1,4 +1,4 @@
-"""Answers to the exercise break_the_defense that people give: wrong ones, and right ones unlike the solution's."""
+"""Answers to the exercise break_the_defence that people give: wrong ones, and right ones unlike the solution's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from robustness_lib import ThreatModel
 from robustness_lib.attacks import PGD
 from robustness_lib.attacks.adaptive import BPDA, EOT
-from robustness_lib.grading.given import break_the_defense as given
+from robustness_lib.grading.given import break_the_defence as given
 from robustness_lib.losses import margin_loss
 
 

@@ -305,7 +305,7 @@ def _waves(task: FgsmFirstStepsTask, n: int) -> tuple[nn.Module, Tensor, Tensor]
     """A model on which one step can go too far, images, and labels of which it reads about two thirds rightly; such
     that no two of the things that people count come to the same number."""
     draw, model = task.generator(n), Waves(task.eps / 0.8)
-    while True:
+    for _ in range(1000):
         x = (0.3 + 0.4 * torch.rand(n, 1, 1, 1, generator=draw)).expand(n, 3, 4, 4).contiguous()
         read = model(x).argmax(1)
         other = (read + torch.randint(1, 4, (n,), generator=draw)) % 4
@@ -313,6 +313,7 @@ def _waves(task: FgsmFirstStepsTask, n: int) -> tuple[nn.Module, Tensor, Tensor]
         counted = _countable(*_answers(model, x, y, task.eps), y)
         if len({int(column.sum()) for column in counted.values()}) == len(counted):
             return model, x, y
+    raise AssertionError("no images on which all that people count differs")
 
 
 def _answers(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> tuple[Tensor, Tensor]:

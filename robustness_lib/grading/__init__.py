@@ -4,11 +4,11 @@
     checks.accept(mine)                # prints what it found, and returns the points
 """
 
-from robustness_lib.grading import break_the_defense, square_attack
+from robustness_lib.grading import break_the_defense, ibp_by_hand, square_attack
 from robustness_lib.grading.observations import Observation, Points, need, wrong
 from robustness_lib.grading.once_written import once_written
 from robustness_lib.grading.score_card import ScoreCard, score_card
 from robustness_lib.grading.steps import GradedStep, marks_so_far, step
 
-__all__ = ["GradedStep", "Observation", "Points", "ScoreCard", "break_the_defense", "marks_so_far", "need",
-           "once_written", "score_card", "square_attack", "step", "wrong"]
+__all__ = ["GradedStep", "Observation", "Points", "ScoreCard", "break_the_defense", "ibp_by_hand",
+           "marks_so_far", "need", "once_written", "score_card", "square_attack", "step", "wrong"]

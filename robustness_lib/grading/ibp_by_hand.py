@@ -128,7 +128,7 @@ def _what_linear(found: Sequence[Tensor], weight: Tensor, bias: Tensor, lower: T
     c, r = (lower + upper) / 2, (upper - lower) / 2
     centre, radius, ends = c @ weight.T + bias, r @ weight.abs().T, (lower @ weight.T + bias, upper @ weight.T + bias)
     return _first_alike(found, (
-        (ends, "the radius goes through |W|, not W. (W is what comes out, too, when the lower and the upper end are pushed "
+        (ends, "the radius goes through |W|, not W. (The same comes out when the lower and the upper end are pushed "
                "through as they are: where a weight is negative, the two change places.)"),
         ((torch.minimum(*ends), torch.maximum(*ends)), "looks at two corners only: each output is least at a corner of "
          "its own, which |W| finds"),

@@ -8,6 +8,7 @@ from robustness_lib.grading import (
     break_the_defence,
     certified_accuracy,
     fgsm_first_steps,
+    ibp_by_hand,
     pgd_and_restarts,
     square_attack,
     trades_vs_pgd,
@@ -18,5 +19,5 @@ from robustness_lib.grading.score_card import ScoreCard, score_card
 from robustness_lib.grading.steps import GradedStep, marks_so_far, step
 
 __all__ = ["GradedStep", "Observation", "Points", "ScoreCard", "break_the_defence", "certified_accuracy",
-           "fgsm_first_steps", "marks_so_far", "need", "once_written", "pgd_and_restarts", "score_card",
+           "fgsm_first_steps", "ibp_by_hand", "marks_so_far", "need", "once_written", "pgd_and_restarts", "score_card",
            "square_attack", "step", "trades_vs_pgd", "wrong"]

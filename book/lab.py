@@ -16,8 +16,8 @@ from jupyterlab_server.workspaces_handler import WorkspacesManager
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "course"
-CHAPTER = "book/04_without_gradients.ipynb"
-EXERCISE = "exercises/square_attack/square_attack.ipynb"
+CHAPTER = "book/01_fgsm.ipynb"
+EXERCISE = "exercises/fgsm_first_steps/fgsm_first_steps.ipynb"
 
 
 def workspace(chapter: str, exercise: str) -> dict[str, Any]:

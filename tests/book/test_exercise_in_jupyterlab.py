@@ -73,7 +73,7 @@ def test_a_check_turns_green(chromium: Any, tmp_path: Path) -> None:
 
 def test_make_lab_opens_a_chapter_and_its_exercise_side_by_side(chromium: Any, tmp_path: Path) -> None:
     """From a copy, since what is open in JupyterLab may be saved."""
-    for path in ("book/lab.py", "book/04_without_gradients.ipynb", "exercises/square_attack/square_attack.ipynb"):
+    for path in ("book/lab.py", "book/01_fgsm.ipynb", "exercises/fgsm_first_steps/fgsm_first_steps.ipynb"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, tmp_path / path)
     with jupyterlab(tmp_path, str(tmp_path / "book" / "lab.py")) as lab:
@@ -87,8 +87,8 @@ def test_make_lab_opens_a_chapter_and_its_exercise_side_by_side(chromium: Any, t
             left, right = right, left
         assert left["x"] + left["width"] <= right["x"]
         shown = " ".join(titles.all_inner_texts())
-        assert "Exercise: the Square attack" in shown
-        assert "Without gradients" in shown
+        assert "Exercise: first steps with FGSM" in shown
+        assert "One step" in shown
         page.screenshot(path=tmp_path / "side_by_side.png")
         context.close()
     assert list((tmp_path / "_build" / "lab").glob("course*.jupyterlab-workspace"))

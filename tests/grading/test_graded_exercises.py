@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 
 EXERCISES = SOLUTIONS.parent / "exercises"
 NAMES = sorted(path.parent.name for path in SOLUTIONS.glob("*/*.ipynb"))
-QUICKEST = "square_attack"
+QUICKEST = "fgsm_first_steps"
 
 
 def notebook(folder: Path, name: str) -> NotebookNode:

@@ -6,7 +6,7 @@ import torch
 from answers import hidden_checks, marked, run_graded, solved
 from break_the_defense_answers import RIGHT, WRONG
 
-from robustness_lib.attacks.adaptive import EOT
+from robustness_lib.attacks.adaptive import BPDA, EOT
 from robustness_lib.defenses import BitDepth
 from robustness_lib.grading import break_the_defense as checks
 from robustness_lib.grading.draws import InTurn, NotedResizePad
@@ -86,6 +86,16 @@ def test_the_unaware_attack_leaves_far_more_than_the_exercise_asks_for(variant):
     first, deep = (task.judge(task.defense(), points)[0].double().mean() for points in (stops, goes_on))
     assert first > 0.7
     assert deep > task.most + 0.03
+
+
+def test_the_given_gradient_through_the_rounding_is_the_librarys():
+    x = torch.rand(2, 3, 4, 4).requires_grad_()
+    defense = BitDepth(torch.nn.Flatten(), 2)
+    found = []
+    for scores in (BPDA(defense)(x), defense.model(checks.given.straight_through(defense.transform, x))):
+        assert torch.allclose(scores, defense(x))
+        found.append(torch.autograd.grad((scores**3).sum(), x)[0])
+    assert torch.allclose(*found, atol=1e-5)
 
 
 def test_a_count_is_the_librarys():

@@ -242,7 +242,8 @@ def _linear_draws(n: int, draws: int, task: DefenseTask) -> tuple[Tensor, Tensor
 def _which_gradient(found: Tensor, slopes: Tensor, answer: InTurn, x: Tensor, y: Tensor) -> str:
     mean, n = slopes.mean(0), len(x)
     point = x.detach().requires_grad_()
-    scores = torch.stack([answer(point) for _ in range(len(slopes))]).mean(0)
+    with torch.random.fork_rng(devices=[]):
+        scores = torch.stack([answer(point) for _ in range(len(slopes))]).mean(0)
     (of_mean,) = torch.autograd.grad(margin_loss(scores, y).sum(), point)
     for other, words in ((-mean, "the sign is turned round: the gradient of the loss, which the attack climbs"),
                          (slopes.sum(0), "the sum of the gradients: divide by the number of draws"),

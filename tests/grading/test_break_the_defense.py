@@ -99,17 +99,14 @@ def test_the_given_gradient_through_the_rounding_is_the_librarys():
 
 
 def test_a_count_is_the_librarys():
-    """The given count says what EOT.judge says of the same draws."""
-    task = checks.DefenseTask(images=20)
-    x, y = task.data()
-    defense = task.defense()
-    points = (x + 0.2 * torch.randn_like(x)).clamp(0, 1)
-    torch.manual_seed(3)
-    mine = checks.given.stands(defense, points, y, 9)
-    torch.manual_seed(3)
-    verdict = EOT(defense, 9, decision="majority").judge(points, y, draws=9)
-    sure = (verdict.shares - 0.5).abs() > 0.06
-    assert torch.equal(mine[sure], ~verdict.success[sure])
+    """The given count says what EOT.judge says of the same answers."""
+    draw = torch.Generator().manual_seed(3)
+    x, y = torch.rand(30, 1, 4, 4, generator=draw), torch.randint(2, (30,), generator=draw)
+    answers = torch.randn(9, 30, 2, generator=draw)
+    mine = checks.given.stands(InTurn(x, answers), x, y, 9)
+    verdict = EOT(InTurn(x, answers), 9, decision="majority").judge(x, y, draws=9)
+    assert torch.equal(mine, ~verdict.success)
+    assert 5 < mine.sum() < 25
 
 
 def test_answers_in_turn_are_those_that_were_dealt():

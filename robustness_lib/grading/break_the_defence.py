@@ -242,7 +242,8 @@ def _linear_draws(n: int, draws: int, task: DefenseTask) -> tuple[Tensor, Tensor
 def _which_gradient(found: Tensor, slopes: Tensor, answer: InTurn, x: Tensor, y: Tensor) -> str:
     mean, n = slopes.mean(0), len(x)
     point = x.detach().requires_grad_()
-    scores = torch.stack([answer(point) for _ in range(len(slopes))]).mean(0)
+    with torch.random.fork_rng(devices=[]):
+        scores = torch.stack([answer(point) for _ in range(len(slopes))]).mean(0)
     (of_mean,) = torch.autograd.grad(margin_loss(scores, y).sum(), point)
     for other, words in ((-mean, "the sign is turned round: the gradient of the loss, which the attack climbs"),
                          (slopes.sum(0), "the sum of the gradients: divide by the number of draws"),
@@ -263,11 +264,13 @@ def _which_gradient(found: Tensor, slopes: Tensor, answer: InTurn, x: Tensor, y:
 # The attack.
 
 
-@step(points=6, shares=18, forbidden=("attacks",))
+@step(points=6, shares=20, forbidden=("attacks",))
 def adaptive_attack(mine: Callable[..., Tensor], task: DefenseTask = DefenseTask()) -> Iterator[Observation]:
     """PGD through rounding and randomness, judged by answers that it has not seen."""
     (x, y), defense = task.data(), task.defense()
-    log = _noting(defense).log
+    log, off, top = _noting(defense).log, [0.0], 2**defense.bits - 1
+    _noting(defense).register_forward_pre_hook(
+        lambda _, given_to: off.append((given_to[0].detach() * top).frac().sub(0.5).abs().sub(0.5).abs().max().item()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task.seed)
         x_adv = mine(defense, x.clone(), y.clone(), task.eps, task.steps, task.draws)
@@ -294,6 +297,9 @@ def adaptive_attack(mine: Callable[..., Tensor], task: DefenseTask = DefenseTask
     yield need(answers and repeated < 0.1 * answers, "fresh draws at each step",
                "the same draws in every step: the attack fits these, and fails on others" if answers else
                "never asks the defense at all", share=4)
+    yield need(answers and max(off) < 1e-3, "the network gets rounded images on the way forward",
+               "the network gets images that were not rounded: forward, take the defense as it is" if answers else
+               "rounds nothing", share=2)
     yield from _breaks(defense, x, x_adv, legal, task)
 
 

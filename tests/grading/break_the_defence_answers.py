@@ -224,6 +224,11 @@ def without_the_dice(defense, x, y, eps, steps, draws):
                  ask=lambda images: defense.model.model(given.straight_through(defense.transform, images)))
 
 
+def without_the_rounding(defense, x, y, eps, steps, draws):
+    """EOT through the random size and place alone."""
+    return climb(defense, x, y, eps, steps, draws, ask=defense.model)
+
+
 def no_bpda(defense, x, y, eps, steps, draws):
     return climb(defense, x, y, eps, steps, draws, ask=defense)
 
@@ -355,6 +360,7 @@ WRONG = [
     Wrong("eot_gradient", "asks 6 times about an image, and 3", six_draws, hidden=True),
     Wrong("adaptive_attack", "does not know it", on_the_bare_net),
     Wrong("adaptive_attack", "does not know it", without_the_dice),
+    Wrong("adaptive_attack", "not rounded", without_the_rounding),
     Wrong("adaptive_attack", "look like noise", no_bpda),
     Wrong("adaptive_attack", "torch.round has none", no_bpda_from_the_image),
     Wrong("adaptive_attack", "1.0 gradients for each image and step", one_draw_a_step),

@@ -6,7 +6,7 @@ import torch
 from answers import hidden_checks, marked, run_graded, solved
 from break_the_defence_answers import RIGHT, WRONG
 
-from robustness_lib.attacks.adaptive import EOT
+from robustness_lib.attacks.adaptive import BPDA, EOT
 from robustness_lib.defenses import BitDepth
 from robustness_lib.grading import break_the_defence as checks
 from robustness_lib.grading.draws import InTurn, NotedResizePad
@@ -88,18 +88,25 @@ def test_the_unaware_attack_leaves_far_more_than_the_exercise_asks_for(variant):
     assert deep > task.most + 0.03
 
 
+def test_the_given_gradient_through_the_rounding_is_the_librarys():
+    x = torch.rand(2, 3, 4, 4).requires_grad_()
+    defense = BitDepth(torch.nn.Flatten(), 2)
+    found = []
+    for scores in (BPDA(defense)(x), defense.model(checks.given.straight_through(defense.transform, x))):
+        assert torch.allclose(scores, defense(x))
+        found.append(torch.autograd.grad((scores**3).sum(), x)[0])
+    assert torch.allclose(*found, atol=1e-5)
+
+
 def test_a_count_is_the_librarys():
-    """The given count says what EOT.judge says of the same draws."""
-    task = checks.DefenseTask(images=20)
-    x, y = task.data()
-    defense = task.defense()
-    points = (x + 0.2 * torch.randn_like(x)).clamp(0, 1)
-    torch.manual_seed(3)
-    mine = checks.given.stands(defense, points, y, 9)
-    torch.manual_seed(3)
-    verdict = EOT(defense, 9, decision="majority").judge(points, y, draws=9)
-    sure = (verdict.shares - 0.5).abs() > 0.06
-    assert torch.equal(mine[sure], ~verdict.success[sure])
+    """The given count says what EOT.judge says of the same answers."""
+    draw = torch.Generator().manual_seed(3)
+    x, y = torch.rand(30, 1, 4, 4, generator=draw), torch.randint(2, (30,), generator=draw)
+    answers = torch.randn(9, 30, 2, generator=draw)
+    mine = checks.given.stands(InTurn(x, answers), x, y, 9)
+    verdict = EOT(InTurn(x, answers), 9, decision="majority").judge(x, y, draws=9)
+    assert torch.equal(mine, ~verdict.success)
+    assert 5 < mine.sum() < 25
 
 
 def test_answers_in_turn_are_those_that_were_dealt():

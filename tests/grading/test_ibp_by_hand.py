@@ -4,7 +4,14 @@ get all; and the given parts are the library's."""
 import pytest
 import torch
 from answers import hidden_checks, marked, run_graded, solved
-from ibp_by_hand_answers import RIGHT, WRONG, difference_of_bounds, pixel_box_ignored
+from ibp_by_hand_answers import (
+    RIGHT,
+    WRONG,
+    difference_of_bounds,
+    of_the_image_itself,
+    pixel_box_ignored,
+    the_image_itself,
+)
 
 from robustness_lib import ThreatModel, models
 from robustness_lib.certify.interval_bounds import interval_bounds
@@ -69,6 +76,12 @@ def test_a_sound_bound_that_proves_less_gets_part_of_the_marks():
         points, of, said = marked(check, answer)
         assert 0.3 * of < points < 0.8 * of
         assert "lies outside" not in said
+
+
+def test_what_is_no_bound_gets_less_than_what_is_loose():
+    for check, loose, none in ((checks.box, pixel_box_ignored, the_image_itself),
+                               (checks.margins, difference_of_bounds, of_the_image_itself)):
+        assert marked(check, none)[0] < marked(check, loose)[0] - 0.5
 
 
 def test_nothing_written_is_worth_nothing_and_says_so():

@@ -127,7 +127,7 @@ def judged(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST) -> dict[s
     and by that and two short Auto-PGD."""
     mine(_Oracle(), torch.ones(1, 5, 1, 1), torch.ones(1).long(), [_Turned(1)])  # is it written? The rest takes long
     x, y = task.data()
-    return {name: (mine(net, x, y, []), mine(net, x, y, attacks[:1]), mine(net, x, y, attacks))
+    return {name: (given.robust(net, x, y, []), mine(net, x, y, attacks[:1]), mine(net, x, y, attacks))
             for name, (net, attacks) in _attacks(task).items()}
 
 

@@ -1,5 +1,6 @@
-// What the page still lacks for people who do not use a mouse or do not see: names for the sliders' handles, and a
-// way to reach, by keyboard, what scrolls inside its box. It also lets the widgets' formulas use the page's MathJax.
+// What the page still lacks for people who do not use a mouse or do not see: names for the sliders' handles and for the
+// arrows of the contents, and a way to reach, by keyboard, what scrolls inside its box. It also lets the widgets'
+// formulas use the page's MathJax.
 (() => {
   // noUiSlider marks its handle as a slider but gives it neither a name nor its value in words.
   function nameSlider(handle) {
@@ -46,6 +47,11 @@
     answerOldMathJax();
     // A list must hold list items; Sphinx marks the bibliography's entries otherwise, and they say what they are.
     document.querySelectorAll('.citation-list[role="list"]').forEach((list) => list.removeAttribute("role"));
+    // An arrow that opens the pages below another says to nobody but the eye what it does.
+    document.querySelectorAll(".bd-sidebar-primary details > summary").forEach((arrow) => {
+      const page = arrow.closest("li").querySelector("a").textContent.trim();
+      arrow.setAttribute("aria-label", `Pages below “${page}”`);
+    });
     new MutationObserver(soon).observe(document.body, { childList: true, subtree: true, characterData: true });
     soon();
   });

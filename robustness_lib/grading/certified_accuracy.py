@@ -70,7 +70,7 @@ class CertifiedAccuracyTask:
         return torch.Generator().manual_seed(1000 * self.variant + number)
 
     def voted(self, sigma: float) -> Voted:
-        """The votes on the images under this σ, counted once in a session, and what they certify."""
+        """The votes on the images under this σ, counted once and kept, and what they certify."""
         return _voted(self, sigma)
 
     @property

@@ -41,6 +41,6 @@ class ScoreCard:
 
 
 def score_card() -> ScoreCard:
-    """The points of each check that was run in this session, the latest of each, and their sum. What is checked in
+    """The points of each check that has been run, the latest of each, and their sum. What is checked in
     grading only, and what a person reads, comes on top."""
     return ScoreCard(marks_so_far())

@@ -26,7 +26,7 @@ _MARKS: dict[str, Points] = {}
 
 
 def marks_so_far() -> dict[str, Points]:
-    """The points of each check that was run in this session, by the check's name; the latest of each."""
+    """The points of each check that has been run, by the check's name; the latest of each."""
     return dict(_MARKS)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustness_lib import data, models
 from robustness_lib.grading.given import trades_vs_pgd as given
+from robustness_lib.grading.tasks import VariedTask
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["FIRST", "TradesVsPgdTask", "given_nets", "nets_of", "task", "written_here"]
@@ -30,14 +31,13 @@ def written_here(*functions: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class TradesVsPgdTask:
+class TradesVsPgdTask(VariedTask):
     """What the exercise is about, in one of its variants: ε, β, a seed, and how long the nets are trained.
 
     updates: steps of training, of `batch` images each, with attacks of `steps` steps. images: how many of the test set
     judge the nets.
     """
 
-    variant: int = 0
     updates: int = 80
     batch: int = 64
     steps: int = 5
@@ -74,9 +74,6 @@ class TradesVsPgdTask:
         x, y, _ = data.load("signs", "train", n=4000)
         rows = torch.randint(len(x), (self.updates, self.batch), generator=self.generator(1))
         return [(x[few], y[few]) for few in rows]
-
-    def generator(self, number: int = 0) -> torch.Generator:
-        return torch.Generator().manual_seed(1000 * self.variant + number)
 
 
 FIRST = TradesVsPgdTask()

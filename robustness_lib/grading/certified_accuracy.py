@@ -24,6 +24,7 @@ from robustness_lib.grading.noise_watcher import NoiseWatcher, alike, noise_mist
 from robustness_lib.grading.numbers import is_number, matching
 from robustness_lib.grading.observations import Observation, need, wrong
 from robustness_lib.grading.steps import step
+from robustness_lib.grading.tasks import VariedTask
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["CertifiedAccuracyTask", "Voted", "attacked_accuracy", "certified_accuracy", "certified_radius", "certify",
@@ -41,14 +42,13 @@ class Voted(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CertifiedAccuracyTask:
+class CertifiedAccuracyTask(VariedTask):
     """What the exercise is about, in one of its variants: two σ, each with a net that was trained for it, and a seed.
 
     images: how many of the test set are certified. n0, n: votes that choose a class, and that bound its share.
     alpha: the probability with which a certificate may be wrong.
     """
 
-    variant: int = 0
     images: int = 40
     n0: int = 50
     n: int = 500
@@ -65,9 +65,6 @@ class CertifiedAccuracyTask:
         """The first test images (N, C, H, W), and their labels (N,)."""
         x, y, _ = data.load("signs", "test", n=self.images)
         return x, y
-
-    def generator(self, number: int = 0) -> torch.Generator:
-        return torch.Generator().manual_seed(1000 * self.variant + number)
 
     def voted(self, sigma: float) -> Voted:
         """The votes on the images under this σ, counted once and kept, and what they certify."""

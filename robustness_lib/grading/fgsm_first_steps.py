@@ -10,46 +10,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustness_lib import data, models
+from robustness_lib import data
 from robustness_lib.grading.given import fgsm_first_steps as given
 from robustness_lib.grading.images import in_box, not_images
 from robustness_lib.grading.observations import Observation, need, wrong
 from robustness_lib.grading.small_models import Waves, linear_gradient, linear_scores, modes_noted
 from robustness_lib.grading.steps import step
+from robustness_lib.grading.tasks import RoadSignTask
 from robustness_lib.statistics import Accuracy
 
 __all__ = ["FgsmFirstStepsTask", "fgsm", "given", "input_gradient", "margin_drops", "one_broken", "smallest_eps",
            "still_right", "task"]
 
 _LIBRARY = ("attacks", "threat.py", "norm_balls.py", "querying", "evaluation")
-_VARIANTS = (("signs-tiny-pgd", 8), ("signs-tiny-standard", 3), ("signs-tiny-pgd", 6), ("signs-tiny-standard", 4))
 
 
 @dataclass(frozen=True)
-class FgsmFirstStepsTask:
+class FgsmFirstStepsTask(RoadSignTask):
     """What the exercise is about, in one of its variants: a model, ε and a seed. images: how many are attacked."""
 
-    variant: int = 0
     images: int = 200
 
-    @property
-    def name(self) -> str:
-        return _VARIANTS[self.variant % len(_VARIANTS)][0]
-
-    @property
-    def eps(self) -> float:
-        return _VARIANTS[self.variant % len(_VARIANTS)][1] / 255
-
-    def model(self) -> nn.Module:
-        return models.load_pretrained(self.name)
+    variants = (("signs-tiny-pgd", 8), ("signs-tiny-standard", 3),
+                ("signs-tiny-pgd", 6), ("signs-tiny-standard", 4))
 
     def data(self) -> tuple[Tensor, Tensor]:
         """Test images (N, C, H, W), also those that the model misreads, and their labels (N,)."""
         x, y, _ = data.load("signs", "test", n=self.images)
         return x, y
-
-    def generator(self, number: int = 0) -> torch.Generator:
-        return torch.Generator().manual_seed(1000 * self.variant + number)
 
 
 def task(variant: int = 0) -> FgsmFirstStepsTask:

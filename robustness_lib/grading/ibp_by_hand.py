@@ -16,6 +16,7 @@ from robustness_lib.certify.interval_bounds import interval_margins
 from robustness_lib.grading.given import ibp_by_hand as given
 from robustness_lib.grading.observations import Observation, need, wrong
 from robustness_lib.grading.steps import step
+from robustness_lib.grading.tasks import VariedTask
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["IntervalsTask", "box", "given", "margins", "task", "through_linear", "through_rising", "verdicts"]
@@ -26,13 +27,12 @@ _VARIANTS = (1.0, 1.5, 0.75, 2.0)  # ε of the check on a shipped network, in 25
 
 
 @dataclass(frozen=True)
-class IntervalsTask:
+class IntervalsTask(VariedTask):
     """What the exercise is about, in one of its variants: two networks for road signs, ε and a seed.
 
     images: how many of the test set are looked at. tolerance: from where on a margin is positive whatever rounding did.
     """
 
-    variant: int = 0
     images: int = 100
     tolerance: float = 1e-3
 
@@ -58,9 +58,6 @@ class IntervalsTask:
         """(N,) bool: which images are read rightly, and stay so under the library's PGD."""
         x, y = self.data()
         return ~PGD(ThreatModel("linf", eps), steps=20, loss="margin").run(models.load_pretrained(name), x, y).success
-
-    def generator(self, number: int = 0) -> torch.Generator:
-        return torch.Generator().manual_seed(1000 * self.variant + number)
 
 
 def task(variant: int = 0) -> IntervalsTask:

@@ -16,6 +16,7 @@ from robustness_lib.grading.observations import Observation, need, wrong
 from robustness_lib.grading.points_seen import PointsSeen, distinct
 from robustness_lib.grading.small_models import FlatFloor, ForkedSlope, bumpy_scores, linear_scores
 from robustness_lib.grading.steps import step
+from robustness_lib.grading.tasks import RoadSignTask
 from robustness_lib.grading.walks import Walk, matched, walk
 from robustness_lib.losses import margin_loss
 from robustness_lib.statistics import mcnemar
@@ -25,36 +26,14 @@ __all__ = ["PgdAndRestartsTask", "accuracy_after", "broken_by_each", "flat_floor
 
 _LIBRARY = ("attacks", "threat.py", "norm_balls.py", "querying", "evaluation")
 _GIVEN = "grading/given/pgd_and_restarts/"
-_VARIANTS = (("signs-tiny-pgd", 12), ("signs-tiny-standard", 5), ("signs-tiny-pgd", 14), ("signs-tiny-standard", 6))
 
 
 @dataclass(frozen=True)
-class PgdAndRestartsTask:
+class PgdAndRestartsTask(RoadSignTask):
     """What the exercise is about, in one of its variants: a model, ε and a seed. images: how many are attacked."""
 
-    variant: int = 0
-    images: int = 60
-
-    @property
-    def name(self) -> str:
-        return _VARIANTS[self.variant % len(_VARIANTS)][0]
-
-    @property
-    def eps(self) -> float:
-        return _VARIANTS[self.variant % len(_VARIANTS)][1] / 255
-
-    def model(self) -> nn.Module:
-        return models.load_pretrained(self.name)
-
-    def data(self) -> tuple[Tensor, Tensor]:
-        """The first test images (N, C, H, W) that the model reads rightly, and their labels (N,)."""
-        x, y, _ = data.load("signs", "test", n=2 * self.images)
-        with torch.no_grad():
-            right = (self.model().eval()(x).argmax(1) == y).nonzero()[:self.images, 0]
-        return x[right], y[right]
-
-    def generator(self, number: int = 0) -> Generator:
-        return torch.Generator().manual_seed(1000 * self.variant + number)
+    variants = (("signs-tiny-pgd", 12), ("signs-tiny-standard", 5),
+                ("signs-tiny-pgd", 14), ("signs-tiny-standard", 6))
 
 
 def task(variant: int = 0) -> PgdAndRestartsTask:
@@ -455,7 +434,7 @@ def stronger(mine: Callable[..., str], task: PgdAndRestartsTask = PgdAndRestarts
     if not measure:
         yield need(True, "on columns that were not seen before", "")
         return
-    one, five = _equal_cost(task.variant % len(_VARIANTS))
+    one, five = _equal_cost(task.variant % len(task.variants))
     only_one, only_five = int((one & ~five).sum()), int((five & ~one).sum())
     p = mcnemar(only_one, only_five)
     right = "cannot tell" if p >= 0.05 else "first" if only_one > only_five else "second"

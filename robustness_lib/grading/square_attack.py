@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustness_lib import data, models
 from robustness_lib.attacks import PGD, SquareAttack
 from robustness_lib.defenses import BitDepth
 from robustness_lib.grading.given import square_attack as given
@@ -17,6 +16,7 @@ from robustness_lib.grading.images import SLACK, in_box, not_images, within
 from robustness_lib.grading.observations import Observation, need, wrong
 from robustness_lib.grading.scores_only import ScoresOnly
 from robustness_lib.grading.steps import step
+from robustness_lib.grading.tasks import RoadSignTask
 from robustness_lib.losses import margin_loss
 from robustness_lib.threat import ThreatModel
 
@@ -24,42 +24,21 @@ __all__ = ["SquareTask", "accept", "attack", "broken_within", "given", "masked",
            "task", "window_side"]
 
 _GIVEN = ("grading/given", "attacks")
-_VARIANTS = (("signs-tiny-pgd", 12), ("signs-tiny-standard", 5), ("signs-tiny-pgd", 14), ("signs-tiny-standard", 4))
 
 
 @dataclass(frozen=True)
-class SquareTask:
+class SquareTask(RoadSignTask):
     """What the exercise is about, in one of its variants: a model, ε, a seed, and how many queries there are.
 
     images: how many of the test set are attacked. seeds: how often the attack is run.
     """
 
-    variant: int = 0
-    images: int = 60
     queries: int = 300
     seeds: int = 1
     behind: float = 0.15  # how far the attack may stay behind the library's
 
-    @property
-    def name(self) -> str:
-        return _VARIANTS[self.variant % len(_VARIANTS)][0]
-
-    @property
-    def eps(self) -> float:
-        return _VARIANTS[self.variant % len(_VARIANTS)][1] / 255
-
-    def model(self) -> nn.Module:
-        return models.load_pretrained(self.name)
-
-    def data(self) -> tuple[Tensor, Tensor]:
-        """The first test images (N, C, H, W) that the model reads rightly, and their labels (N,)."""
-        x, y, _ = data.load("signs", "test", n=2 * self.images)
-        with torch.no_grad():
-            right = (self.model()(x).argmax(1) == y).nonzero()[:self.images, 0]
-        return x[right], y[right]
-
-    def generator(self, number: int = 0) -> torch.Generator:
-        return torch.Generator().manual_seed(1000 * self.variant + number)
+    variants = (("signs-tiny-pgd", 12), ("signs-tiny-standard", 5),
+                ("signs-tiny-pgd", 14), ("signs-tiny-standard", 4))
 
 
 def task(variant: int = 0) -> SquareTask:

@@ -2,8 +2,9 @@
 
 SUBMISSIONS holds STUDENT/NAME/NAME.ipynb or STUDENT/NAME.ipynb. Each notebook is repaired (repair.py) and graded in a
 process of its own, with a time limit and without a network (isolation.py), over its own copy of the gradebook. The
-results are `grades.csv`, `cells.csv`, `checks.csv` and a page of feedback for each student. What has been graded is
-kept: a batch that was stopped goes on where it was, and only what has changed is graded again.
+results are `grades.csv`, `cells.csv`, `checks.csv`, a page of feedback for each student, and `by_hand.csv` for answers
+that a person reads (by_hand.py). What has been graded is kept: a batch that was stopped goes on where it was, and only
+what has changed is graded again.
 
 Students' code runs as you: it can read and write your files, and a student who means to can give herself points. What
 the notebooks load must be on this machine already.
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from by_hand import Mark, Place, read_marks, with_marks, with_points_by_hand, write_marks
 from course import Exercise, Problem, content_hash, exercises, make_course, read_exercise
 from isolation import end, without_network
 from repair import kind, name, repair
@@ -53,6 +55,7 @@ class Batch:
     isolation: list[str]
     exercises: dict[str, Exercise] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+    program: str = ""
     running: set[subprocess.Popen[str]] = field(default_factory=set)
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -65,12 +68,14 @@ class Batch:
         return self.out / "state" / submission.student / f"{submission.exercise}.json"
 
     def page(self, submission: Submission) -> Path:
-        return self.out / "feedback" / submission.student / f"{submission.exercise}.html"
+        """nbgrader's page; the one for the student is made of it when all are graded."""
+        return self.state(submission).with_suffix(".html")
 
     def key(self, submission: Submission) -> str:
-        """Changes when the notebook, the exercise or its variant does."""
+        """Changes when the notebook, the exercise, its variant or the grading program does."""
         content = hashlib.sha256(submission.path.read_bytes()).hexdigest()
-        return hashlib.sha256(f"{content} {self.hashes[submission.exercise]} {self.variant}".encode()).hexdigest()
+        parts = (content, self.hashes[submission.exercise], self.variant, self.program)
+        return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
 
 # One submission.
@@ -98,6 +103,7 @@ def fresh_result(batch: Batch, submission: Submission) -> Result:
         "exercise": submission.exercise,
         "cells": {n: {"points": 0.0, "of": of, "open": 0.0 if n in checks else of} for n, of in points.items()},
         "checks": checks,
+        "answers": {},
         "findings": [],
         "remarks": [],
         "unreadable": False,
@@ -121,6 +127,7 @@ def grade(batch: Batch, submission: Submission) -> Result:
         for cell in result["cells"].values():
             cell["open"] = 0.0
     else:
+        result["answers"] = answers(notebook)
         with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as folder:
             make_job(batch, submission, notebook, Path(folder))
             run_job(batch, submission, Path(folder), result)
@@ -128,6 +135,11 @@ def grade(batch: Batch, submission: Submission) -> Result:
     if not batch.stopping.is_set():
         write_atomically(batch.state(submission), json.dumps(result, ensure_ascii=False, indent=1).encode())
     return result
+
+
+def answers(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """What a person is to read: the text of each such cell."""
+    return {str(name(cell)): cell.source for cell in notebook.cells if kind(cell) in ("answer", "task")}
 
 
 def make_job(batch: Batch, submission: Submission, notebook: nbformat.NotebookNode, folder: Path) -> None:
@@ -217,11 +229,19 @@ def progress(number: int, count: int, result: Result) -> str:
     return "\n".join([line, *(f"    {remark}" for remark in result["remarks"])])
 
 
+def program_hash() -> str:
+    """Changes when the library or one of these scripts does: then what was graded before counts no more."""
+    scripts = b"".join(path.read_bytes() for path in sorted((ROOT / "solutions").glob("*.py")))
+    return content_hash(ROOT / "robustness_lib") + hashlib.sha256(scripts).hexdigest()
+
+
 def grade_all(batch: Batch, folder: Path, workers: int) -> int:
     names = exercises(batch.source)
     submissions, skipped = find_submissions(folder, names)
     print("\n".join([*skipped, f"{len(submissions)} notebooks to grade"]), flush=True)
+    marks = read_marks(batch.out / "by_hand.csv")
     batch.hashes = {name: content_hash(batch.source / name) for name in names}
+    batch.program = program_hash()
     results = {s: kept for s in submissions if (kept := kept_result(batch, s)) is not None}
     if results:
         print(f"{len(results)} of them were graded before, and nothing about them has changed", flush=True)
@@ -232,12 +252,27 @@ def grade_all(batch: Batch, folder: Path, workers: int) -> int:
         for result in ready:
             results[by_name[result["student"], result["exercise"]]] = result
             print(progress(len(results), len(submissions), result), flush=True)
-    batch.out.mkdir(parents=True, exist_ok=True)
-    ordered = [results[submission] for submission in submissions]
-    write_tables(batch.out, ordered)
-    print(f"\n{printed_checks(ordered)}\n\nGrades: {batch.out / 'grades.csv'}, each cell: cells.csv, failed checks: "
-          f"checks.csv, pages for students: {batch.out / 'feedback'}")  # fmt: skip
+    publish(batch, [(submission, results[submission]) for submission in submissions], marks)
     return 0
+
+
+def publish(batch: Batch, results: list[tuple[Submission, Result]], marks: dict[Place, Mark]) -> None:
+    """Write the tables and the students' pages, with the points that a person gave."""
+    batch.out.mkdir(parents=True, exist_ok=True)
+    write_marks(batch.out / "by_hand.csv", [result for _, result in results], marks)
+    counted = [with_marks(result, marks) for _, result in results]
+    write_tables(batch.out, counted)
+    for (submission, _), result in zip(results, counted, strict=True):
+        page = batch.out / "feedback" / submission.student / f"{submission.exercise}.html"
+        page.unlink(missing_ok=True)
+        if result["page"]:
+            text = batch.page(submission).read_text(encoding="utf-8")
+            write_atomically(page, with_points_by_hand(text, result).encode())
+    print(f"\n{printed_checks(counted)}\n\nGrades: {batch.out / 'grades.csv'}, each cell: cells.csv, failed checks: "
+          f"checks.csv, pages for students: {batch.out / 'feedback'}")  # fmt: skip
+    if still := sum(cell["open"] > 0 for result in counted for cell in result["cells"].values()):
+        print(f"{still} answers are for a person to read: write points and words into {batch.out / 'by_hand.csv'}, "
+              "and call again")  # fmt: skip
 
 
 def isolation(allow_network: bool) -> list[str]:

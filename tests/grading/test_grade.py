@@ -198,8 +198,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_only_what_has_changed_is_graded_again(
-    source: Path, tmp_path: Path, solved: NotebookNode, jobs: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+    source: Path, tmp_path: Path, solved: NotebookNode, jobs: list[str], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     own_source = shutil.copytree(source, tmp_path / "source")
     call = arguments(tmp_path, own_source)
     for student in ("ann", "bert", "slow"):
@@ -235,6 +236,11 @@ def test_only_what_has_changed_is_graded_again(
     assert sorted(jobs) == ["ann", "bert", "slow"]
 
     jobs.clear()
+    grade.main([*call, "--minutes", "20", "--variant", "8"])
+    assert sorted(jobs) == ["ann", "bert", "slow"]
+
+    jobs.clear()
+    monkeypatch.setattr(grade, "program_hash", lambda: "another version of the library")
     grade.main([*call, "--minutes", "20", "--variant", "8"])
     assert sorted(jobs) == ["ann", "bert", "slow"]
 
@@ -411,6 +417,28 @@ def test_a_second_call_starts_no_kernel(batch: Path, source: Path, capsys: pytes
     assert grade.main(arguments(batch, source, "--minutes", "0.35")) == 0
     assert "5 of them were graded before" in capsys.readouterr().out
     assert (batch / "out/grades.csv").read_bytes() == before
+
+
+def test_points_by_hand_reach_the_grades_and_the_page(batch: Path, source: Path, tmp_path: Path) -> None:
+    shutil.copytree(batch, tmp_path, dirs_exist_ok=True)
+    by_hand = tmp_path / "out/by_hand.csv"
+    rows = by_hand.read_text(encoding="utf-8")
+    answer = "noisy,sums,why,2,There are two terms.,"
+    assert f"{answer},\n" in rows
+    assert "untouched" not in rows  # nobody wrote anything there
+    page = tmp_path / "out/feedback/noisy/sums.html"
+    assert "sums (Score: 6 / 8; 2 more are for a person to give)" in page.read_text(encoding="utf-8")
+
+    by_hand.write_text(rows.replace(f"{answer},\n", f"{answer}1.5,which terms?\n"), encoding="utf-8")
+    assert grade.main(arguments(tmp_path, source, "--minutes", "0.35")) == 0
+    row = next(row for row in table(tmp_path / "out/grades.csv") if row["student"] == "noisy")
+    assert (row["points"], row["open"]) == ("7.5", "0")
+    assert "sums (Score: 7.5 / 8)" in page.read_text(encoding="utf-8")
+    assert "which terms?" in page.read_text(encoding="utf-8")
+
+    by_hand.write_text(rows.replace(f"{answer},\n", f"{answer}three,\n"), encoding="utf-8")
+    assert grade.main(arguments(tmp_path, source)) == 2  # and nothing is graded or lost
+    assert page.is_file()
 
 
 @pytest.mark.slow

@@ -7,14 +7,12 @@ answer is the one that was read; where it has changed they are taken out, and th
 from __future__ import annotations
 
 import csv
-import html
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from course import Problem
-from tables import Result, Row, short, total, write_csv
+from tables import Result, Row, as_written, short, write_csv
 
 COLUMNS = ("student", "exercise", "cell", "of", "answer", "points", "words")
 Place = tuple[str, str, str]  # student, exercise, cell
@@ -44,11 +42,12 @@ def read_marks(path: Path) -> dict[Place, Mark]:
     if missing := [column for column in COLUMNS if column not in (rows.fieldnames or ())]:
         raise Problem(f"{path} has no column {', '.join(missing)}; they are {', '.join(COLUMNS)}")
     marks = {}
-    for row in rows:
-        place, given = (row["student"], row["exercise"], row["cell"]), (row["points"] or "").strip()
+    for raw in rows:
+        row = {column: as_written(raw[column] or "") for column in COLUMNS}
+        place, given = (row["student"], row["exercise"], row["cell"]), row["points"].strip()
         if given:
             points = number(given, row["of"], f"{path}: {' '.join(place)}")
-            marks[place] = Mark(row["answer"] or "", row["of"], points, row["words"] or "")
+            marks[place] = Mark(row["answer"], row["of"], points, row["words"])
     return marks
 
 
@@ -103,31 +102,3 @@ def _given(mark: Mark | None, answer: str) -> tuple[str, str]:
     if same_text(mark.answer, answer):
         return short(mark.points), mark.words
     return "", f"(the answer has changed; the last one had {short(mark.points)}: {mark.words})"
-
-
-# The student's page.
-
-
-def with_points_by_hand(page: str, result: Result) -> str:
-    """nbgrader's page, with the points that a person gave, or a word that they are still to come.
-
-    nbgrader counts an answer that nobody has read as 0.
-    """
-    said = f"Score: {short(total(result, 'points'))} / {short(total(result, 'of'))}"
-    if still := total(result, "open"):
-        said += f"; {short(still)} more are for a person to give"
-    page = re.sub(r"(<h4>[^<]*\()Score: [^)]*", rf"\g<1>{said}", page, count=1)
-    for name in result["answers"]:
-        cell, words = result["cells"][name], result["words"].get(name, "")
-        said = f"Score: {short(cell['points'])} / {short(cell['of'])}"
-        if cell["open"]:
-            said = f"{short(cell['of'])} points, for a person to give"
-        anchor = re.escape(html.escape(name))
-        page = re.sub(rf'(<a href="#{anchor}">[^<]*</a> \()Score: [^)]*', rf"\g<1>{said}", page)
-        before, here, after = page.partition(f'<a name="{html.escape(name)}">')
-        after = re.sub(r"Score: [\d.]+ / [\d.]+", said, after, count=1)
-        if words:
-            body = '<div class="panel-body">'
-            after = after.replace(body, f"{body}\n<p><em>{html.escape(words)}</em></p>", 1)
-        page = before + here + after
-    return page

@@ -54,6 +54,19 @@ def exercises(source: Path) -> list[str]:
     return names
 
 
+def cell_names(source: Path, name: str) -> set[str]:
+    """nbgrader's names of the cells of an exercise."""
+    notebook = nbformat.read(source / name / f"{name}.ipynb", as_version=4)
+    return {cell.metadata.nbgrader["grade_id"] for cell in notebook.cells if "nbgrader" in cell.metadata}
+
+
+def misnamed(source: Path) -> list[str]:
+    """Folders that hold a notebook, but none of their own name: a line for each."""
+    folders = sorted({path.parent for path in source.glob("*/*.ipynb")})
+    return [f"{folder} is left out: it has no {folder.name}.ipynb" for folder in folders
+            if not (folder / f"{folder.name}.ipynb").is_file()]  # fmt: skip
+
+
 def content_hash(folder: Path) -> str:
     """SHA-256 over the files of a folder, names and contents."""
     digest = hashlib.sha256()
@@ -72,11 +85,12 @@ def variant_cell(notebook: NotebookNode) -> NotebookNode | None:
 
 
 def set_variant(path: Path, variant: int) -> None:
-    """Write the variant into a notebook file."""
+    """Write the variant into a notebook file. An exercise without variants stays as it is, with a word about it."""
     notebook = nbformat.read(path, as_version=4)
     cell = variant_cell(notebook)
     if cell is None:
-        raise Problem(f"{path.stem} has no variants: its first code cell has no line `VARIANT = 0`")
+        print(f"{path.stem} has no variants: its first code cell has no line `VARIANT = 0`", file=sys.stderr)
+        return
     cell.source = VARIANT.sub(f"VARIANT = {variant}", cell.source, count=1)
     nbformat.write(notebook, path)
 

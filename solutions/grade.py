@@ -1,10 +1,10 @@
 """Grade what students handed in: `python solutions/grade.py SUBMISSIONS [--source FOLDER] [--variant N]`.
 
-SUBMISSIONS holds STUDENT/NAME/NAME.ipynb or STUDENT/NAME.ipynb. Each notebook is repaired (repair.py) and graded in a
-process of its own, with a time limit and without a network (isolation.py), over its own copy of the gradebook. The
-results are `grades.csv`, `cells.csv`, `checks.csv`, a page of feedback for each student, and `by_hand.csv` for answers
-that a person reads (by_hand.py). What has been graded is kept: a batch that was stopped goes on where it was, and only
-what has changed is graded again.
+SUBMISSIONS holds STUDENT/NAME/NAME.ipynb or STUDENT/NAME.ipynb; a notebook by another name is known by its cells.
+Each is repaired (repair.py) and graded in a process of its own, with a time limit and without a network (isolation.py),
+over its own copy of the gradebook. The results are `grades.csv`, `cells.csv`, `checks.csv`, a page of feedback for each
+student (pages.py), and `by_hand.csv` for answers that a person reads (by_hand.py). What has been graded is kept: a
+batch that was stopped goes on where it was, and only what has changed is graded again.
 
 Students' code runs as you: it can read and write your files, and a student who means to can give herself points. What
 the notebooks load must be on this machine already.
@@ -29,9 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
-from by_hand import Mark, Place, read_marks, with_marks, with_points_by_hand, write_marks
-from course import Exercise, Problem, content_hash, exercises, make_course, read_exercise
+from by_hand import Mark, Place, read_marks, with_marks, write_marks
+from course import Exercise, Problem, cell_names, content_hash, exercises, make_course, read_exercise
 from isolation import end, without_network
+from pages import page_for
 from repair import kind, name, repair
 from submitted import Submission, Unreadable, find_submissions
 from tables import Result, printed_checks, short, total, write_tables
@@ -81,11 +82,19 @@ class Batch:
 # One submission.
 
 
+def read_result(path: Path) -> Result | None:
+    """A result that an earlier call kept."""
+    try:
+        result: Result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if "answers" in result else None
+
+
 def kept_result(batch: Batch, submission: Submission) -> Result | None:
     """The result of an earlier call, if it still holds; one that ran out of time does not hold for more minutes."""
-    try:
-        result: Result = json.loads(batch.state(submission).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    result = read_result(batch.state(submission))
+    if result is None:
         return None
     longer = result["cut_short"] and batch.minutes > result["minutes"]
     there = batch.page(submission).is_file() or not result["page"]
@@ -105,7 +114,7 @@ def fresh_result(batch: Batch, submission: Submission) -> Result:
         "checks": checks,
         "answers": {},
         "findings": [],
-        "remarks": [],
+        "remarks": [] if submission.path.stem == submission.exercise else [f"it was called {submission.path.name}"],
         "unreadable": False,
         "cut_short": False,
         "page": False,
@@ -121,9 +130,10 @@ def grade(batch: Batch, submission: Submission) -> Result:
     batch.page(submission).unlink(missing_ok=True)
     exercise = batch.exercises[submission.exercise]
     try:
-        notebook, result["remarks"] = repair(submission.path.read_bytes(), exercise, batch.exercises.values())
+        notebook, remarks = repair(submission.path.read_bytes(), exercise, batch.exercises.values())
+        result["remarks"] += remarks
     except Unreadable as reason:
-        result.update(unreadable=True, remarks=[f"it was not graded: {reason}"])
+        result.update(unreadable=True, remarks=[*result["remarks"], f"it was not graded: {reason}"])
         for cell in result["cells"].values():
             cell["open"] = 0.0
     else:
@@ -145,7 +155,8 @@ def answers(notebook: nbformat.NotebookNode) -> dict[str, str]:
 def make_job(batch: Batch, submission: Submission, notebook: nbformat.NotebookNode, folder: Path) -> None:
     """Copy of the course what one exercise needs, and the repaired notebook, into a folder."""
     name = submission.exercise
-    shutil.copytree(batch.course / "source" / name, folder / "source" / name)
+    # Without the solution: the student's code could read it.
+    shutil.copytree(batch.course / "source" / name, folder / "source" / name, ignore=lambda *_: [f"{name}.ipynb"])
     shutil.copy(batch.course / "gradebook.db", folder)
     (folder / "submitted" / "student" / name).mkdir(parents=True)
     nbformat.write(notebook, folder / "submitted" / "student" / name / f"{name}.ipynb")
@@ -179,13 +190,16 @@ def run_job(batch: Batch, submission: Submission, folder: Path, result: Result) 
         end(process)
         batch.running.discard(process)
     try:
+        if process.returncode:  # a student's code can end it, and write what it likes
+            raise ValueError
         found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         said = folder / "failed.txt"
         reason = said.read_text(encoding="utf-8") if said.is_file() else reason
         result["remarks"].append(f"no check counts: {reason}")
         return
-    result["cells"].update({name: cell for name, cell in found["cells"].items() if name in result["cells"]})
+    result["cells"].update({name: cell for name, cell in found["cells"].items() if name in result["cells"]
+                            and not (name in result["answers"] and cell["points"])})  # fmt: skip
     result["findings"], result["cut_short"] = found["findings"], found["cut_short"]
     result["remarks"] += found["remarks"]
     page = folder / "feedback" / "student" / submission.exercise / f"{submission.exercise}.html"
@@ -237,7 +251,7 @@ def program_hash() -> str:
 
 def grade_all(batch: Batch, folder: Path, workers: int) -> int:
     names = exercises(batch.source)
-    submissions, skipped = find_submissions(folder, names)
+    submissions, skipped = find_submissions(folder, {name: cell_names(batch.source, name) for name in names})
     print("\n".join([*skipped, f"{len(submissions)} notebooks to grade"]), flush=True)
     marks = read_marks(batch.out / "by_hand.csv")
     batch.hashes = {name: content_hash(batch.source / name) for name in names}
@@ -252,27 +266,33 @@ def grade_all(batch: Batch, folder: Path, workers: int) -> int:
         for result in ready:
             results[by_name[result["student"], result["exercise"]]] = result
             print(progress(len(results), len(submissions), result), flush=True)
-    publish(batch, [(submission, results[submission]) for submission in submissions], marks)
+    publish(batch, [results[submission] for submission in submissions], marks)
     return 0
 
 
-def publish(batch: Batch, results: list[tuple[Submission, Result]], marks: dict[Place, Mark]) -> None:
-    """Write the tables and the students' pages, with the points that a person gave."""
+def publish(batch: Batch, results: list[Result], marks: dict[Place, Mark]) -> None:
+    """Write the tables and the students' pages, with the points that a person gave.
+
+    results: of this call. Those of earlier calls, for notebooks that are not among these, stay in the tables.
+    """
     batch.out.mkdir(parents=True, exist_ok=True)
-    write_marks(batch.out / "by_hand.csv", [result for _, result in results], marks)
-    counted = [with_marks(result, marks) for _, result in results]
+    here = {(result["student"], result["exercise"]) for result in results}
+    earlier = [kept for path in (batch.out / "state").glob("*/*.json") if (path.parent.name, path.stem) not in here
+               and (kept := read_result(path)) is not None]  # fmt: skip
+    everybody = sorted([*results, *earlier], key=lambda result: (result["student"], result["exercise"]))
+    write_marks(batch.out / "by_hand.csv", everybody, marks)
+    counted = [with_marks(result, marks) for result in everybody]
     write_tables(batch.out, counted)
-    for (submission, _), result in zip(results, counted, strict=True):
-        page = batch.out / "feedback" / submission.student / f"{submission.exercise}.html"
-        page.unlink(missing_ok=True)
-        if result["page"]:
-            text = batch.page(submission).read_text(encoding="utf-8")
-            write_atomically(page, with_points_by_hand(text, result).encode())
+    for result in counted:
+        nbgraders = batch.out / "state" / result["student"] / f"{result['exercise']}.html"
+        text = nbgraders.read_text(encoding="utf-8") if result["page"] else None
+        page = batch.out / "feedback" / result["student"] / f"{result['exercise']}.html"
+        write_atomically(page, page_for(result, text).encode())
     print(f"\n{printed_checks(counted)}\n\nGrades: {batch.out / 'grades.csv'}, each cell: cells.csv, failed checks: "
           f"checks.csv, pages for students: {batch.out / 'feedback'}")  # fmt: skip
     if still := sum(cell["open"] > 0 for result in counted for cell in result["cells"].values()):
-        print(f"{still} answers are for a person to read: write points and words into {batch.out / 'by_hand.csv'}, "
-              "and call again")  # fmt: skip
+        print(f"Answers for a person to read: {still}. Write points and words into {batch.out / 'by_hand.csv'}, and "
+              "call again.")  # fmt: skip
 
 
 def isolation(allow_network: bool) -> list[str]:
@@ -289,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("submissions", type=Path, metavar="SUBMISSIONS", help="holds STUDENT/NAME/NAME.ipynb")
     parser.add_argument("--source", type=Path, default=ROOT / "solutions", metavar="FOLDER", help="has NAME/NAME.ipynb")
     parser.add_argument("--variant", type=int, metavar="N", help="the variant that was released")
-    parser.add_argument("--out", type=Path, default=ROOT / "_grading" / "graded", metavar="FOLDER")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="_grading/graded, or graded-… for another source")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="notebooks at the same time")
     parser.add_argument("--minutes", type=float, default=10, metavar="N", help="for one notebook")
     parser.add_argument("--allow-network", action="store_true", help="do not cut students' code off from the network")
@@ -297,8 +317,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if chosen.workers < 1 or not chosen.minutes > 0:
             raise Problem("--workers must be at least 1, and --minutes more than 0")
+        own = "" if chosen.source.resolve() == ROOT / "solutions" else f"-{chosen.source.resolve().name}"
+        out = chosen.out or ROOT / "_grading" / f"graded{own}"
         with tempfile.TemporaryDirectory(prefix="course-") as course:
-            batch = Batch(Path(course), chosen.source, chosen.out, chosen.variant, chosen.minutes,
+            batch = Batch(Path(course), chosen.source, out, chosen.variant, chosen.minutes,
                           isolation(chosen.allow_network))  # fmt: skip
             return grade_all(batch, chosen.submissions, chosen.workers)
     except Problem as problem:

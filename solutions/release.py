@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from course import HIDDEN, Problem, exercises, make_course
+from course import HIDDEN, Problem, exercises, make_course, misnamed
 
 ROOT = Path(__file__).resolve().parent.parent
 NEVER_RELEASED = (Path(HIDDEN).stem, "BEGIN SOLUTION", "BEGIN HIDDEN TESTS")
@@ -69,6 +69,8 @@ def put_in_place(made: Path, released: Path, names: list[str]) -> None:
 
 def release(names: list[str], source: Path, to: Path, variant: int | None, check: bool) -> int:
     there = exercises(source)
+    for line in misnamed(source):
+        print(line, file=sys.stderr)
     for name in names:
         if name not in there:
             raise Problem(f"{source} has no exercise {name}; it has {', '.join(there)}")

@@ -128,11 +128,28 @@ class _Layout:
         self.put(index, moved)
         if len(copies) > 1:
             self.remarks.append(f"{title} stood there {len(copies)} times; it counts once")
-        released = self.exercise.release.cells[index]
         if any(self.cells[i].cell_type != cell.cell_type for i in copies):
             self.remarks.append(f"{title} was turned into another type of cell; the original was put back")
-        elif any(self.cells[i].source.strip() not in (released.source.strip(), cell.source.strip()) for i in copies):
+        elif changed := [i for i in copies if not self.is_as_released(i, index)]:
+            self.put_back(index, title, changed)
+
+    def is_as_released(self, i: int, index: int) -> bool:
+        return self.cells[i].source.strip() in (
+            self.exercise.release.cells[index].source.strip(), self.given[index].source.strip())  # fmt: skip
+
+    def put_back(self, index: int, title: str, changed: list[int]) -> None:
+        """Say that the original counts. Where it is worth no points, what the student made of it runs before it."""
+        given = self.given[index]
+        if kind(given) != "given cell":
             self.remarks.append(f"{title} had been changed; the original was put back")
+            return
+        for i in changed:
+            source = self.cells[i].source
+            if (said := VARIANT.search(source)) and source.replace(said[0], "") == VARIANT.sub("", given.source):
+                self.remarks.append(another_variant(said[0], given.source))
+            else:
+                self.order.append((self.where[index], -1, retyped(self.cells[i], "code")))
+                self.remarks.append(f"{title} had been changed; it ran, and then the original")
 
     def keep_students(self, index: int) -> None:
         """Keep all copies of a solution or an answer in their places; the last one that says something has the name."""
@@ -196,6 +213,11 @@ def set_ids(cells: list[NotebookNode], exercise: Exercise) -> None:
             used.add(cell.id)
 
 
+def another_variant(said: str, given: str) -> str:
+    line = VARIANT.search(given)
+    return f"the notebook said `{said.strip()}`; it was graded with `{line[0] if line else given}`"
+
+
 def restore_variant(cells: list[NotebookNode], exercise: Exercise) -> list[str]:
     """Let the notebook have the variant that is graded: in its first line of this sort, or in a cell put on top."""
     given = variant_cell(exercise.master)
@@ -207,7 +229,7 @@ def restore_variant(cells: list[NotebookNode], exercise: Exercise) -> list[str]:
             if there[0].strip() == line[0].strip():
                 return []
             cell.source = VARIANT.sub(lambda _: line[0], cell.source, count=1)
-            return [f"the notebook said `{there[0].strip()}`; it was graded with `{line[0]}`"]
+            return [another_variant(there[0], line[0])]
     cells.insert(0, NEW["code"](line[0]))
     return [f"the line `{line[0]}` was gone and was put back"]
 

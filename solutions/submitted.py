@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,44 +29,63 @@ class Submission:
     path: Path
 
 
-def find_submissions(folder: Path, names: list[str]) -> tuple[list[Submission], list[str]]:
-    """The submissions in a folder, as STUDENT/NAME/NAME.ipynb or STUDENT/NAME.ipynb, and a line for all else."""
+def find_submissions(folder: Path, own_cells: dict[str, set[str]]) -> tuple[list[Submission], list[str]]:
+    """The submissions in a folder, as STUDENT/NAME/NAME.ipynb or STUDENT/NAME.ipynb, and a line for all else.
+
+    Where a student's notebook is called otherwise, or lies deeper, its cells say which exercise it is.
+
+    own_cells: for each exercise, nbgrader's names of its cells.
+    """
     if not folder.is_dir():
         raise Problem(f"there is no folder {folder}")
     found: dict[tuple[str, str], Submission] = {}
     skipped = []
-    # The deeper first: where both are there, nbgrader's layout counts.
-    for path in sorted(folder.rglob("*"), key=lambda path: (-len(path.parts), path)):
+    # As nbgrader collects them first, and of these the deeper: where there are several, that is the one that counts.
+    for path in sorted(folder.rglob("*"), key=lambda path: (
+            not _as_collected(path, folder, own_cells), -len(path.parts), str(path))):  # fmt: skip
         parts = path.relative_to(folder).parts
-        if path.is_dir() or any(part.startswith((".", "__")) for part in parts):
+        if path.is_dir() or any(part.startswith((".", "__")) for part in parts) or path.name in BESIDE:
             continue
-        reason = _not_taken(path, parts, names)
-        if not reason and (parts[0], path.stem) in found:
-            reason = f"{found[parts[0], path.stem].path.relative_to(folder)} is graded"
-        if reason:
-            skipped.append(f"{path.relative_to(folder)} is skipped: {reason}")
-        elif path.name not in BESIDE:
-            found[parts[0], path.stem] = Submission(parts[0], path.stem, path)
+        reason = _not_taken(path, parts)
+        named = path.stem in own_cells and _as_collected(path, folder, own_cells)
+        exercise = None if reason else path.stem if named else exercise_of(path, own_cells)
+        if exercise is None:
+            reason = reason or f"it is none of {', '.join(own_cells)}, by its name or by its cells"
+        elif (parts[0], exercise) in found:
+            reason = f"{found[parts[0], exercise].path.relative_to(folder)} is graded"
+        else:
+            found[parts[0], exercise] = Submission(parts[0], exercise, path)
+            continue
+        skipped.append(f"{path.relative_to(folder)} is skipped: {reason}")
     if not found:
-        raise Problem(f"{folder} holds no STUDENT/NAME/NAME.ipynb and no STUDENT/NAME.ipynb of {', '.join(names)}")
+        raise Problem(f"{folder} holds no STUDENT/NAME/NAME.ipynb and no STUDENT/NAME.ipynb of {', '.join(own_cells)}")
     return sorted(found.values()), sorted(skipped)
 
 
-def _not_taken(path: Path, parts: tuple[str, ...], names: list[str]) -> str:
-    """Why a file is no submission; empty if it is one."""
+def _as_collected(path: Path, folder: Path, names: Iterable[str]) -> bool:
+    """Whether a file lies at STUDENT/NAME/NAME.ipynb, where nbgrader puts it, or at STUDENT/NAME.ipynb."""
+    parts = path.relative_to(folder).parts
+    return path.stem in names and (len(parts) == 2 or (len(parts) == 3 and parts[1] == path.stem))
+
+
+def _not_taken(path: Path, parts: tuple[str, ...]) -> str:
+    """Why a file is no submission; empty if it may be one."""
     if path.is_symlink():
         return "it is a link to another file"
-    if path.name in BESIDE:
-        return ""
     if path.suffix != ".ipynb":
         return "only notebooks are graded"
-    if path.stem not in names:
-        return f"there is no exercise {path.stem}; there is {', '.join(names)}"
-    if len(parts) == 1:
-        return "it is in no student's folder"
-    if len(parts) > 3 or (len(parts) == 3 and parts[1] != path.stem):
-        return "it lies neither at STUDENT/NAME/NAME.ipynb nor at STUDENT/NAME.ipynb"
-    return ""
+    return "it is in no student's folder" if len(parts) == 1 else ""
+
+
+def exercise_of(path: Path, own_cells: dict[str, set[str]]) -> str | None:
+    """The exercise of which a notebook holds most cells, and at least half; None if there is none."""
+    try:
+        cells = read_cells(path.read_bytes())
+    except (Unreadable, OSError):
+        return None
+    there = {cell.metadata.get("nbgrader", {}).get("grade_id") for cell in cells}
+    name = max(own_cells, key=lambda name: len(own_cells[name] & there) / max(1, len(own_cells[name])))
+    return name if 2 * len(own_cells[name] & there) >= max(1, len(own_cells[name])) else None
 
 
 def read_cells(content: bytes) -> list[NotebookNode]:

@@ -14,6 +14,8 @@ Result = dict[str, Any]  # what grade.py keeps of one submission
 Row = tuple[str | int | float, ...]
 MEASURED = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?|-?\d+e[+-]?\d+|\bnan\b|\binf\b")
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
 
 def total(result: Result, column: str) -> float:
     return float(sum(cell[column] for cell in result["cells"].values()))
@@ -28,8 +30,18 @@ def write_csv(path: Path, header: Row, rows: Iterable[Row]) -> None:
     """Write a table; whoever reads it meanwhile sees the old one or the new one."""
     new = path.with_name(f"{path.name}.new")
     with new.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+        csv.writer(file, lineterminator="\n").writerows([header, *(map(no_formula, row) for row in rows)])
     os.replace(new, path)
+
+
+def no_formula(entry: str | int | float) -> str | int | float:
+    """An entry that no spreadsheet takes for a formula, whatever a student wrote: such a text gets a ' in front."""
+    return f"'{entry}" if isinstance(entry, str) and entry.startswith(FORMULAS) else entry
+
+
+def as_written(entry: str) -> str:
+    """The inverse of `no_formula`."""
+    return entry[1:] if entry.startswith("'") and entry[1:].startswith(FORMULAS) else entry
 
 
 def grade_rows(results: list[Result]) -> list[Row]:

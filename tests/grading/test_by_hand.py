@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from by_hand import COLUMNS, read_marks, with_marks, with_points_by_hand, write_marks
+from by_hand import COLUMNS, read_marks, with_marks, write_marks
 from course import Problem
+from pages import page_for, with_points_by_hand
 
 
 def result(student: str = "Zoë", answer: str = "Two,\nbecause.", open_points: float = 2.0) -> dict[str, Any]:
     """Of an exercise with a check worth 1, and an answer worth 2."""
     cells = {"check": {"points": 1.0, "of": 1.0, "open": 0.0}, "why": {"points": 0.0, "of": 2.0, "open": open_points}}
-    return {"student": student, "exercise": "sums", "cells": cells, "answers": {"why": answer}}
+    return {"student": student, "exercise": "sums", "cells": cells, "answers": {"why": answer}, "remarks": []}
 
 
 def fill(path: Path, points: str, words: str = "", newline: str = "\n") -> None:
@@ -72,6 +73,16 @@ def test_no_answer_needs_no_reading(tmp_path: Path) -> None:
     assert "Zoë" not in (tmp_path / "by_hand.csv").read_text(encoding="utf-8")
 
 
+def test_no_answer_and_no_name_is_a_formula(tmp_path: Path) -> None:
+    path = tmp_path / "by_hand.csv"
+    write_marks(path, [result("=1+1", "=HYPERLINK(0)")], {})
+    text = path.read_text(encoding="utf-8")
+    assert ",'=HYPERLINK" in text
+    assert "'=1+1" in text
+    fill(path, "1")
+    assert with_marks(result("=1+1", "=HYPERLINK(0)"), read_marks(path))["cells"]["why"]["points"] == 1
+
+
 @pytest.mark.parametrize(
     ("points", "says"), [("3", "it can have 0 to 2"), ("-1", "it can have 0 to 2"), ("good", "write a number"),
                          ("nan", "it can have 0 to 2")])  # fmt: skip
@@ -113,3 +124,13 @@ def test_the_page_says_what_is_open_and_what_was_given() -> None:
     assert page.count("Score: 1.5 / 2") == 2
     assert '<div class="panel-body">\n<p><em>clear &lt;and&gt; short</em></p>Two.' in page
     assert '<div class="panel-body">✓' in page
+
+
+def test_nothing_that_a_student_wrote_runs_in_the_page() -> None:
+    made = {**with_marks(result(), {}), "remarks": [r"it was called \1 <b>.ipynb"]}
+    page = page_for(made, f"<html><head>\n<title>sums</title></head>{PAGE}</html>")
+    assert page.index("script-src 'none'") < page.index("<title>")
+    assert r"<li>it was called \1 &lt;b&gt;.ipynb</li>" in page
+    assert '<a href="#check">check</a>' in page
+    alone = page_for({**made, "words": {}}, None)
+    assert r"<li>it was called \1 &lt;b&gt;.ipynb</li>" in alone

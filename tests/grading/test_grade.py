@@ -45,6 +45,9 @@ def table(path: Path) -> list[dict[str, str]]:
 # Which files are graded.
 
 
+SUMS = {"sums": {"add", "double", "check_add", "check_double"}}
+
+
 def test_where_submissions_lie(tmp_path: Path) -> None:
     for path in ("ann/sums/sums.ipynb", "bert/sums.ipynb", "ann/sums.ipynb", "carl/other.ipynb", "carl/x/sums.ipynb",
                  "sums.ipynb", "dora/sums/data.csv", "ann/sums/timestamp.txt", "ann/.ipynb_checkpoints/sums.ipynb",
@@ -53,21 +56,34 @@ def test_where_submissions_lie(tmp_path: Path) -> None:
         (tmp_path / path).touch()
     (tmp_path / "gina").mkdir()
     (tmp_path / "gina/sums.ipynb").symlink_to(tmp_path / "bert/sums.ipynb")
-    found, skipped = submitted.find_submissions(tmp_path, ["sums"])
+    found, skipped = submitted.find_submissions(tmp_path, SUMS)
     assert [(s.student, s.path.relative_to(tmp_path).as_posix()) for s in found] == [
         ("ann", "ann/sums/sums.ipynb"),
         ("bert", "bert/sums.ipynb"),
     ]
     assert skipped == [
         "ann/sums.ipynb is skipped: ann/sums/sums.ipynb is graded",
-        "carl/other.ipynb is skipped: there is no exercise other; there is sums",
-        "carl/x/sums.ipynb is skipped: it lies neither at STUDENT/NAME/NAME.ipynb nor at STUDENT/NAME.ipynb",
+        "carl/other.ipynb is skipped: it is none of sums, by its name or by its cells",
+        "carl/x/sums.ipynb is skipped: it is none of sums, by its name or by its cells",
         "dora/sums/data.csv is skipped: only notebooks are graded",
         "emil/sums/hidden_checks.py is skipped: only notebooks are graded",
-        "fred/fred/sums/sums.ipynb is skipped: it lies neither at STUDENT/NAME/NAME.ipynb nor at STUDENT/NAME.ipynb",
+        "fred/fred/sums/sums.ipynb is skipped: it is none of sums, by its name or by its cells",
         "gina/sums.ipynb is skipped: it is a link to another file",
         "sums.ipynb is skipped: it is in no student's folder",
     ]
+
+
+def test_a_notebook_by_another_name_is_known_by_its_cells(tmp_path: Path, solved: NotebookNode) -> None:
+    for path in ("ann/sums (1).ipynb", "bert/week 2/homework/sums.ipynb", "carl/sums.ipynb", "carl/sums copy.ipynb"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(tiny.content(solved))
+    found, skipped = submitted.find_submissions(tmp_path, {"products": {"multiply"}, **SUMS})
+    assert [(s.student, s.exercise, s.path.name) for s in found] == [
+        ("ann", "sums", "sums (1).ipynb"),
+        ("bert", "sums", "sums.ipynb"),
+        ("carl", "sums", "sums.ipynb"),
+    ]
+    assert skipped == ["carl/sums copy.ipynb is skipped: carl/sums.ipynb is graded"]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +203,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def run_job(batch: Any, submission: Any, folder: Path, result: Any) -> None:
         assert (folder / "submitted/student/sums/sums.ipynb").is_file()
         assert (folder / "source/sums/hidden_checks.py").is_file()
+        assert not list((folder / "source").rglob("*.ipynb"))  # the solution: the student's code could read it
         ran.append(submission.student)
         for cell in result["cells"].values():
             cell["points"], cell["open"] = cell["of"], 0.0
@@ -261,6 +278,27 @@ def test_what_cannot_be_read_gets_nothing_and_stops_nobody(
     assert "No check failed." in capsys.readouterr().out
 
 
+def test_another_call_leaves_earlier_grades_in_the_tables(
+    source: Path, tmp_path: Path, solved: NotebookNode, jobs: list[str]
+) -> None:
+    tiny.hand_in(tmp_path / "in", "ann", solved)
+    assert grade.main(arguments(tmp_path, source)) == 0
+    (tmp_path / "in").rename(tmp_path / "week 1")
+    tiny.hand_in(tmp_path / "in", "bert", solved)
+    assert grade.main(arguments(tmp_path, source)) == 0
+    assert [row["student"] for row in table(tmp_path / "out/grades.csv")] == ["ann", "bert"]
+    assert jobs == ["ann", "bert"]
+
+
+def test_every_source_has_a_folder_of_its_own(
+    source: Path, tmp_path: Path, solved: NotebookNode, jobs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.hand_in(tmp_path / "in", "ann", solved)
+    monkeypatch.setattr(grade, "ROOT", tmp_path)
+    assert grade.main([str(tmp_path / "in"), "--source", str(source), *NETWORK]) == 0
+    assert (tmp_path / f"_grading/graded-{source.name}/grades.csv").is_file()
+
+
 def test_an_error_of_ours_stops_nobody_and_is_not_kept(
     source: Path, tmp_path: Path, solved: NotebookNode, jobs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +360,31 @@ def test_a_process_that_dies_is_named(source: Path, tmp_path: Path, job_runs: Ca
     assert grade.main(arguments(tmp_path, source)) == 0
     (row,) = table(tmp_path / "out/grades.csv")
     assert row["remarks"] == "no check counts: its process ended by itself (code 5)"
+
+
+RESULT = """import json, pathlib
+cells = {name: {"points": 2.0, "of": 2.0, "open": 0.0} for name in ("check_add", "why")}
+result = {"cells": cells, "findings": [], "remarks": [], "cut_short": False}
+pathlib.Path("result.json").write_text(json.dumps(result))
+"""
+
+
+def test_a_result_counts_only_where_the_process_ended_well(
+    source: Path, tmp_path: Path, job_runs: Callable[[str], None]
+) -> None:
+    job_runs(f"{RESULT}\nimport os\nos._exit(9)")
+    assert grade.main(arguments(tmp_path, source)) == 0
+    (row,) = table(tmp_path / "out/grades.csv")
+    assert row["points"] == "0"
+
+
+def test_points_for_an_answer_come_from_a_person(
+    source: Path, tmp_path: Path, job_runs: Callable[[str], None]
+) -> None:
+    job_runs(RESULT)
+    assert grade.main(arguments(tmp_path, source)) == 0
+    (row,) = table(tmp_path / "out/grades.csv")
+    assert (row["points"], row["open"]) == ("2", "2")
 
 
 # With kernels.

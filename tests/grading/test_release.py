@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -53,9 +54,20 @@ def test_no_variant_without_its_line(own_source: Path, tmp_path: Path, capsys: p
     notebook = tiny.master()
     notebook.cells[1].source = "from checks import check_add, check_double"
     nbformat.write(notebook, own_source / "sums/sums.ipynb")
-    assert run(own_source, tmp_path / "to", "--variant", "7") == 2
-    assert "sums has no variants" in capsys.readouterr().err
+    tiny.write_source(own_source, "products")
+    assert run(own_source, tmp_path / "to", "--variant", "7") == 0
+    assert capsys.readouterr().err == "sums has no variants: its first code cell has no line `VARIANT = 0`\n"
+    assert "VARIANT" not in (tmp_path / "to/sums/sums.ipynb").read_text()
+    assert "VARIANT = 7" in (tmp_path / "to/products/products.ipynb").read_text()
+
+
+def test_a_folder_whose_notebook_is_called_otherwise_is_named(
+    own_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_source / "new").mkdir()
+    shutil.copy(own_source / "sums/sums.ipynb", own_source / "new/old.ipynb")
     assert run(own_source, tmp_path / "to") == 0
+    assert capsys.readouterr().err == f"{own_source / 'new'} is left out: it has no new.ipynb\n"
 
 
 def test_check_names_what_differs_and_writes_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 
@@ -198,6 +199,35 @@ def test_a_lost_variant_is_put_back(solved: NotebookNode, exercise: Exercise) ->
     notebook, remarks = repaired(solved, exercise)
     assert code(notebook)[0] == "VARIANT = 7"
     assert remarks == "the line `VARIANT = 7` was gone and was put back"
+
+
+@pytest.fixture
+def locked(exercise: Exercise) -> Exercise:
+    """The exercise with a first code cell that students may not change."""
+    made = copy.deepcopy(exercise)
+    for notebook in (made.master, made.release):
+        tiny.marked(notebook.cells[1], "setup").metadata.nbgrader.update(solution=False, locked=True)
+    return made
+
+
+def test_a_lost_setup_is_put_back(locked: Exercise) -> None:
+    handed_in = tiny.solved(locked.release)
+    handed_in.cells.pop(1)
+    notebook, remarks = repaired(handed_in, locked)
+    assert code(notebook)[0] == locked.master.cells[1].source
+    assert remarks == "the given cell `setup` was gone and was put back"
+
+
+@pytest.mark.parametrize("more", ["", "import math\n"])
+def test_a_changed_setup_runs_before_the_original(more: str, locked: Exercise) -> None:
+    handed_in = tiny.solved(locked.release)
+    handed_in.cells[1].source = f"{more}{handed_in.cells[1].source}".replace("VARIANT = 7", "VARIANT = 0")
+    notebook, remarks = repaired(handed_in, locked)
+    given = locked.master.cells[1].source
+    wrote = [f"import math\n{given}"] if more else []  # in the variant that is graded
+    assert code(notebook)[:len(wrote) + 1] == [*wrote, given]
+    said = ["the given cell `setup` had been changed; it ran, and then the original"] if more else []
+    assert remarks == "; ".join([*said, "the notebook said `VARIANT = 0`; it was graded with `VARIANT = 7`"])
 
 
 def test_outputs_tags_and_unknown_names_do_not_get_in(solved: NotebookNode, exercise: Exercise) -> None:

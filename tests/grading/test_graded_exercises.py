@@ -11,8 +11,8 @@ from pathlib import Path
 import grade
 import nbformat
 import pytest
-from all_answers import EXERCISES, Exercise, assert_right, assert_wrong
 from answers import SOLUTIONS, Wrong, run_graded, solved
+from exercise_table import EXERCISES, Exercise, assert_right, assert_wrong
 from isolation import without_network
 from nbformat import NotebookNode
 

@@ -63,6 +63,7 @@ def right_noise(shown: Tensor, x: Tensor, sigma: float) -> Iterator[Observation]
 
 
 def noise_of_its_own(noise: Tensor, rows: Tensor) -> Iterator[Observation]:
+    """Two shares: no two of (M, ...) have the same noise. rows (M,): the image that each was added to."""
     same = alike(noise)
     own = rows[:, None] == rows
     mistake = "shows an image the same noise again and again: draw for each copy" if (same & own).any() else \

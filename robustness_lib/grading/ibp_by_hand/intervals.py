@@ -19,6 +19,7 @@ CLOSE = 1e-4
 
 
 def no_box(found: object, shape: tuple[int, ...]) -> Observation | None:
+    """An observation that ends a check: what came back are not two ends of this shape."""
     if not isinstance(found, tuple | list) or len(found) != 2 or not all(isinstance(end, Tensor) for end in found):
         return wrong(f"returns {type(found).__name__}: return two tensors, lower and upper")
     if any(end.shape != shape for end in found):
@@ -27,11 +28,13 @@ def no_box(found: object, shape: tuple[int, ...]) -> Observation | None:
 
 
 def alike(found: Any, expected: Sequence[Tensor]) -> bool:
+    """Whether two boxes are the same up to rounding."""
     return all(torch.allclose(a.double(), b.double(), atol=CLOSE, rtol=CLOSE)
                for a, b in zip(found, expected, strict=True))
 
 
 def first_alike(found: Sequence[Tensor], known: Iterable[tuple[Sequence[Tensor], str]]) -> str | None:
+    """The words for the first of the known boxes that is the same; None for none."""
     return next((words for expected, words in known if alike(found, expected)), None)
 
 
@@ -61,6 +64,7 @@ def split_bounds(net: Iterable[nn.Module], x: Tensor, eps: float, *, cut: bool =
 
 
 def small_net(widths: Sequence[int], task: IntervalsTask) -> nn.Sequential:
+    """Images (N, 1, 1, widths[0]) through linear layers of these widths, with random weights and ReLU between them."""
     draw, layers = task.generator(2), list[nn.Module]([nn.Flatten()])
     for inputs, outputs in itertools.pairwise(widths):
         layers += [linear_layer(torch.randn(outputs, inputs, generator=draw), torch.randn(outputs, generator=draw)),

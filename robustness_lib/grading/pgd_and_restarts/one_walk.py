@@ -62,6 +62,7 @@ def bumpy_walk(task: PgdAndRestartsTask, n: int, steps: int) -> Walk:
 
 
 def in_ball_and_box(asked: PointsSeen, found: Tensor, x: Tensor, eps: float) -> Observation:
+    """Whether what was looked at and what came back, found, lies within ε of its image and in the pixel box."""
     points = torch.stack([point for points in asked.seen for point in points] or [x[0]])
     images = torch.stack([x[i] for i, points in enumerate(asked.seen) for _ in points] or [x[0]])
     far = max((points - images).abs().max().item(), (found - x).abs().max().item()) / eps

@@ -60,6 +60,7 @@ def accept(mine: Callable[..., tuple[Tensor, Tensor]], task: SquareTask = FIRST,
 
 def counted_run(mine: Callable[..., Any], model: nn.Module, x: Tensor, y: Tensor, task: SquareTask,
                 seed: int = 0) -> tuple[ScoresOnly, Any]:
+    """An attack on a model that gives scores only: what it asked, and what it returned."""
     asked = ScoresOnly(model, x.clone(), y.clone())
     return asked, mine(asked, x.clone(), y.clone(), task.eps, task.queries, task.generator(seed))
 

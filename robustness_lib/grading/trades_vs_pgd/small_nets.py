@@ -53,8 +53,10 @@ def slopes_at(value: Tensor, at: tuple[Tensor, ...]) -> list[Tensor]:
 
 
 def weights_gradient(net: nn.Module, loss: Tensor) -> Tensor:
+    """The loss's gradient in all parameters of the net, one after the other, (P,)."""
     return torch.cat([slope.flatten() for slope in slopes_at(loss, tuple(net.parameters()))])
 
 
 def near(found: Tensor, wanted: Tensor, slack: float = 1e-6) -> bool:
+    """Whether two numbers, or two gradients, are the same up to rounding."""
     return bool((found.detach() - wanted.detach()).norm() <= slack * (1 + wanted.detach().norm()))

@@ -1,7 +1,12 @@
-"""What the exercises' checks are made of, and one module of checks for each exercise.
+"""What the exercises' checks are made of, and the checks of each exercise.
 
     from robustness_lib.grading import square_attack as checks
     checks.accept(mine)                # prints what it found, and returns the points
+
+Each exercise has a folder, which hands on all that a notebook calls. There `variants.py` says what the exercise is
+about; the checks stand in files by theme; `picture.py`, where there is one, makes what the last cell draws; what is
+left are models and walks that the checks compare with. `given/` has the steps that are done already, for learners. The
+files beside the folders are what several exercises use: `steps.py`, a check and its points, is where to begin.
 """
 
 from robustness_lib.grading import (

@@ -11,7 +11,10 @@ from typing import Any
 
 import robustness_lib
 
-__all__ = ["LibraryCalls"]
+__all__ = ["ATTACKING", "LibraryCalls"]
+
+# Rooms and files in which the library attacks, or has parts of an attack.
+ATTACKING = ("attacks", "threat.py", "norm_balls.py", "querying", "evaluation")
 
 _PACKAGE = Path(robustness_lib.__file__).parent
 

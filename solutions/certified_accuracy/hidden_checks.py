@@ -1,7 +1,6 @@
 """What the exercise is graded on beside what the learner sees: the same checks, on other sizes, σ, α and seeds."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from robustness_lib.grading import Points
@@ -15,17 +14,12 @@ _CURVES = (
 )
 
 
-def other(task: checks.CertifiedAccuracyTask) -> checks.CertifiedAccuracyTask:
-    """Other σ, and other random numbers."""
-    return replace(task, variant=task.variant + 5)
-
-
 def noise_loss(mine: Answer, task: checks.CertifiedAccuracyTask) -> Points:
-    return checks.noise_loss.in_grading(mine, task=other(task), sigma=0.4, shape=(1, 20, 18), n=31, points=1)
+    return checks.noise_loss.in_grading(mine, task=task.other(), sigma=0.4, shape=(1, 20, 18), n=31, points=1)
 
 
 def count_votes(mine: Answer, task: checks.CertifiedAccuracyTask) -> Points:
-    return checks.count_votes.in_grading(mine, task=other(task), sigma=0.35, images=3, n=71, classes=13, points=2)
+    return checks.count_votes.in_grading(mine, task=task.other(), sigma=0.35, images=3, n=71, classes=13, points=2)
 
 
 def lower_bound(mine: Answer, task: checks.CertifiedAccuracyTask) -> Points:
@@ -38,11 +32,11 @@ def certified_radius(mine: Answer, task: checks.CertifiedAccuracyTask) -> Points
 
 
 def certify(mine: Answer, task: checks.CertifiedAccuracyTask) -> Points:
-    return checks.certify.in_grading(mine, task=other(task), n0=20, n=2400, alpha=0.002, points=2)
+    return checks.certify.in_grading(mine, task=task.other(), n0=20, n=2400, alpha=0.002, points=2)
 
 
 def certified_accuracy(mine: Answer, task: checks.CertifiedAccuracyTask) -> Points:
-    return checks.certified_accuracy.in_grading(mine, task=other(task), n=57, points=1)
+    return checks.certified_accuracy.in_grading(mine, task=task.other(), n=57, points=1)
 
 
 def larger_wins(mine: Answer, task: checks.CertifiedAccuracyTask) -> Points:

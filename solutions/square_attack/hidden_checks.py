@@ -10,25 +10,20 @@ from robustness_lib.grading import square_attack as checks
 Answer = Callable[..., Any]
 
 
-def other(task: checks.SquareTask) -> checks.SquareTask:
-    """Another ε and another model, and other random numbers."""
-    return replace(task, variant=task.variant + 5)
-
-
 def stripes(mine: Answer, task: checks.SquareTask) -> Points:
-    return checks.stripes.in_grading(mine, task=other(task), shape=(40, 2, 9, 14), points=1)
+    return checks.stripes.in_grading(mine, task=task.other(), shape=(40, 2, 9, 14), points=1)
 
 
 def window_side(mine: Answer, task: checks.SquareTask) -> Points:
-    return checks.window_side.in_grading(mine, task=other(task), budgets=(5000, 250, 100), points=1)
+    return checks.window_side.in_grading(mine, task=task.other(), budgets=(5000, 250, 100), points=1)
 
 
 def propose(mine: Answer, task: checks.SquareTask) -> Points:
-    return checks.propose.in_grading(mine, task=other(task), shape=(30, 2, 10, 10), side=3, points=1)
+    return checks.propose.in_grading(mine, task=task.other(), shape=(30, 2, 10, 10), side=3, points=1)
 
 
 def accept(mine: Answer, task: checks.SquareTask) -> Points:
-    return checks.accept.in_grading(mine, task=other(task), n=31, points=1)
+    return checks.accept.in_grading(mine, task=task.other(), n=31, points=1)
 
 
 def attack(mine: Answer, task: checks.SquareTask) -> Points:
@@ -38,4 +33,4 @@ def attack(mine: Answer, task: checks.SquareTask) -> Points:
 
 
 def broken_within(mine: Answer, task: checks.SquareTask) -> Points:
-    return checks.broken_within.in_grading(mine, task=other(task), n=55, points=1)
+    return checks.broken_within.in_grading(mine, task=task.other(), n=55, points=1)

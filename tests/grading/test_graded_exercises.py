@@ -1,4 +1,5 @@
-"""Every exercise, unsolved and solved, in this process and by nbgrader itself."""
+"""Every exercise, unsolved, solved and answered in other ways, in this process and by nbgrader itself. What is tried on
+one exercise alone stands in the file that bears its name."""
 
 from __future__ import annotations
 
@@ -10,11 +11,12 @@ from pathlib import Path
 import grade
 import nbformat
 import pytest
-from answers import SOLUTIONS, run_graded, solved
+from answers import SOLUTIONS, Wrong, run_graded, solved
+from exercise_table import EXERCISES, Exercise, assert_right, assert_wrong
 from isolation import without_network
 from nbformat import NotebookNode
 
-EXERCISES = SOLUTIONS.parent / "exercises"
+STUDENTS = SOLUTIONS.parent / "exercises"
 NAMES = sorted(path.parent.name for path in SOLUTIONS.glob("*/*.ipynb"))
 QUICKEST = "fgsm_first_steps"
 
@@ -30,7 +32,7 @@ def is_step(cell: NotebookNode) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_unsolved_it_is_worth_nothing(name: str) -> None:
     names = {}
-    for cell in notebook(EXERCISES, name).cells:
+    for cell in notebook(STUDENTS, name).cells:
         if cell.cell_type == "code" and (cell.id == "setup" or is_step(cell)):
             exec(cell.source, names)
     found = run_graded(name, names)
@@ -44,11 +46,86 @@ def test_solved_it_has_full_marks(name: str) -> None:
     assert all(points == of for points, of in found.values()), found
 
 
+# Answers: wrong ones lose marks in words that name the mistake, right ones get all.
+
+WRONG = [pytest.param(exercise, wrong, id=f"{name}-{wrong.name}")
+         for name, exercise in EXERCISES.items() for wrong in exercise.wrong]
+RIGHT = [pytest.param(exercise, kind, id=f"{name}-{kind}")
+         for name, exercise in EXERCISES.items() for kind in exercise.right]
+STEPS = [pytest.param(exercise, step, id=f"{name}-{step}")
+         for name, exercise in EXERCISES.items() for step in exercise.steps]
+ABRIDGED = [name for name, exercise in EXERCISES.items() if exercise.settings or exercise.solved]
+OTHER_VARIANTS = {"fgsm_first_steps": range(1, 11), "pgd_and_restarts": (1, 2, 7)}
+
+
+def test_every_exercise_has_answers() -> None:
+    assert list(EXERCISES) == NAMES
+
+
+@pytest.mark.parametrize(("exercise", "wrong"), WRONG)
+def test_a_wrong_answer_loses_marks_and_reads_why(exercise: Exercise, wrong: Wrong) -> None:
+    assert_wrong(exercise, wrong, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("exercise", "wrong"), [case for case in WRONG if case.values[0].name in OTHER_VARIANTS])
+def test_a_wrong_answer_loses_marks_in_other_variants(exercise: Exercise, wrong: Wrong) -> None:
+    for variant in OTHER_VARIANTS[exercise.name]:
+        assert_wrong(exercise, wrong, variant)
+
+
+def assert_solved(exercise: Exercise, task: object) -> None:
+    found = run_graded(exercise.name, solved(exercise.name) | {"task": task})
+    assert all(points == of for points, of in found.values()), found
+    assert len(found) == exercise.cells
+
+
+@pytest.mark.parametrize("variant", range(4))
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_solution_gets_full_marks_in_every_variant(name: str, variant: int) -> None:
+    assert_solved(EXERCISES[name], EXERCISES[name].task(variant, **EXERCISES[name].solved))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", range(4))
+@pytest.mark.parametrize("name", ABRIDGED)
+def test_the_solution_gets_full_marks_in_every_variant_unabridged(name: str, variant: int) -> None:
+    assert_solved(EXERCISES[name], EXERCISES[name].checks.task(variant))
+
+
+@pytest.mark.parametrize("rerun", range(3))
+@pytest.mark.parametrize(("exercise", "kind"), RIGHT)
+def test_right_answers_of_other_kinds_get_full_marks(exercise: Exercise, kind: str, rerun: int) -> None:
+    assert_right(exercise, exercise.right[kind], exercise.task(exercise.variants[rerun]), without=exercise.long)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", range(50))
+@pytest.mark.parametrize("name", EXERCISES)
+def test_fifty_reruns_of_right_answers(name: str, variant: int) -> None:
+    """One variant after the other: what a task counts once serves all answers."""
+    exercise, later = EXERCISES[name], variant >= 3
+    task = exercise.task(variant, **(exercise.later if later else {}))
+    for answers in exercise.right.values():
+        assert_right(exercise, answers, task, without=(*exercise.long, *exercise.long_later) if later else ())
+
+
+@pytest.mark.parametrize(("exercise", "step"), STEPS)
+def test_nothing_written_is_worth_nothing_and_says_so(exercise: Exercise, step: str) -> None:
+    def mine(*given_to: object) -> None:
+        raise NotImplementedError
+
+    nothing, task = [mine] * exercise.takes(step), exercise.task(**exercise.of_step.get(step, {}))
+    assert exercise.marked(step, *nothing, task=task)[0::2] == (0, "✗ not written yet\n")
+    if hasattr(exercise.hidden, step):
+        assert exercise.marked_in_grading(step, *nothing, task=task)[0::2] == (0, "✗ not written yet\n")
+
+
 # As students hand it in.
 
 
 def blank(name: str) -> NotebookNode:
-    return notebook(EXERCISES, name)
+    return notebook(STUDENTS, name)
 
 
 def full(name: str) -> NotebookNode:

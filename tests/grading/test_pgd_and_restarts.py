@@ -1,96 +1,24 @@
-"""The checks of the exercise pgd_and_restarts, checked: wrong answers lose marks in words that name the mistake, right
-ones get all."""
+"""Only for pgd_and_restarts: what its checks compare with, and walks that stop early."""
 
-import pytest
 import torch
-from answers import hidden_checks, marked, run_graded, solved
-from pgd_and_restarts_answers import RIGHT, WRONG, pgd_that_stops
+from answers import marked
+from pgd_and_restarts_answers import pgd_that_stops
 
 from robustness_lib import ThreatModel
 from robustness_lib.attacks import PGD
 from robustness_lib.grading import pgd_and_restarts as checks
 from robustness_lib.grading.given import pgd_and_restarts as given
-from robustness_lib.grading.points_seen import PointsSeen, distinct
-from robustness_lib.grading.small_models import FlatFloor, ForkedSlope, linear_scores
-from robustness_lib.grading.walks import walk
+from robustness_lib.grading.linear_models import linear_scores
+from robustness_lib.grading.pgd_and_restarts.one_walk import bumpy_walk
+from robustness_lib.grading.pgd_and_restarts.points_seen import PointsSeen, distinct
+from robustness_lib.grading.pgd_and_restarts.slopes import FlatFloor, ForkedSlope
+from robustness_lib.grading.pgd_and_restarts.walks import walk
+from robustness_lib.grading.returned_values import misread
 from robustness_lib.losses import margin_loss
-
-HIDDEN = hidden_checks("pgd_and_restarts")
-STEPS = {"project": ("project",), "random_start": ("random_start",), "pgd": ("pgd",),
-         "pgd_with_restarts": ("pgd_with_restarts", "flat_floor"), "accuracy_after": ("accuracy_after",),
-         "stronger": ("stronger",)}
-
-
-@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.name)
-def test_a_wrong_answer_loses_marks_and_reads_why(wrong):
-    points, of, said = marked(getattr(checks, wrong.step), wrong.answer)
-    if wrong.hidden:
-        assert points == of, said
-        points, of, said = marked(getattr(HIDDEN, wrong.step), wrong.answer, checks.PgdAndRestartsTask())
-    assert points < of
-    assert any(wrong.words in line for line in said.splitlines() if line.startswith("✗")), said
-
-
-@pytest.mark.parametrize("variant", range(4))
-def test_the_solution_gets_full_marks_in_every_variant(variant):
-    names = solved("pgd_and_restarts")
-    names["task"] = checks.PgdAndRestartsTask(variant)
-    found = run_graded("pgd_and_restarts", names)
-    assert all(points == of for points, of in found.values()), found
-    assert len(found) == 13
-
-
-def assert_right(answers, variant, quick=False):
-    """quick: on fewer photographs, and what is small as it is."""
-    task = checks.PgdAndRestartsTask(variant, images=20 if quick else 60)
-    for name, answer in answers.items():
-        for step in STEPS[name]:
-            points, of, said = marked(getattr(checks, step), answer, task=task)
-            assert points == of, said
-            if hasattr(HIDDEN, step) and not (quick and step == "pgd"):
-                points, of, said = marked(getattr(HIDDEN, step), answer, task)
-                assert points == of, said
-
-
-@pytest.mark.parametrize("variant", [0, 5, 10])
-@pytest.mark.parametrize("answers", RIGHT.values(), ids=list(RIGHT))
-def test_right_answers_of_other_kinds_get_full_marks(answers, variant):
-    assert_right(answers, variant)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("answers", RIGHT.values(), ids=list(RIGHT))
-def test_fifty_reruns_of_right_answers(answers):
-    for variant in range(50):
-        assert_right(answers, variant, quick=variant >= 3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.name)
-def test_wrong_answers_lose_marks_in_three_other_variants(wrong):
-    for variant in (1, 2, 7):
-        task = checks.PgdAndRestartsTask(variant)
-        points, of, said = (marked(getattr(HIDDEN, wrong.step), wrong.answer, task) if wrong.hidden else
-                            marked(getattr(checks, wrong.step), wrong.answer, task=task))
-        assert points < of
-        assert any(wrong.words in line for line in said.splitlines() if line.startswith("✗")), said
-
-
-def test_nothing_written_is_worth_nothing_and_says_so():
-    def mine(*given_to):
-        raise NotImplementedError
-
-    for step in [step for steps in STEPS.values() for step in steps]:
-        assert marked(getattr(checks, step), mine)[0::2] == (0, "✗ not written yet\n")
-        if hasattr(HIDDEN, step):
-            assert marked(getattr(HIDDEN, step), mine, checks.PgdAndRestartsTask())[0] == 0
-
-
-# What the checks compare with.
 
 
 def test_the_given_walk_and_the_one_to_compare_with_are_the_librarys():
-    track = checks._bumpy_walk(checks.PgdAndRestartsTask(), 24, 8)
+    track = bumpy_walk(checks.PgdAndRestartsTask(), 24, 8)
     seen = []
     theirs = PGD(ThreatModel("linf", track.eps), steps=8, stop="never").run(
         track.model, track.x, track.y, start=track.start, on_step=lambda step: seen.append(step.x_adv))
@@ -116,9 +44,9 @@ def test_on_a_forked_slope_half_of_all_walks_break_an_image():
     model = ForkedSlope(0.1)
     draw = torch.Generator().manual_seed(0)
     x, y = model.images(400, draw)
-    assert not checks._broken(model, x, y).any()
+    assert not misread(model, x, y).any()
     end = given.pgd(model, x, y, 0.045, 2, given.random_start(x, 0.045, draw))
-    assert 0.4 < checks._broken(model, end, y).float().mean() < 0.6
+    assert 0.4 < misread(model, end, y).float().mean() < 0.6
 
 
 def test_a_flat_floor_shows_no_gradient():

@@ -34,8 +34,8 @@ notebooks: .venv/installed-book ## execute the chapters again and save them in p
 release: .venv/installed-teach ## make exercises/ from solutions/; with VARIANT=7 or SOURCE=folder, _grading/release
 	@.venv/bin/python solutions/release.py $(TEACHER) $(if $(TEACHER),--to _grading/release)
 
-grade: .venv/installed-teach ## grade SUBMISSIONS=folder into _grading/graded; VARIANT and SOURCE as for release
-	@.venv/bin/python solutions/grade.py $(if $(SUBMISSIONS),"$(SUBMISSIONS)") $(TEACHER)
+grade: .venv/installed-teach ## grade SUBMISSIONS=folder into _grading/graded; VARIANT, SOURCE as for release; OPTIONS
+	@.venv/bin/python solutions/grade.py $(if $(SUBMISSIONS),"$(SUBMISSIONS)") $(TEACHER) $(OPTIONS)
 
 clean: ## delete the built book, the caches and .venv
 	rm -rf _build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

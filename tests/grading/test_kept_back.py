@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import grade
 import nbformat
@@ -92,3 +94,15 @@ def test_it_is_no_page_of_the_book() -> None:
     assert "my_course" not in (ROOT / "_toc.yml").read_text(encoding="utf-8")
     assert "only_build_toc_files: true" in (ROOT / "_config.yml").read_text(encoding="utf-8")
     assert not (ROOT / "exercises" / "l2_ball").exists()
+
+
+def test_the_check_on_the_teachers_page_works() -> None:
+    page = (ROOT / "book" / "teaching.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    doubles = names["doubles"]
+    assert doubles(lambda n: 2 * n) == 2
+    assert doubles(lambda n: n + 1) == 1
+    assert doubles.in_grading(lambda n: 2 * n, numbers=(3, 8), points=1) == 1
+    assert doubles.in_grading(lambda n: n + 1, numbers=(3, 8), points=1) == 0

@@ -25,12 +25,12 @@ class _Drawn:
         self.state[f"{name}.weight"] = scale * torch.randn(width_out, width_in, size, size, generator=self.start)
 
     def norm(self, name: str, width: int) -> None:
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            self.state[f"{name}.{part}"] = torch.rand(width, generator=self.start) + (0.5 if part != "bias" else -0.5)
+        for part, least in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)):
+            self.state[f"{name}.{part}"] = torch.rand(width, generator=self.start) + least
         self.state[f"{name}.num_batches_tracked"] = torch.tensor(7)
 
     def linear(self, name: str, width: int, classes: int) -> None:
-        self.state[f"{name}.weight"] = torch.randn(classes, width, generator=self.start) / width
+        self.state[f"{name}.weight"] = torch.randn(classes, width, generator=self.start) / width**0.5
         self.state[f"{name}.bias"] = torch.randn(classes, generator=self.start)
 
 

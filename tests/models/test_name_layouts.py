@@ -47,7 +47,9 @@ def nestings(state: State) -> dict[str, object]:
 
 def check_logits(model: nn.Module, published: Published, x: Tensor = X) -> None:
     with torch.no_grad():
-        torch.testing.assert_close(model(x), published.forward(x), rtol=1e-4, atol=1e-5)
+        expected = published.forward(x)
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
+    assert expected.std(0).max() > 0.02  # they depend on the image: no activation is dead
 
 
 @pytest.mark.parametrize("nesting", nestings({}))

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from robustness_lib import ThreatModel, models
+from robustness_lib import ThreatModel, data, models
 from robustness_lib.certify import crown_margins, interval_bounds, trace
 from robustness_lib.models import preact_resnet18, wide_resnet
 from robustness_lib.models.residual import PreActivationResNet
+from robustness_lib.training import OneCycle, PGDTraining, fit
 
 
 def parameters(model: nn.Module) -> int:
@@ -183,3 +184,26 @@ def test_bounds_pass_additions_and_batch_norm(name):
             assert (logits <= bounds.upper).all()
             assert (logits.gather(1, y[:, None]) - logits >= margins.masked_fill(margins.isinf(), 0)).all()
     assert margins.masked_fill(margins.isinf(), 0).abs().sum() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [lambda: wide_resnet(16, 2), lambda: preact_resnet18()])
+def test_an_epoch_of_adversarial_training_lowers_the_loss(make):
+    """Of one epoch on 2,000 signs: in the steps themselves, and on images that were not learned from."""
+    torch.manual_seed(0)
+    model, losses, objective = make(), [], PGDTraining(ThreatModel("linf", 2 / 255), steps=1)
+
+    def recorded(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        loss = objective(net, x, y)
+        losses.append(float(loss))
+        return loss
+
+    x, y, _ = data.load("signs", split="train", n=2000)
+    fit(model, (x, y), recorded, epochs=1, batch_size=50, schedule=OneCycle(5e-3), progress=False, channels_last=True)
+    assert len(losses) == 40
+    early, late = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
+    x, y, _ = data.load("signs", split="validation", n=200)
+    new = float(objective(model, x, y))
+    print(f"{early:.3f} {late:.3f} {new:.3f}")
+    assert late < early - 0.2
+    assert new < early - 0.2

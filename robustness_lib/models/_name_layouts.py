@@ -18,15 +18,14 @@ from robustness_lib.models.residual import PreActivationResNet
 __all__ = ["LAYOUTS", "Layout", "Spelling", "spellings"]
 
 _OF_BLOCK = re.compile(r"groups\.(\d+)\.(\d+)\.(\w+)\.(.+)")
-_OF_NETWORK = re.compile(r"(\w+)\.(.+)")
 
 
 @dataclass(frozen=True)
 class Layout:
     """One repository's names. called: in words. block: what stands before the parts of a block; `group` and `block`
     count from 0, `number` is the group's from 1. parts: the name of each part of `PreActivationResNet` and its blocks.
-    beside: first parts of names that its files hold and its networks do not use. needs: attributes that the network
-    must have. untold: what a reader of the file has to know from elsewhere, in words."""
+    beside: first parts of names that its files hold and its networks do not use. needs: what its networks compute,
+    of `PreActivationResNet.computes`. untold: what a reader of the file has to know from elsewhere, in words."""
 
     called: str
     block: str
@@ -40,14 +39,13 @@ class Layout:
         if found := _OF_BLOCK.fullmatch(ours):
             group, block, part, rest = int(found[1]), int(found[2]), found[3], found[4]
             return f"{self.block.format(group=group, number=group + 1, block=block)}.{self.parts[part]}.{rest}"
-        found = _OF_NETWORK.fullmatch(ours)
-        assert found is not None, ours
-        return f"{self.parts[found[1]]}.{found[2]}"
+        part, _, rest = ours.partition(".")
+        return f"{self.parts[part]}.{rest}"
 
     def differences(self, network: PreActivationResNet) -> list[str]:
         """In words, where the network computes otherwise than those whose files have these names."""
         return [f"{self.called} has {name}={wanted!r}, not {found!r}: build the network with {name}={wanted!r}"
-                for name, wanted in self.needs.items() if (found := getattr(network, name)) != wanted]
+                for name, wanted in self.needs.items() if (found := network.computes[name]) != wanted]
 
 
 LAYOUTS = (
@@ -55,7 +53,8 @@ LAYOUTS = (
         "the WideResNet of the TRADES repository", "block{number}.layer.{block}",
         {"stem": "conv1", "norm1": "bn1", "conv1": "conv1", "norm2": "bn2", "conv2": "conv2",
          "shortcut": "convShortcut", "norm": "bn1", "linear": "fc"},
-        beside=("sub_block1", "mu", "sigma"), needs={"padding": "symmetric", "shortcut_from": "activation"}),
+        beside=("sub_block1", "mu", "sigma"),
+        needs={"activation": "relu", "padding": "symmetric", "shortcut_from": "activation"}),
     Layout(
         "DeepMind's WideResNet", "layer.{group}.block.{block}",
         {"stem": "init_conv", "norm1": "batchnorm_0", "conv1": "conv_0", "norm2": "batchnorm_1", "conv2": "conv_1",
@@ -66,7 +65,7 @@ LAYOUTS = (
         "RobustBench's PreActResNet", "layer{number}.{block}",
         {"stem": "conv1", "norm1": "bn1", "conv1": "conv1", "norm2": "bn2", "conv2": "conv2",
          "shortcut": "shortcut.0", "norm": "bn", "linear": "linear"},
-        beside=("mu", "sigma"), needs={"padding": "symmetric"},
+        beside=("mu", "sigma"), needs={"activation": "relu", "padding": "symmetric"},
         untold='where its shortcuts start (shortcut_from="activation" or "input")'),
 )
 

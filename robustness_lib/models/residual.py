@@ -63,6 +63,8 @@ class PreActivationResNet(nn.Module):
     shortcut_from: where a block's 1×1 convolution starts, its "activation" or its "input". final_norm: whether batch
     norm and activation stand before the mean. Raises ValueError for what is none of these, and for sizes below 1;
     TypeError for sizes that are no whole numbers.
+
+    computes: those of the arguments that change what is computed and that no name in the state dict tells.
     """
 
     def __init__(self, stem: int, widths: Sequence[int], blocks: int, *, in_channels: int, classes: int,
@@ -74,7 +76,7 @@ class PreActivationResNet(nn.Module):
         _check_one_of("shortcut_from", shortcut_from, _STARTS)
         for name, size in (("in_channels", in_channels), ("classes", classes)):
             _check_positive(name, size)
-        self.padding, self.shortcut_from = padding, shortcut_from
+        self.computes = {"activation": activation, "padding": padding, "shortcut_from": shortcut_from}
         make = _ACTIVATIONS[activation]
         self.stem = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
         self.groups = nn.Sequential()

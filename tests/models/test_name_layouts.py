@@ -129,6 +129,7 @@ def test_another_number_of_classes_is_named_as_the_file_names_it(name: str, tmp_
 @pytest.mark.parametrize(("name", "other", "words"), [
     ("trades", {"padding": "same"}, "the TRADES repository has padding='symmetric', not 'same': build the network with "
                                     "padding='symmetric'"),
+    ("trades", {"activation": "silu"}, "has activation='relu', not 'silu'"),
     ("deepmind", {"padding": "symmetric"}, "DeepMind's WideResNet has padding='same', not 'symmetric'"),
     ("preact", {"final_norm": False}, r"bn\.weight is not the model's"),
     ("preact from its input", {"final_norm": True}, r"bn\.weight is missing"),

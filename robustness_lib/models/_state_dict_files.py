@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from robustness_lib.inputs import Say
+from robustness_lib.models._name_layouts import Spelling, spellings
 from robustness_lib.models._weights_files import State, read_state_dict
 
 __all__ = ["State", "load_into", "outputs_held", "read_state_dict"]
@@ -36,12 +37,14 @@ _SHOWN = 3  # names of each side in a refusal
 @dataclass(frozen=True)
 class _Fit:
     """One way to read the file's names. prefix: what stood before the names that are used. bare: parts of names that
-    were left out wherever they stood. files: the file's name of each tensor of the model that it has. wrong: in words,
-    what keeps them from fitting. beside: the file's names that this leaves over, and that speak against nothing."""
+    were left out wherever they stood. files: the file's name of each tensor of the model that it has. spelling: whose
+    names the model's tensors were looked for by. wrong: in words, what keeps them from fitting. beside: the file's
+    names that this leaves over, and that speak against nothing."""
 
     prefix: str
     bare: tuple[str, ...]
     files: Mapping[str, str]
+    spelling: Spelling
     wrong: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
 
@@ -72,7 +75,8 @@ class _Fit:
 
 def load_into(model: nn.Module, state: State, path: Path, say: Say) -> None:
     """Load `state` into `model`: as it is, else without what wrapped the network in the file or wraps it in the model
-    ("module.", "model.", any other name that stands before all), where that makes everything match.
+    ("module.", "model.", any other name that stands before all), where that makes everything match. Into a residual net
+    of this package also in the naming of others (`LAYOUTS`), every name of which must be known.
 
     Raises ValueError that names up to five tensors that do not fit, the first names of both sides and what was left
     out; and for two sets of weights that both fit where nothing says which is meant.
@@ -84,6 +88,10 @@ def load_into(model: nn.Module, state: State, path: Path, say: Say) -> None:
     chosen = fit.state(state)
     if lost := [name for name, value in chosen.items() if value.is_floating_point() and value.isnan().any()]:
         say(f"{path.name} holds NaN in {_first(lost)}: whatever the model answers with such weights means nothing.")
+    if fit.spelling.layout is not None:
+        untold = fit.spelling.layout.untold
+        say(f"{path.name} names its tensors as {fit.spelling.layout.called} does."
+            + (f" The names do not tell {untold}; the accuracy on clean images will." if untold else ""))
     if any(value.dtype in (torch.float16, torch.bfloat16) for value in chosen.values()):
         say(f"{path.name} holds half precision; the model computes in float32.")
     on_meta = any(parameter.is_meta for parameter in model.parameters())  # there nothing can be written into
@@ -106,7 +114,7 @@ def _load_as_the_model_knows_it(model: nn.Module, state: State, path: Path, fit:
         with suppress(RuntimeError, AttributeError):
             model.load_state_dict(loaded)
             return
-    raise ValueError(_refusal(path, fit, list(loaded), list(mine)))
+    raise ValueError(_refusal(path, fit, list(loaded), [fit.spelling.spelled.get(name, name) for name in mine]))
 
 
 def outputs_held(model: nn.Module, state: State) -> int | None:
@@ -160,7 +168,8 @@ def _fits(model: nn.Module, state: State) -> list[_Fit]:
              if not (_counts(name) and value.numel() == 1 and name.rpartition(".")[2] not in own)}
     tried: list[_Fit] = []
     for words in ((), _WRAPPERS, (*_WRAPPERS, *_PREFIXES)):
-        tried += _pairings(list(expected), constants, state, words)
+        for spelling in spellings(model, list(expected)):
+            tried += _pairings(spelling, constants, state, words)
         whole = [fit for fit in tried if not (expected.keys() - constants - fit.files.keys())
                  and all(_takes(expected[mine], state[theirs]) for mine, theirs in fit.files.items())]
         used = {name for fit in whole for name in fit.files.values()}
@@ -170,10 +179,10 @@ def _fits(model: nn.Module, state: State) -> list[_Fit]:
     return [_judged(fit, expected, constants, state, set(fit.files.values())) for fit in tried]
 
 
-def _pairings(expected: list[str], constants: set[str], state: State, words: tuple[str, ...]) -> Iterator[_Fit]:
-    """The model's names with the file's, both without these words, under every prefix that may stand before the file's
-    or the model's."""
-    theirs, mine = _without(state, words), _without(expected, words)
+def _pairings(spelling: Spelling, constants: set[str], state: State, words: tuple[str, ...]) -> Iterator[_Fit]:
+    """The model's names as they are spelled with the file's, both without these words, under every prefix that may
+    stand before the file's or the model's."""
+    theirs, mine = _without({name: name for name in state}, words), _without(spelling.names, words)
     if theirs is None or mine is None:
         return
     needed = [name for name, full in mine.items() if full not in constants] or list(mine)
@@ -190,17 +199,19 @@ def _pairings(expected: list[str], constants: set[str], state: State, words: tup
                     files |= {full: theirs[before + name] for name, full in mine.items()
                               if full not in files and before + name in theirs}
             if files or outer in tables:
-                yield _Fit(outer, words, files)
+                yield _Fit(outer, words, files, spelling)
 
 
 def _judged(fit: _Fit, expected: State, constants: set[str], state: State, used: set[str]) -> _Fit:
     """The same with what speaks against it. used: the file's names that this way of reading or another one uses, such
     as copies of the weights."""
-    other = [_other(mine, expected[mine], state[theirs]) for mine, theirs in fit.files.items()
+    spelled = fit.spelling.spelled
+    other = [_other(spelled[mine], expected[mine], state[theirs]) for mine, theirs in fit.files.items()
              if not _takes(expected[mine], state[theirs])]
-    missing = [f"{name} is missing" for name in expected if name not in fit.files and name not in constants]
+    missing = [f"{spelled[name]} is missing" for name in expected if name not in fit.files and name not in constants]
     left = [name for name in state if name not in used]
-    foreign = [name for name in left if _bare(name, fit.bare).startswith(fit.prefix)]
+    foreign = [name for name in left if (bare := _bare(name, fit.bare)).startswith(fit.prefix)
+               and not fit.spelling.lies_beside(bare.removeprefix(fit.prefix))]
     strangers = set(foreign)
     beside = [name for name in left if name not in strangers]
     others = [name for name in _in_table(fit, beside) if not _normalizes(name, state)]
@@ -208,7 +219,8 @@ def _judged(fit: _Fit, expected: State, constants: set[str], state: State, used:
     if not fit.usual and len(others) > (0 if a_layer else _LEFT_OVER * len(fit.files)):
         foreign, beside = left, []
     strange = [f"{_bare(name, fit.bare).removeprefix(fit.prefix)} is not the model's" for name in foreign]
-    return replace(fit, wrong=(*other, *missing, *strange), beside=tuple(beside))
+    wrong = (*other, *missing, *strange)
+    return replace(fit, wrong=wrong or fit.spelling.differences, beside=tuple(beside))
 
 
 def _takes(mine: Tensor, theirs: Tensor) -> bool:
@@ -237,11 +249,12 @@ def _in_table(fit: _Fit, names: Iterable[str]) -> list[str]:
 
 
 def _refusal(path: Path, fit: _Fit, theirs: list[str], mine: list[str]) -> str:
+    how = f", read as {fit.spelling.layout.called} names its tensors" if fit.spelling.layout is not None else ""
     more = f", and {len(fit.wrong) - 5} more" if len(fit.wrong) > 5 else ""
     stripped = [f'"{fit.prefix}" before all names'] * bool(fit.prefix)
     stripped += [f'"{word}." wherever it stood' for word in fit.bare if any(word in name.split(".") for name in theirs)]
     after = f", after taking off {' and '.join(stripped)}" if stripped else ""
-    return (f"the weights in {path} do not fit the model: {'; '.join(fit.wrong[:5])}{more}. The file holds "
+    return (f"the weights in {path} do not fit the model{how}: {'; '.join(fit.wrong[:5])}{more}. The file holds "
             f"{len(theirs)} tensors ({_first(theirs)}){after}, and the model {len(mine)} ({_first(mine)}); build the "
             f"model that they were trained in (its size, its number of classes)")
 
@@ -283,10 +296,10 @@ def _bare(name: str, words: tuple[str, ...]) -> str:
     return ".".join(part for part in name.split(".") if part not in words) if words else name
 
 
-def _without(names: Iterable[str], words: tuple[str, ...]) -> dict[str, str] | None:
-    """The names without these words, each with the whole one; None where two become one."""
-    bare = {_bare(name, words): name for name in names}
-    return bare if len(bare) == len(list(names)) else None
+def _without(names: Mapping[str, str], words: tuple[str, ...]) -> dict[str, str] | None:
+    """The names without these words, each with what it stands for; None where two become one."""
+    bare = {_bare(name, words): meant for name, meant in names.items()}
+    return bare if len(bare) == len(names) else None
 
 
 def _common(names: list[str]) -> str:

@@ -63,7 +63,9 @@ def find_model(name: str, weights: str | Path | None = None, *, classes: int | N
         the network when it was saved ("module." of DataParallel, torch.compile's prefix, "model." and other names
         before all) is taken off, or put on, where that makes everything match. Of weights and their moving average the
         weights are taken, which is said. A pickle that needs more is never opened. "random" leaves the model as it is
-        built (with seed 0), which only shows what an evaluation costs.
+        built (with seed 0), which only shows what an evaluation costs. Into `wide_resnet` and `preact_resnet18` weights
+        also load in the naming that others gave such nets, RobustBench's files among them; what a name in the file has
+        to mean is declared, and one that is unknown or missing is refused.
     classes: outputs of a torchvision or timm model; by default as the weights have it.
     mean, std: the normalization that the model expects, per channel, in pixel units of [0, 1]. For published weights of
         torchvision and timm it is known and filled in.

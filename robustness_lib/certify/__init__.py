@@ -6,9 +6,9 @@ from robustness_lib.certify.interval_bounds import interval_bounds, interval_mar
 from robustness_lib.certify.lipschitz import (
     LipschitzBound,
     LipschitzCertificates,
-    certified_radius,
     certify_lipschitz,
     lipschitz_bound,
+    lipschitz_radius,
 )
 from robustness_lib.certify.operation import UnknownOperation
 from robustness_lib.certify.smoothed_classifier import SmoothedClassifier
@@ -18,5 +18,6 @@ from robustness_lib.certify.verification import Verification
 from robustness_lib.certify.verify import verify
 
 __all__ = ["ABSTAINED", "Certificates", "LipschitzBound", "LipschitzCertificates", "RandomizedSmoothing",
-           "SmoothedClassifier", "UnknownOperation", "Verification", "certified_radius", "certify_lipschitz",
-           "crown_bounds", "crown_margins", "interval_bounds", "interval_margins", "lipschitz_bound", "trace", "verify"]
+           "SmoothedClassifier", "UnknownOperation", "Verification", "certify_lipschitz", "crown_bounds",
+           "crown_margins", "interval_bounds", "interval_margins", "lipschitz_bound", "lipschitz_radius", "trace",
+           "verify"]

@@ -11,12 +11,12 @@ from torch import Tensor
 from robustness_lib.inputs import check_labels
 from robustness_lib.statistics import Accuracy
 
-__all__ = ["ABSTAINED", "Certificates", "Radii"]
+__all__ = ["ABSTAINED", "Certificates", "CertifiedRadii"]
 
 ABSTAINED = -1  # in place of a class
 
 
-class Radii:
+class CertifiedRadii:
     """What certificates of all kinds share: a class and a radius for each image; unpacks as (prediction, radius)."""
 
     prediction: Tensor
@@ -73,7 +73,7 @@ class Radii:
 
 
 @dataclass(frozen=True, eq=False)
-class Certificates(Radii):
+class Certificates(CertifiedRadii):
     """Of the smoothed classifier of one model at one σ; unpacks as (prediction, radius).
 
         prediction, radius = RandomizedSmoothing(model, sigma=0.25).certify(x)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.certify._rounding import OWN_ROUNDING
-from robustness_lib.certify.certificates import ABSTAINED, Radii
+from robustness_lib.certify.certificates import ABSTAINED, CertifiedRadii
 from robustness_lib.certify.operation import Box
 from robustness_lib.certify.operation_gains import Gain, joined, operation_gains
 from robustness_lib.certify.traced_network import TracedNetwork, trace
@@ -22,8 +22,8 @@ from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.querying.frozen import Classifier
 from robustness_lib.state import image_digests, model_fingerprint
 
-__all__ = ["LayerConstant", "LipschitzBound", "LipschitzCertificates", "certified_radius", "certify_lipschitz",
-           "lipschitz_bound"]
+__all__ = ["LayerConstant", "LipschitzBound", "LipschitzCertificates", "certify_lipschitz", "lipschitz_bound",
+           "lipschitz_radius"]
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class LipschitzBound:
 
 
 @dataclass(frozen=True, eq=False)
-class LipschitzCertificates(Radii):
+class LipschitzCertificates(CertifiedRadii):
     """Of the model itself, without noise and without probability; unpacks as (prediction, radius).
 
     prediction: (N,) int64, the class that the model gives everywhere within the radius; −1 where nothing is certified:
     the margin is no larger than what rounding may make. radius: (N,) float64, in L2, in pixel units of [0, 1]; 0 where
     nothing is certified. margin: (N,) float64, of the largest logit over the next. bound: the constant, and what it is
-    made of. model: a fingerprint. images: one of each image. up_to: None, since every radius was looked at. It says that
-    the answer stays the same, not that it is right.
+    made of. model: a fingerprint. images: one of each image. up_to: None, since every radius was looked at. It says
+    that the answer stays the same, not that it is right.
     """
 
     prediction: Tensor
@@ -99,12 +99,12 @@ def lipschitz_bound(model: Classifier | TracedNetwork, images: Tensor | Sequence
         return _bound(network, _gains(network))
 
 
-def certified_radius(margin: Tensor | float, constant: float) -> Tensor:
+def lipschitz_radius(margin: Tensor | float, constant: float) -> Tensor:
     """The L2 radius within which a margin cannot vanish: margin / (√2 · K), 0 where the margin is not positive.
 
-    margin: (N,) of the largest logit over each other's largest. constant: K of the logits. The difference of two logits
-    is √2 long as a function of them, which is why it moves √2 times as fast (Tsuzuku, Sato and Sugiyama 2018, arXiv
-    1802.04034). Rounding is left aside. Raises ValueError for a negative K, or none.
+    margin: (N,) of the largest logit over the next. constant: K of the logits. The difference of two logits
+    moves up to √2 times as fast as all logits together, when one rises as the other falls (Tsuzuku, Sato and Sugiyama
+    2018, arXiv 1802.04034). Rounding is left aside. Raises ValueError for a K below 0 or without end.
     """
     if not 0 <= constant < math.inf:
         raise ValueError(f"a Lipschitz constant is a finite number, 0 or more; found {constant}")
@@ -133,7 +133,7 @@ def certify_lipschitz(model: Classifier, x: Tensor, *, batch_size: int | None = 
             found = [_margins(precise, gains, x[part], answers[part], OWN_ROUNDING[network.dtype])
                      for part in cut(len(x), size)]
     margin, noise = (torch.cat(columns).cpu() for columns in zip(*found, strict=True))
-    radius = certified_radius(margin - math.sqrt(2) * noise, bound.constant + bound.rounding)
+    radius = lipschitz_radius(margin - math.sqrt(2) * noise, bound.constant + bound.rounding)
     return LipschitzCertificates(torch.where(radius > 0, answers, ABSTAINED), radius, margin, bound,
                                  model_fingerprint(model), tuple(image_digests(x)))
 

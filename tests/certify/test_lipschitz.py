@@ -161,7 +161,9 @@ def test_three_power_steps_from_anywhere_are_no_bound_and_are_refused():
     with_norm = layer.linear.weight.detach().clone().requires_grad_()
     (whole,) = torch.autograd.grad((with_norm / torch.linalg.matrix_norm(with_norm, 2)).square().sum(), with_norm)
     # Of a weight divided by its norm, the length of the weight is of no account: but for .item(), which hides that.
-    assert abs(float((whole * with_norm).sum())) < 1e-4 < float((gradient * layer.linear.weight).sum())
+    along, hidden = ((found * weight.detach()).sum() for found, weight in (
+        (whole, with_norm), (gradient, layer.linear.weight)))
+    assert abs(float(along)) < 1e-4 < float(hidden)
     with pytest.raises(ValueError, match=r"cannot be traced|draws at random"):
         lipschitz_bound(nn.Sequential(layer), x)
     with pytest.raises(ValueError, match=r"cannot be traced|draws at random"):

@@ -5,8 +5,9 @@
 
 A recipe chooses on validation images or not at all; the test images choose nothing. A run that was killed continues.
 Nets trained under noise are measured by what randomized smoothing certifies; each image's radius is kept with the run,
-in certified.json. Of nets trained for bounds, it is said what is proved, too. Where weights are shipped in half
-precision, what is measured is the net with these.
+in certified.json. Of nets trained for bounds, it is said what is proved, too; of nets of Lipschitz layers, which are
+shipped with plain weights, what their constant certifies. Where weights are shipped in half precision, what is measured
+is the net with these.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, data, models, training
 from robustness_lib.attacks import AutoAttack
-from robustness_lib.certify import RandomizedSmoothing, interval_margins, trace
+from robustness_lib.certify import RandomizedSmoothing, certify_lipschitz, interval_margins, trace
 from robustness_lib.evaluation import evaluate
 from robustness_lib.querying.confirm_predictions import predict_logits
 from robustness_lib.statistics import Accuracy
@@ -42,6 +43,9 @@ CERTIFIED, N0, N, ALPHA = 200, 100, 10_000, 0.001
 CERTIFICATE = (f"clean: the bare net without noise, on the whole test set; certified: right, and unchanged within the "
                f"radius, on its first {CERTIFIED} images: RandomizedSmoothing.certify with n0 = {N0}, n = {N:,}, "
                f"α = {ALPHA}")
+LIPSCHITZ_RADII = ("36/255", "72/255", "108/255")
+LIPSCHITZ_CERTIFICATE = ("clean and certified: on the whole test set; certified: right, and unchanged within the L2 "
+                         "radius, by certify_lipschitz")
 
 
 def figures(accuracy: Accuracy) -> dict[str, Any]:
@@ -55,7 +59,9 @@ def measure(name: str, model: nn.Module, recipe: training.Recipe, state: Path) -
     clean = Accuracy.of(predict_logits(model, x, size=500).argmax(1) == y)
     print(name, "clean", clean, flush=True)
     sigma = noise(recipe)
-    if sigma is not None:
+    if of_lipschitz_layers(recipe):
+        found = certified_by_constant(name, model, x, y)
+    elif sigma is not None:
         found = certified(name, model, sigma, x[:CERTIFIED], y[:CERTIFIED], state)
     else:
         eps = [eps for eps in TEST_EPS[recipe.data] if not for_bounds(recipe)
@@ -107,6 +113,15 @@ def certified(name: str, model: nn.Module, sigma: float, x: Tensor, y: Tensor, s
     return result
 
 
+def certified_by_constant(name: str, model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Accuracy]:
+    certificates = certify_lipschitz(model, x)
+    print(name, certificates.bound, flush=True)
+    found = {f"certified l2 {radius}": certificates.accuracy(y, ThreatModel.parse(f"l2:{radius}").eps)
+             for radius in LIPSCHITZ_RADII}
+    print(name, *(f"{key} {accuracy}" for key, accuracy in found.items()), flush=True)
+    return found
+
+
 def noise(recipe: training.Recipe) -> float | None:
     """The σ that it trains under, if it does."""
     return getattr(recipe.objective, "sigma", None)
@@ -116,9 +131,13 @@ def for_bounds(recipe: training.Recipe) -> bool:
     return isinstance(recipe.objective, training.IBP)
 
 
+def of_lipschitz_layers(recipe: training.Recipe) -> bool:
+    return isinstance(recipe.objective, training.LipschitzMargin)
+
+
 def precision(name: str, recipe: training.Recipe) -> torch.dtype:
     """Of the weights as shipped."""
-    half = noise(recipe) is not None or for_bounds(recipe) or name in HALF_PRECISION
+    half = noise(recipe) is not None or for_bounds(recipe) or of_lipschitz_layers(recipe) or name in HALF_PRECISION
     return torch.float16 if half else torch.float32
 
 
@@ -140,6 +159,7 @@ def main() -> None:
                             "epoch kept": history.kept, "of": len(history)}
         for epoch in history:
             print(epoch)
+        model = models.with_plain_weights(model)
         models.save_pretrained(name, model, about | {"accuracy": {}}, dtype=dtype)
     model.to(dtype).float()  # in the shipped weights' precision; models always compute in float32
     about["accuracy"] = measure(name, model, recipe, folder)
@@ -151,13 +171,17 @@ def describe(name: str, recipe: training.Recipe) -> dict[str, Any]:
     """A card's words. What the recipe says is in it as it stands in the file."""
     table = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
     sigma = noise(recipe)
-    return {"name": name, "architecture": recipe.architecture,
+    architecture = recipe.architecture
+    if of_lipschitz_layers(recipe):
+        architecture = architecture | {"arguments": architecture["arguments"] | {"constrained": False}}
+    return {"name": name, "architecture": architecture,
             "input": f"{INPUTS.get(recipe.data, '(N, 3, 32, 32) images')} in [0, 1]",
             "data": f"robustness_lib.data.load({recipe.data!r})",
             "recipe": {"command": f"python benchmarks/train.py {name}", "training": table["objective"]["kind"],
                        **{key: value for key, value in table.items() if key != "model"}},
             "seed": recipe.seed,
             **({"sigma": sigma, "certificate": CERTIFICATE} if sigma is not None else
+               {"certificate": LIPSCHITZ_CERTIFICATE} if of_lipschitz_layers(recipe) else
                {"proof": PROOF} if for_bounds(recipe) else {"attack": ATTACK})}
 
 

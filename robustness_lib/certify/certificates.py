@@ -1,4 +1,4 @@
-"""What randomized smoothing proves, image by image."""
+"""What is certified, image by image, and what randomized smoothing certifies."""
 
 from __future__ import annotations
 
@@ -11,42 +11,18 @@ from torch import Tensor
 from robustness_lib.inputs import check_labels
 from robustness_lib.statistics import Accuracy
 
-__all__ = ["ABSTAINED", "Certificates"]
+__all__ = ["ABSTAINED", "Certificates", "CertifiedRadii"]
 
 ABSTAINED = -1  # in place of a class
 
 
-@dataclass(frozen=True, eq=False)
-class Certificates:
-    """Of the smoothed classifier of one model at one σ; unpacks as (prediction, radius).
-
-        prediction, radius = RandomizedSmoothing(model, sigma=0.25).certify(x)
-
-    prediction: (N,) int64, the class that the smoothed classifier gives everywhere within the radius; −1 where nothing
-    is certified. radius: (N,) float64, in L2, in pixel units of [0, 1]; 0 where nothing is certified. Each image's
-    certificate is wrong with probability at most alpha over the sampling; it says that the answer stays the same, not
-    that it is right, and nothing about the bare model.
-    candidate: (N,) int64, the class whose votes were counted. votes, draws: (N,) int64, how many it got, of how many.
-    unanswered: (N,) int64, of these draws, those on which the model's answer was no number: votes for nobody.
-    n0: draws beside these that chose the candidate. n: the most that could be drawn. up_to: the radius that was asked
-    about, or at which the search for a larger one ended; None where it did not. sigma, alpha, seed: as given. model: a
-    fingerprint of the bare one. images: one of each image. All on the CPU.
-    """
+class CertifiedRadii:
+    """What certificates of all kinds share: a class and a radius for each image; unpacks as (prediction, radius)."""
 
     prediction: Tensor
     radius: Tensor
-    candidate: Tensor
-    votes: Tensor
-    draws: Tensor
-    unanswered: Tensor
-    n0: int
-    n: int
+    images: tuple[str, ...]
     up_to: float | None
-    sigma: float
-    alpha: float
-    seed: int
-    model: str
-    images: tuple[str, ...] = field(repr=False)
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.prediction, self.radius))
@@ -58,11 +34,6 @@ class Certificates:
     def certified(self) -> Tensor:
         """(N,) bool: there is a certificate, at the radius asked for where one was."""
         return self.prediction != ABSTAINED
-
-    @property
-    def samples(self) -> Tensor:
-        """(N,) int64: what each image cost, in passes through the model."""
-        return self.draws + self.n0
 
     def at(self, radius: float) -> Tensor:
         """(N,) bool: the answer is certified not to change within this radius (at 0: there is a certificate).
@@ -101,3 +72,39 @@ class Certificates:
         return at.tolist(), shares.tolist()
 
 
+@dataclass(frozen=True, eq=False)
+class Certificates(CertifiedRadii):
+    """Of the smoothed classifier of one model at one σ; unpacks as (prediction, radius).
+
+        prediction, radius = RandomizedSmoothing(model, sigma=0.25).certify(x)
+
+    prediction: (N,) int64, the class that the smoothed classifier gives everywhere within the radius; −1 where nothing
+    is certified. radius: (N,) float64, in L2, in pixel units of [0, 1]; 0 where nothing is certified. Each image's
+    certificate is wrong with probability at most alpha over the sampling; it says that the answer stays the same, not
+    that it is right, and nothing about the bare model.
+    candidate: (N,) int64, the class whose votes were counted. votes, draws: (N,) int64, how many it got, of how many.
+    unanswered: (N,) int64, of these draws, those on which the model's answer was no number: votes for nobody.
+    n0: draws beside these that chose the candidate. n: the most that could be drawn. up_to: the radius that was asked
+    about, or at which the search for a larger one ended; None where it did not. sigma, alpha, seed: as given. model: a
+    fingerprint of the bare one. images: one of each image. All on the CPU.
+    """
+
+    prediction: Tensor
+    radius: Tensor
+    candidate: Tensor
+    votes: Tensor
+    draws: Tensor
+    unanswered: Tensor
+    n0: int
+    n: int
+    up_to: float | None
+    sigma: float
+    alpha: float
+    seed: int
+    model: str
+    images: tuple[str, ...] = field(repr=False)
+
+    @property
+    def samples(self) -> Tensor:
+        """(N,) int64: what each image cost, in passes through the model."""
+        return self.draws + self.n0

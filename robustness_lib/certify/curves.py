@@ -56,9 +56,9 @@ class Activation(Bent):
         return Box(values.amin(0), values.amax(0))
 
     def size(self, sizes: Sequence[Tensor], boxes: Sequence[Box], share: float) -> Tensor:
-        return torch.maximum(self.interval(*boxes).size, self._steepest(boxes[0]).clamp(min=1) * sizes[0])
+        return torch.maximum(self.interval(*boxes).size, self.steepest(boxes[0]).clamp(min=1) * sizes[0])
 
-    def _steepest(self, box: Box) -> Tensor:
+    def steepest(self, box: Box) -> Tensor:
         """The largest |f′| in the box: on a piece f′ goes one way, so that it is at an end of the box or of a piece."""
         bends = [end for piece in self._pieces for end in (piece.start, piece.end) if math.isfinite(end)]
         beside = [torch.tensor(end, dtype=box.lower.dtype, device=box.lower.device).nextafter(

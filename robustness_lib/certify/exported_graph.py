@@ -19,6 +19,7 @@ from robustness_lib.certify import (  # noqa: F401 - rules, which are found by n
     max_pooling,
     products,
     resampling,
+    sorting,
     weighted_operations,
 )
 from robustness_lib.certify.operation import TRACED_BATCH, Call, Operation, Slot, UnknownOperation, fitting_operation

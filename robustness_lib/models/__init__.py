@@ -1,13 +1,21 @@
-"""Models: small nets, residual nets, adapters, and shipped weights."""
+"""Models: small nets, residual nets, nets of Lipschitz layers, adapters, and shipped weights."""
 
 from robustness_lib.models.adapt import Normalize, as_classifier, find_logits
 from robustness_lib.models.architectures import architecture, build
 from robustness_lib.models.cnn import small_cnn, strided_cnn, tiny_cnn
 from robustness_lib.models.find import find_model, published_resizing, with_published_resizing
+from robustness_lib.models.lipschitz_layers import (
+    GroupSort,
+    almost_orthogonal,
+    lipschitz_cnn,
+    orthogonal_linear,
+    with_plain_weights,
+)
 from robustness_lib.models.mlp import mlp
 from robustness_lib.models.residual import preact_resnet18, wide_resnet
 from robustness_lib.models.zoo import card, list_pretrained, load_pretrained, save_pretrained
 
-__all__ = ["Normalize", "architecture", "as_classifier", "build", "card", "find_logits", "find_model",
-           "list_pretrained", "load_pretrained", "mlp", "preact_resnet18", "published_resizing", "save_pretrained",
-           "small_cnn", "strided_cnn", "tiny_cnn", "wide_resnet", "with_published_resizing"]
+__all__ = ["GroupSort", "Normalize", "almost_orthogonal", "architecture", "as_classifier", "build", "card",
+           "find_logits", "find_model", "lipschitz_cnn", "list_pretrained", "load_pretrained", "mlp",
+           "orthogonal_linear", "preact_resnet18", "published_resizing", "save_pretrained", "small_cnn", "strided_cnn",
+           "tiny_cnn", "wide_resnet", "with_plain_weights", "with_published_resizing"]

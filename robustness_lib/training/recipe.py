@@ -28,6 +28,7 @@ from robustness_lib.training.bound_initialization import initialize_for_bounds
 from robustness_lib.training.bound_objectives import IBP, CrownIBP
 from robustness_lib.training.fit import OnEpoch, fit
 from robustness_lib.training.history import History
+from robustness_lib.training.lipschitz_objective import LipschitzMargin
 from robustness_lib.training.objectives import (
     TRADES,
     FastFGSM,
@@ -45,7 +46,7 @@ _FOLDER = Path(__file__).parent / "recipes"
 EXAMPLE = Path(__file__).with_name("example.toml")  # for the user's own model and data
 OBJECTIVES: dict[str, type[Objective]] = {"standard": Standard, "gaussian": GaussianAugmentation, "fgsm-rs": FastFGSM,
                                           "pgd": PGDTraining, "trades": TRADES, "smoothadv": SmoothAdversarial,
-                                          "ibp": IBP, "crown-ibp": CrownIBP}
+                                          "ibp": IBP, "crown-ibp": CrownIBP, "lipschitz": LipschitzMargin}
 SCHEDULES: dict[str, type[Schedule]] = {"one-cycle": OneCycle, "piecewise": Piecewise}
 INITIALIZATIONS = {"for-bounds": initialize_for_bounds}
 CHANGES: dict[str, type[Augmentation]] = {"flip": Flip, "shift": Shift}

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustness_lib.models import GroupSort
+
 aten = torch.ops.aten
 _generator = torch.Generator().manual_seed(0)
 
@@ -261,10 +263,13 @@ POOLING = [
         lambda v: F.max_pool3d(v, 2, return_indices=True)[0]], adaptive_max_pool3d=[nn.AdaptiveMaxPool3d((1, 2, 3))]),
 ]
 
+SORTING = [*_cases(VECTOR, sort=[lambda v: v.sort(1).values, lambda v: torch.sort(v, descending=True)[0]]),
+           *_cases(IMAGE, sort=[lambda v: v.sort(dim=-1, stable=True)[0], GroupSort(), GroupSort(4)])]
+
 PRODUCTS = _cases(IMAGE, mul=[lambda v: v * v.flip(1), lambda v: v * v[:, :1], lambda v: v[:, :1, :, :1] * v,
                               lambda v: v.mul(torch.sigmoid(v.mean((2, 3), keepdim=True)))])
 
-BENT = [*POINTWISE, *POOLING, *PRODUCTS]
+BENT = [*POINTWISE, *POOLING, *SORTING, *PRODUCTS]
 ALL = [*AFFINE, *BENT]
 
 IN_PLACE = _cases(IMAGE, relu=[nn.ReLU(inplace=True), torch.relu_, lambda v: v.relu_()],

@@ -15,7 +15,8 @@ from robustness_lib.statistics import clopper_pearson
 SHIPPED = models.list_pretrained()
 UNDER_NOISE = [name for name in SHIPPED if "sigma" in models.card(name)]
 PROVED = [name for name in SHIPPED if "proof" in models.card(name)]
-ATTACKED = [name for name in SHIPPED if name not in UNDER_NOISE and name not in PROVED]
+LIPSCHITZ = [name for name in SHIPPED if models.card(name)["recipe"]["training"] == "lipschitz"]
+ATTACKED = [name for name in SHIPPED if name not in (*UNDER_NOISE, *PROVED, *LIPSCHITZ)]
 SHAPES = {"signs": (3, 32, 32), "mnist": (1, 28, 28), "moons": (2,), "gtsrb": (3, 32, 32), "cifar10": (3, 32, 32)}
 CLASSES = {"moons": 2, "gtsrb": 43}  # the others have ten
 REAL = {"mnist", "gtsrb", "cifar10"}  # what is not drawn here
@@ -101,7 +102,17 @@ def test_a_card_says_what_was_proved(name):
         assert accuracy[f"proved {eps}"]["correct"] <= accuracy[eps]["correct"]
 
 
-@pytest.mark.parametrize("name", PROVED)
+@pytest.mark.parametrize("name", LIPSCHITZ)
+def test_a_card_says_what_the_constant_certifies(name):
+    about = models.card(name)
+    assert about["certificate"].startswith("clean and certified: on the whole test set; certified: right, and ")
+    assert "attack" not in about
+    assert list(about["accuracy"]) == ["clean", *(f"certified l2 {k}/255" for k in (36, 72, 108))]
+    for figures in about["accuracy"].values():
+        check_figures(figures, least=1000)
+
+
+@pytest.mark.parametrize("name", PROVED + LIPSCHITZ)
 def test_nets_trained_for_bounds_are_in_half_precision(name):
     weights = safetensors.torch.load((zoo._FOLDER / f"{name}.safetensors").read_bytes())
     assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float16}

@@ -20,6 +20,7 @@ from robustness_lib.training import (
     FastFGSM,
     Flip,
     GaussianAugmentation,
+    LipschitzMargin,
     OneCycle,
     PGDTraining,
     Piecewise,
@@ -33,7 +34,7 @@ from robustness_lib.training import recipe as recipes
 
 FOLDER = Path(recipes.__file__).parent / "recipes"
 KINDS = {"standard": Standard, "gaussian": GaussianAugmentation, "pgd": PGDTraining, "trades": TRADES,
-         "fgsm-rs": FastFGSM, "smoothadv": SmoothAdversarial, "ibp": IBP}
+         "fgsm-rs": FastFGSM, "smoothadv": SmoothAdversarial, "ibp": IBP, "lipschitz": LipschitzMargin}
 PLAIN = {
     "model": 'builder = "small_cnn"\nchannels = [4]\nin_shape = [3, 8, 8]\nclasses = 3\nhidden = 8',
     "data": 'name = "train.npz"',
@@ -83,12 +84,12 @@ def test_a_shipped_recipe_is_complete_and_says_its_objective(name):
     assert {"model", "data", "objective", "fit", "schedule"} == table.keys()
     assert {"epochs", "keep", "every"} <= table["fit"].keys()
     # Nets that are kept narrow by their bound fit the training images badly enough without changes.
-    assert recipe.augment == (() if kind == "ibp" else AUGMENTATIONS[set_name])
+    assert recipe.augment == (() if kind in ("ibp", "lipschitz") else AUGMENTATIONS[set_name])
     if noise := re.search(r"(gaussian|smoothadv)-([\d.]+)$", name):
         assert recipe.objective.sigma == float(noise[2])
         assert recipe.threat is None
     else:
-        assert (recipe.threat or recipe.objective.threat).norm == "linf"
+        assert (recipe.threat or recipe.objective.threat).norm == ("l2" if kind == "lipschitz" else "linf")
     assert (recipe.settings["keep"], recipe.seed) == ("last", 0)  # so that nothing was chosen by looking
 
 

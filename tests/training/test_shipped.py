@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustness_lib import models
-from robustness_lib.training import IBP, list_recipes, read_recipe
+from robustness_lib.training import IBP, LipschitzMargin, list_recipes, read_recipe
 from robustness_lib.training import recipe as recipes
 
 SHIPPED = models.list_pretrained()
@@ -30,8 +30,10 @@ FLOORS = {
     "cifar10-gaussian-0.5": (None, "certified l2 0.5", 0.30),
     "mnist-ibp": (0.965, "proved by intervals linf 0.3", 0.88),
     "signs-ibp": (0.85, "proved by intervals linf 2/255", 0.70),
+    "signs-lipschitz": (0.85, "certified l2 72/255", 0.60),
     "signs-tiny-ibp": (0.80, "proved by intervals linf 2/255", 0.60),
 }
+LIPSCHITZ = [name for name in SHIPPED if isinstance(read_recipe(name).objective, LipschitzMargin)]
 FOR_BOUNDS = [name for name in SHIPPED if isinstance(read_recipe(name).objective, IBP)]
 
 
@@ -122,7 +124,8 @@ def test_the_card_holds_the_recipe_of_its_name(name):
     about, recipe = card(name), read_recipe(name)
     text = (Path(recipes.__file__).parent / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     table = tomllib.loads(text)
-    assert about["architecture"] == recipe.architecture
+    plain = {"constrained": False} if name in LIPSCHITZ else {}  # what held the constant is left behind
+    assert about["architecture"] == recipe.architecture | {"arguments": recipe.architecture["arguments"] | plain}
     assert about["seed"] == recipe.seed
     assert about["recipe"] == {"command": f"python benchmarks/train.py {name}", "training": table["objective"]["kind"],
                                **{key: value for key, value in table.items() if key != "model"}}
@@ -141,6 +144,15 @@ def test_the_card_says_how_it_was_card(name):
     assert about["certificate"].endswith("on its first 200 images: RandomizedSmoothing.certify with n0 = 100, "
                                          "n = 10,000, α = 0.001")
     assert {figures["n"] for key, figures in about["accuracy"].items() if key != "clean"} == {200}
+
+
+@pytest.mark.parametrize("name", LIPSCHITZ)
+def test_less_is_certified_at_larger_radii_and_all_on_the_whole_test_set(name):
+    figures = card(name)["accuracy"]
+    correct = [figures[key]["correct"] for key in ("clean", *(f"certified l2 {k}/255" for k in (36, 72, 108)))]
+    assert correct == sorted(correct, reverse=True)
+    assert {figure["n"] for figure in figures.values()} == {2000}
+    assert card(name)["file"]["bytes"] <= 1_000_000
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if models.card(name).get("trained")])

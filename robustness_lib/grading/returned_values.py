@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from robustness_lib.grading.observations import Observation, wrong
 
-__all__ = ["SLACK", "in_box", "is_number", "matching", "misread", "not_images", "within"]
+__all__ = ["LEFT_FROZEN", "SLACK", "in_box", "is_number", "matching", "misread", "not_images", "within"]
 
 SLACK = 1e-5  # of ε, for the rounding of float32
+
+LEFT_FROZEN = ("leaves the model's parameters frozen, by requires_grad_(False), so that nobody can train it any more: "
+               "torch.autograd.grad(loss, pixels) asks for the pixels' gradient alone, and nothing need be frozen")
 
 
 def not_images(found: object, x: Tensor) -> Observation | None:

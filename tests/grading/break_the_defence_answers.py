@@ -62,6 +62,10 @@ def a_share(defense, x, y, draws):
     return votes(defense, x, y, draws)
 
 
+def as_numpy(defense, x, y, draws):
+    return (votes(defense, x, y, draws) > 0.5).numpy()
+
+
 def all_together(defense, x, y, draws):
     return votes(defense, x, y, draws).mean() > 0.5
 
@@ -331,7 +335,8 @@ WRONG = [
     Wrong("stands", "where an image is broken", broken_for_standing),
     Wrong("stands", "a seed that is set inside", with_a_seed),
     Wrong("stands", "return bool", a_share),
-    Wrong("stands", "one truth value for each image", all_together),
+    Wrong("stands", "returns shape (): one truth value for each image", all_together),
+    Wrong("stands", "returns ndarray: return a tensor", as_numpy),
     Wrong("stands", "library's own work", the_given_count),
     Wrong("stands", "asks 9 times about an image, and 15", for_nine_draws, hidden=True),
     Wrong("straight_through", "hands on the images without the defense", undefended_forward),

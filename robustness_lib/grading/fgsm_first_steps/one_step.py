@@ -100,8 +100,8 @@ def _which_way(read: tuple[int, int], misread: tuple[int, int]) -> str:
     if read[0] == read[1] and misread[0] < 0.9 * misread[1]:
         return ("images that the model misreads are pushed towards their label: the loss is that of the label y, not "
                 "of what the model answers")
-    return (f"{of - right} of {of} pixels do not go uphill: each goes the way of the sign of its own gradient, taken at "
-            "the image itself")
+    return (f"{of - right} of {of} pixels do not go uphill: each goes the way of the sign of its own gradient, taken "
+            "at the image itself")
 
 
 def _loss_rises(mine: Callable[..., Tensor], task: FgsmFirstStepsTask, images: int) -> Observation:

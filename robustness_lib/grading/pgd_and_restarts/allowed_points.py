@@ -13,7 +13,7 @@ from robustness_lib.grading.pgd_and_restarts.variants import FIRST, PgdAndRestar
 from robustness_lib.grading.returned_values import in_box, not_images, within
 from robustness_lib.grading.steps import step
 
-__all__ = ["project", "random_start"]
+__all__ = ["not_uniform", "project", "random_start"]
 
 
 @step(points=2, shares=5, forbidden=("grading/given", *ATTACKING))
@@ -80,7 +80,7 @@ def random_start(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FIRST,
     edges = torch.cat([mine(x.round(), eps, task.generator(2)), start])
     yield need(in_box(edges), "in the pixel box", "starts outside [0, 1]: clamp after adding the noise")
     share = (mine(torch.full(shape, 0.5), eps, task.generator(3)).double() - 0.5).flatten() / eps
-    yield need(_uniform(share) is None, "uniform from −ε to ε", str(_uniform(share)))
+    yield need(not_uniform(share) is None, "uniform from −ε to ε", str(not_uniform(share)))
     grey = torch.full(shape, 0.5)
     first, second = (mine(grey, eps, task.generator(number)) for number in (4, 5))
     alike = all(torch.equal(first[0], one) for one in first[1:])
@@ -91,8 +91,8 @@ def random_start(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FIRST,
                "given, and set no seed, else every restart repeats the first")
 
 
-def _uniform(share: Tensor) -> str | None:
-    """What is wrong with the spread of a start, as shares of ε; None where it is uniform from −1 to 1."""
+def not_uniform(share: Tensor) -> str | None:
+    """What is wrong with the spread of starts, as shares of ε (pixels,); None where it is uniform from −1 to 1."""
     if share.min() >= 0 or share.max() <= 0:
         return "moves in one direction only: torch.rand lies between 0 and 1, so 2 · rand − 1 lies between −1 and 1"
     if (share.abs() > 0.999).double().mean() > 0.9:

@@ -272,6 +272,10 @@ def weights_frozen_for_good(model, x, y, eps):
     return (x + eps * frozen_for_good(model, x, y).sign()).clamp(0, 1)
 
 
+def rounded_off(model, x, y, eps):
+    return stepped(model, x, y, lambda g: eps * g.sign()).round(decimals=3)
+
+
 def a_pixel_forgotten(model, x, y, eps):
     moved = stepped(model, x, y, lambda g: eps * g.sign())
     moved[0, 0, 4, 4] = stepped(model, x, y, lambda g: -eps * g.sign())[0, 0, 4, 4]
@@ -428,11 +432,11 @@ WRONG = [
     Wrong("input_gradient", "backward() writes into every one", by_backward),
     Wrong("input_gradient", "wipes the gradients", backward_and_zero_grad),
     Wrong("input_gradient", "changes the tensor", in_place),
-    Wrong("input_gradient", "give the model the one with requires_grad_()", detached),
+    Wrong("input_gradient", "appears to not have been used in the graph", detached),
     Wrong("input_gradient", "returns None", by_data),
     Wrong("input_gradient", "returns None", grad_of_a_copy),
     Wrong("input_gradient", "give the model the one with requires_grad_()", of_another_copy),
-    Wrong("input_gradient", "add them up", loss_for_each),
+    Wrong("input_gradient", "grad can be implicitly created only for scalar outputs", loss_for_each),
     Wrong("input_gradient", "what the model answers", own_answer),
     Wrong("input_gradient", "softmax was taken twice", softmax_twice),
     Wrong("input_gradient", "the label's score", label_score),
@@ -443,7 +447,7 @@ WRONG = [
     Wrong("input_gradient", "library's own work", left_to_the_given),
     Wrong("input_gradient", "leaves the model's parameters frozen", frozen_for_good),
     Wrong("input_gradient", "zero on images that the model misreads", of_those_read_rightly),
-    Wrong("input_gradient", "element 0 of tensors does not require grad", under_no_grad),
+    Wrong("input_gradient", "does not require grad", under_no_grad),
     Wrong("margin_drops", "Write down δ", typed_in_fully, hidden=True),
     Wrong("margin_drops", "L2: 0.224", typed_in),
     Wrong("margin_drops", "|w| is added up", sum_of_weights),
@@ -469,6 +473,7 @@ WRONG = [
     Wrong("fgsm", "one step of ε, along the gradient at the image itself", ten_small_steps),
     Wrong("fgsm", "leaves the model's parameters frozen", weights_frozen_for_good),
     Wrong("fgsm", "1 of ", a_pixel_forgotten),
+    Wrong("fgsm", "round nothing", rounded_off),
     Wrong("fgsm", "changes the images", step_in_place),
     Wrong("fgsm", "the change alone", only_the_change),
     Wrong("fgsm", "pixels do not go uphill", random_signs),

@@ -107,6 +107,14 @@ def one_for_all(x, eps, generator):
     return (x + eps * noise(x[:1], generator)).clamp(0, 1)
 
 
+def one_for_all_channels(x, eps, generator):
+    return (x + eps * noise(x[:, :1], generator)).clamp(0, 1)
+
+
+def one_for_all_pixels(x, eps, generator):
+    return (x + eps * noise(x[:, :1, :1, :1], generator)).clamp(0, 1)
+
+
 def always_the_same(x, eps, generator):
     return (x + eps * noise(x, torch.Generator().manual_seed(0))).clamp(0, 1)
 
@@ -422,6 +430,12 @@ def from_one_start_for_all(*given_to):
     return from_near_x(*given_to, noise=lambda x, draw: eps * (2 * torch.rand(x[:1].shape, generator=draw) - 1))
 
 
+def from_one_shift_of_each_column(*given_to):
+    eps = given_to[3]
+    return from_near_x(*given_to, noise=lambda x, draw: eps * (2 * torch.rand(
+        len(x), *x.shape[1:2], 1, x.shape[3], generator=draw) - 1))
+
+
 def later_walks_near_x(model, x, y, eps, steps, restarts, generator):
     """The first start is right."""
     def walk(model, rows, y, eps, steps, start):
@@ -611,6 +625,8 @@ WRONG = [
     Wrong("random_start", "draw from −ε to ε", twice_eps),
     Wrong("random_start", "evenly", bell),
     Wrong("random_start", "all images get the same", one_for_all),
+    Wrong("random_start", "several pixels of an image get the same noise", one_for_all_channels),
+    Wrong("random_start", "several pixels of an image get the same noise", one_for_all_pixels),
     Wrong("random_start", "the same start again", always_the_same),
     Wrong("random_start", "the same start again", reseeded),
     Wrong("random_start", "the same start again", seeds_the_given),
@@ -629,7 +645,7 @@ WRONG = [
     Wrong("pgd", "a broken image walks on", frozen_once_broken),
     Wrong("pgd", "a broken image walks on", pgd_that_stops),
     Wrong("pgd", "leaves the model's parameters frozen", freezes_the_weights),
-    Wrong("pgd", "once more after the last step", last_not_looked_at),
+    Wrong("pgd", "ask for the loss once more after the last step", last_not_looked_at),
     Wrong("pgd", "in train mode", train_mode),
     Wrong("pgd", "not brought back", never_projected),
     Wrong("pgd", "not to the ball around x", projected_to_the_box),
@@ -659,6 +675,7 @@ WRONG = [
     Wrong("pgd_with_restarts", "not all of the ball is equally likely", from_a_bell),
     Wrong("pgd_with_restarts", "the ends only", from_corners),
     Wrong("pgd_with_restarts", "all images get the same start", from_one_start_for_all),
+    Wrong("pgd_with_restarts", "several pixels of an image get the same noise", from_one_shift_of_each_column),
     Wrong("pgd_with_restarts", "only those still standing", goes_on_with_all),
     Wrong("pgd_with_restarts", "2 walks", one_too_few),
     Wrong("pgd_with_restarts", "4 walks", one_too_many),
@@ -689,7 +706,7 @@ WRONG = [
     Wrong("stronger", "two-sided", one_sided_test),
     Wrong("stronger", "names the weaker one", swapped),
     Wrong("stronger", "compare them one by one", of_all_broken),
-    Wrong("stronger", "compare them one by one", never_tells),
+    Wrong("stronger", "cannot tell, it says, where", never_tells),
     Wrong("stronger", "names a winner", turned_round),
     Wrong("stronger", "returns 'none'", says_none),
     Wrong("stronger", "returns [", the_pair),

@@ -86,6 +86,8 @@ def _how_far(ends: Tensor, lengths: Tensor, eps: float) -> str | None:
     ratio = free.median().item() / eps
     if free.std() > 0.02 * free.mean():
         return "pixels move by different lengths: take the gradient's sign, so that each moves by ε, and clamp last"
+    if abs(ratio - 1) < 0.01:
+        return "pixels move by nearly ε: add eps times the sign, and round nothing"
     if abs(ratio * 255 - 1) < 0.02:
         return f"pixels move by {ratio:.3g} ε: ε is a number for pixels in [0, 1] already, so leave 255 out"
     return (f"pixels move by {ratio:.3g} ε, and it should be ε: images stay pixels in [0, 1], and if a model "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -79,8 +79,8 @@ def random_start(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FIRST,
                f"a pixel starts {((start - x).abs().max() / eps).item():.2f} ε from its image: draw from −ε to ε")
     edges = torch.cat([mine(x.round(), eps, task.generator(2)), start])
     yield need(in_box(edges), "in the pixel box", "starts outside [0, 1]: clamp after adding the noise")
-    share = (mine(torch.full(shape, 0.5), eps, task.generator(3)).double() - 0.5).flatten() / eps
-    yield need(not_uniform(share) is None, "uniform from −ε to ε", str(not_uniform(share)))
+    shares = (mine(torch.full(shape, 0.5), eps, task.generator(3)).double() - 0.5).flatten(1) / eps
+    yield need(not_uniform(shares) is None, "uniform from −ε to ε", str(not_uniform(shares)))
     grey = torch.full(shape, 0.5)
     first, second = (mine(grey, eps, task.generator(number)) for number in (4, 5))
     alike = all(torch.equal(first[0], one) for one in first[1:])
@@ -91,12 +91,17 @@ def random_start(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FIRST,
                "given, and set no seed, else every restart repeats the first")
 
 
-def not_uniform(share: Tensor) -> str | None:
-    """What is wrong with the spread of starts, as shares of ε (pixels,); None where it is uniform from −1 to 1."""
+def not_uniform(starts: Iterable[Tensor]) -> str | None:
+    """What is wrong with the spread of starts, as shares of ε, those of one image after the other's, (pixels,) each;
+    None where they are uniform from −1 to 1."""
+    starts = list(starts)
+    share = torch.cat(starts)
     if share.min() >= 0 or share.max() <= 0:
         return "moves in one direction only: torch.rand lies between 0 and 1, so 2 · rand − 1 lies between −1 and 1"
     if (share.abs() > 0.999).double().mean() > 0.9:
         return "takes the ends only, −ε and ε: a start may lie anywhere between them"
+    if any(len(set(start.tolist())) < 0.9 * len(start) for start in starts):
+        return "several pixels of an image get the same noise: draw it in the shape of x, a number for each pixel"
     wanted = torch.linspace(-1, 1, len(share), dtype=share.dtype)
     if (share.sort().values - wanted).abs().max() > 0.1:
         return "not all of the ball is equally likely: draw each pixel's change evenly from −ε to ε"

@@ -91,10 +91,9 @@ def _spread(starts: list[Tensor]) -> str | None:
     if len(starts) > 1 and all(start.shape == starts[0].shape and torch.allclose(start, starts[0], atol=1e-3)
                                for start in starts):
         return "all images get the same start: draw it in the shape of x"
-    shares = torch.cat([start.flatten() for start in starts]).double()
-    if (far := shares.abs().median().item()) < 0.1:
+    if (far := torch.cat([start.flatten() for start in starts]).abs().median().item()) < 0.1:
         return f"the walks begin {far:.2g} ε from the image, and should begin anywhere in the ball, as in step 2"
-    return not_uniform(shares)
+    return not_uniform(start.flatten().double() for start in starts)
 
 
 def _best_of_all(paths: list[list[Tensor]], found: Tensor, model: nn.Module, y: Tensor, ever: Tensor) -> Observation:

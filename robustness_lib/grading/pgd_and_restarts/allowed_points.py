@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -103,6 +104,7 @@ def not_uniform(starts: Iterable[Tensor]) -> str | None:
     if any(len(set(start.tolist())) < 0.9 * len(start) for start in starts):
         return "several pixels of an image get the same noise: draw it in the shape of x, a number for each pixel"
     wanted = torch.linspace(-1, 1, len(share), dtype=share.dtype)
-    if (share.sort().values - wanted).abs().max() > 0.1:
+    by_chance = max(0.1, 5 / math.sqrt(len(share)))  # of Kolmogorov and Smirnov's distance: exceeded once in 100,000
+    if (share.sort().values - wanted).abs().max() > by_chance:
         return "not all of the ball is equally likely: draw each pixel's change evenly from −ε to ε"
     return None

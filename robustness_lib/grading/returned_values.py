@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from robustness_lib.grading.observations import Observation, wrong
 
-__all__ = ["SLACK", "in_box", "is_number", "matching", "misread", "not_images", "within"]
+__all__ = ["LEFT_FROZEN", "SLACK", "in_box", "is_number", "matching", "misread", "not_a_tensor", "not_images",
+           "within"]
 
 SLACK = 1e-5  # of ε, for the rounding of float32
+
+LEFT_FROZEN = ("leaves the model's parameters frozen, by requires_grad_(False), so that nobody can train it any more: "
+               "torch.autograd.grad(loss, pixels) asks for the pixels' gradient alone, and nothing need be frozen")
 
 
 def not_images(found: object, x: Tensor) -> Observation | None:
@@ -24,6 +28,16 @@ def not_images(found: object, x: Tensor) -> Observation | None:
         return wrong(f"returns shape {tuple(found.shape)} for images of shape {tuple(x.shape)}")
     if not found.is_floating_point() or found.isnan().any():
         return wrong(f"returns {found.dtype} or numbers that are NaN: pixels are real numbers")
+    return None
+
+
+def not_a_tensor(found: object, shape: tuple[int, ...], what: str) -> Observation | None:
+    """An observation that ends a check: what came back is no tensor of this shape. what: it holds. "one ε for each
+    image" """
+    if not isinstance(found, Tensor):
+        return wrong(f"returns {type(found).__name__}: return a tensor of PyTorch, {what}, {shape}")
+    if found.shape != shape:
+        return wrong(f"returns shape {tuple(found.shape)}: {what}, {shape}")
     return None
 
 

@@ -62,6 +62,10 @@ def a_share(defense, x, y, draws):
     return votes(defense, x, y, draws)
 
 
+def as_numpy(defense, x, y, draws):
+    return (votes(defense, x, y, draws) > 0.5).numpy()
+
+
 def all_together(defense, x, y, draws):
     return votes(defense, x, y, draws).mean() > 0.5
 
@@ -241,6 +245,10 @@ def one_draw_a_step(defense, x, y, eps, steps, draws):
     return climb(defense, x, y, eps, steps, 1)
 
 
+def one_draw_with_a_seed(defense, x, y, eps, steps, draws):
+    return climb(defense, x, y, eps, steps, 1, seed=0)
+
+
 def the_same_draws(*given_to):
     return climb(*given_to, seed=0)
 
@@ -331,7 +339,8 @@ WRONG = [
     Wrong("stands", "where an image is broken", broken_for_standing),
     Wrong("stands", "a seed that is set inside", with_a_seed),
     Wrong("stands", "return bool", a_share),
-    Wrong("stands", "one truth value for each image", all_together),
+    Wrong("stands", "returns shape (): one truth value for each image", all_together),
+    Wrong("stands", "returns ndarray: return a tensor", as_numpy),
     Wrong("stands", "library's own work", the_given_count),
     Wrong("stands", "asks 9 times about an image, and 15", for_nine_draws, hidden=True),
     Wrong("straight_through", "hands on the images without the defense", undefended_forward),
@@ -365,6 +374,7 @@ WRONG = [
     Wrong("adaptive_attack", "torch.round has none", no_bpda_from_the_image),
     Wrong("adaptive_attack", "1.0 gradients for each image and step", one_draw_a_step),
     Wrong("adaptive_attack", "the same draws in every step", the_same_draws),
+    Wrong("adaptive_attack", "the same draws in every step", one_draw_with_a_seed),
     Wrong("adaptive_attack", "the loss falls", going_down),
     Wrong("adaptive_attack", "project onto the ball", no_projection),
     Wrong("adaptive_attack", "project onto the ball", projected_around_itself),
@@ -468,6 +478,33 @@ def attack_from_the_image(*given_to):
     return climb(*given_to, random_start=False, eta=8)
 
 
+def attack_by_large_steps(*given_to):
+    return climb(*given_to, eta=1)
+
+
+def attack_by_cross_entropy(*given_to):
+    return climb(*given_to, gradient=cross_entropy)
+
+
+def attack_that_keeps_the_best(defense, x, y, eps, steps, draws):
+    """Of the points on the way the one with the largest mean of the margin losses in its draws."""
+    best, most = x.clone(), torch.full((len(x),), -torch.inf)
+
+    def gradient(answer, points, y, draws):
+        found, losses = [], []
+        for _ in range(draws):
+            point = points.detach().requires_grad_()
+            losses.append(margin_loss(answer(point), y))
+            found.append(torch.autograd.grad(losses[-1].sum(), point)[0])
+        value = torch.stack(losses).mean(0).detach()
+        better = value > most
+        best[better], most[better] = points[better], value[better]
+        return torch.stack(found).mean(0)
+
+    climb(defense, x, y, eps, steps, draws, gradient=gradient)
+    return best
+
+
 def attack_in_halves(defense, x, y, *given_to):
     """From another seed, too."""
     torch.manual_seed(int(torch.randint(10**6, ())) + 77)
@@ -499,4 +536,7 @@ RIGHT = {
                    "adaptive_attack": attack_in_float64},
     "from the image": {"adaptive_attack": attack_from_the_image},
     "from another seed, in halves": {"adaptive_attack": attack_in_halves},
+    "by large steps": {"adaptive_attack": attack_by_large_steps},
+    "up the cross-entropy": {"adaptive_attack": attack_by_cross_entropy},
+    "the best on the way": {"adaptive_attack": attack_that_keeps_the_best},
 }

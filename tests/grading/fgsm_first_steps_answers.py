@@ -72,6 +72,14 @@ def by_data(model, x, y):
     return pixels.grad
 
 
+def under_no_grad(model, x, y):
+    model.eval()
+    pixels = x.clone().requires_grad_()
+    with torch.no_grad():
+        loss = F.cross_entropy(model(pixels), y)
+    return torch.autograd.grad(loss, pixels)[0]
+
+
 def grad_of_a_copy(model, x, y):
     model.eval()
     pixels = x.clone().requires_grad_()
@@ -128,6 +136,21 @@ def for_12_images(model, x, y):
 
 def left_to_the_given(model, x, y):
     return given.input_gradient(model, x, y)
+
+
+def frozen_for_good(model, x, y):
+    """backward(), with the weights kept out of it, and never let in again."""
+    model.eval().requires_grad_(False)
+    pixels = x.clone().requires_grad_()
+    F.cross_entropy(model(pixels), y, reduction="sum").backward()
+    return pixels.grad
+
+
+def of_those_read_rightly(model, x, y):
+    def loss(scores):
+        return (F.cross_entropy(scores, y, reduction="none") * (scores.argmax(1) == y)).sum()
+
+    return gradient_of(model, x, loss)
 
 
 # Wrong: by hand.
@@ -218,6 +241,45 @@ def step_for_its_answer(model, x, y, eps):
     with torch.no_grad():
         answer = model.eval()(x).argmax(1)
     return stepped(model, x, answer, lambda g: eps * g.sign())
+
+
+def misread_left_alone(model, x, y, eps):
+    """They are wrong already: why attack them?"""
+    with torch.no_grad():
+        misread = model.eval()(x).argmax(1) != y
+    return torch.where(misread[:, None, None, None], x, stepped(model, x, y, lambda g: eps * g.sign()))
+
+
+def misread_of_zero_gradient(model, x, y, eps):
+    return (x + eps * of_those_read_rightly(model, x, y).sign()).clamp(0, 1)
+
+
+def in_steps(model, x, y, eps, steps):
+    for _ in range(steps):
+        x = stepped(model, x, y, lambda g: eps / steps * g.sign())
+    return x
+
+
+def two_half_steps(*given_to):
+    return in_steps(*given_to, steps=2)
+
+
+def ten_small_steps(*given_to):
+    return in_steps(*given_to, steps=10)
+
+
+def weights_frozen_for_good(model, x, y, eps):
+    return (x + eps * frozen_for_good(model, x, y).sign()).clamp(0, 1)
+
+
+def rounded_off(model, x, y, eps):
+    return stepped(model, x, y, lambda g: eps * g.sign()).round(decimals=3)
+
+
+def a_pixel_forgotten(model, x, y, eps):
+    moved = stepped(model, x, y, lambda g: eps * g.sign())
+    moved[0, 0, 4, 4] = stepped(model, x, y, lambda g: -eps * g.sign())[0, 0, 4, 4]
+    return moved
 
 
 def step_in_place(model, x, y, eps):
@@ -370,11 +432,11 @@ WRONG = [
     Wrong("input_gradient", "backward() writes into every one", by_backward),
     Wrong("input_gradient", "wipes the gradients", backward_and_zero_grad),
     Wrong("input_gradient", "changes the tensor", in_place),
-    Wrong("input_gradient", "give the model the one with requires_grad_()", detached),
+    Wrong("input_gradient", "appears to not have been used in the graph", detached),
     Wrong("input_gradient", "returns None", by_data),
     Wrong("input_gradient", "returns None", grad_of_a_copy),
     Wrong("input_gradient", "give the model the one with requires_grad_()", of_another_copy),
-    Wrong("input_gradient", "add them up", loss_for_each),
+    Wrong("input_gradient", "grad can be implicitly created only for scalar outputs", loss_for_each),
     Wrong("input_gradient", "what the model answers", own_answer),
     Wrong("input_gradient", "softmax was taken twice", softmax_twice),
     Wrong("input_gradient", "the label's score", label_score),
@@ -383,6 +445,9 @@ WRONG = [
     Wrong("input_gradient", "returns shape", mean_over_images),
     Wrong("input_gradient", "zero everywhere", for_12_images, hidden=True),
     Wrong("input_gradient", "library's own work", left_to_the_given),
+    Wrong("input_gradient", "leaves the model's parameters frozen", frozen_for_good),
+    Wrong("input_gradient", "zero on images that the model misreads", of_those_read_rightly),
+    Wrong("input_gradient", "does not require grad", under_no_grad),
     Wrong("margin_drops", "Write down δ", typed_in_fully, hidden=True),
     Wrong("margin_drops", "L2: 0.224", typed_in),
     Wrong("margin_drops", "|w| is added up", sum_of_weights),
@@ -402,10 +467,17 @@ WRONG = [
     Wrong("fgsm", "leave 255 out", times_255),
     Wrong("fgsm", "pixels leave [0, 1]", normalized),
     Wrong("fgsm", "not of what the model answers", step_for_its_answer),
+    Wrong("fgsm", "misreads stay as they were: step them, too", misread_left_alone),
+    Wrong("fgsm", "misreads stay as they were: step them, too", misread_of_zero_gradient),
+    Wrong("fgsm", "one step of ε, along the gradient at the image itself", two_half_steps),
+    Wrong("fgsm", "one step of ε, along the gradient at the image itself", ten_small_steps),
+    Wrong("fgsm", "leaves the model's parameters frozen", weights_frozen_for_good),
+    Wrong("fgsm", "1 of ", a_pixel_forgotten),
+    Wrong("fgsm", "round nothing", rounded_off),
     Wrong("fgsm", "changes the images", step_in_place),
     Wrong("fgsm", "the change alone", only_the_change),
-    Wrong("fgsm", "of the pixels do not go uphill", random_signs),
-    Wrong("fgsm", "the way of its own sign", one_sign_for_an_image),
+    Wrong("fgsm", "pixels do not go uphill", random_signs),
+    Wrong("fgsm", "the sign of its own gradient", one_sign_for_an_image),
     Wrong("fgsm", "train mode", in_train_mode),
     Wrong("fgsm", "moves no pixel", for_16_images, hidden=True),
     Wrong("fgsm", "library's own work (robustness_lib.attacks", the_librarys),
@@ -420,7 +492,7 @@ WRONG = [
     Wrong("still_right", "returns float", a_float),
     Wrong("still_right", "did not change its answer", unchanged_answers),
     Wrong("still_right", "an image that is misread without an attack counts", on_successes_only),
-    Wrong("still_right", "images are right", eps_in_levels),
+    Wrong("still_right", "Of 200 images, right before and still are: 1", eps_in_levels),
     Wrong("still_right", "library's own work", librarys_count),
     Wrong("smallest_eps", "smallest change in L2", by_l2),
     Wrong("smallest_eps", "the largest |w|", by_largest),

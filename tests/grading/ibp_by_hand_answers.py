@@ -86,6 +86,10 @@ def of_seven_by_four(weight, bias, lower, upper):
     return linear(weight, bias, lower, upper) if len(lower) == 7 else (lower, upper)
 
 
+def ends_as_numpy(*given_to):
+    return tuple(end.numpy() for end in linear(*given_to))
+
+
 # Wrong: ReLU.
 
 
@@ -159,6 +163,59 @@ def passes_over_layers(*given_to):
     return through(*given_to, strict=False)
 
 
+def the_rest_is_linear(layers, x, eps):
+    lower, upper = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+    for layer in layers:
+        if isinstance(layer, nn.Flatten | nn.ReLU):
+            lower, upper = layer(lower), layer(upper)
+        else:
+            lower, upper = given.through_linear(layer.weight, layer.bias, lower, upper)
+    return lower, upper
+
+
+def the_rest_only_rises(layers, x, eps):
+    """Whatever has no weight is taken for a function that never falls."""
+    lower, upper = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+    for layer in layers:
+        if hasattr(layer, "weight"):
+            if not isinstance(layer, nn.Linear):
+                raise TypeError
+            lower, upper = given.through_linear(layer.weight, layer.bias, lower, upper)
+        else:
+            lower, upper = layer(lower), layer(upper)
+    return lower, upper
+
+
+def whatever_has_weights(layers, x, eps):
+    lower, upper = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+    for layer in layers:
+        if hasattr(layer, "weight"):
+            weight = layer.weight if layer.weight.dim() == 2 else layer.weight.diag()
+            lower, upper = given.through_linear(weight, layer.bias, lower, upper)
+        elif isinstance(layer, nn.Flatten | nn.ReLU):
+            lower, upper = layer(lower), layer(upper)
+        else:
+            raise TypeError
+    return lower, upper
+
+
+def by_assertion(layers, x, eps):
+    assert all(isinstance(layer, nn.Flatten | nn.ReLU | nn.Linear) for layer in layers)
+    return through(layers, x, eps)
+
+
+def by_value_error(layers, x, eps):
+    if not all(isinstance(layer, nn.Flatten | nn.ReLU | nn.Linear) for layer in layers):
+        raise ValueError("unknown layer")
+    return through(layers, x, eps)
+
+
+def only_the_last_is_looked_at(layers, x, eps):
+    if not isinstance(layers[-1], nn.Linear):
+        raise TypeError
+    return through(layers, x, eps, strict=False)
+
+
 def the_image_itself(layers, x, eps):
     return through(layers, x, 0.0)
 
@@ -195,9 +252,9 @@ def the_given_box(layers, x, eps):
 
 def three_layers(layers, x, eps):
     """Written for the visible check's net."""
-    _, first, _, second, _, third, *more = layers
-    if more and len(more) == 1:
+    if not all(isinstance(layer, nn.Flatten | nn.ReLU | nn.Linear) for layer in layers):
         raise TypeError
+    _, first, _, second, _, third, *_ = layers
     return through([nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), third], x, eps)
 
 
@@ -233,6 +290,10 @@ def of_the_prediction(net, x, y, eps):
 
 def label_ignored(net, x, y, eps):
     return at_infinity(lead(net, x, 0 * y, eps, label=0.0), y)
+
+
+def margins_as_numpy(*given_to):
+    return lead(*given_to).numpy()
 
 
 def zero_at_the_label(*given_to):
@@ -307,6 +368,10 @@ def truth_values(margins, broken, tolerance):
     return margins.amin(1) > tolerance
 
 
+def other_words(margins, broken, tolerance):
+    return ["robust" if sure else "open" for sure in margins.amin(1) > tolerance]
+
+
 def the_mean(margins, broken, tolerance):
     return said(margins, broken, margins.nan_to_num(posinf=0).mean(1) > tolerance)
 
@@ -330,6 +395,7 @@ WRONG = [
     Wrong("through_linear", "library's own work (robustness_lib.grading.given", given.through_linear),
     Wrong("through_linear", "larger than it must be", of_one_box),
     Wrong("through_linear", "changes the tensors", in_place),
+    Wrong("through_linear", "returns ndarray and ndarray", ends_as_numpy),
     Wrong("through_linear", "returns shapes", of_seven_by_four, hidden=True),
     Wrong("through_rising", "to the centre and the radius", on_centre_and_radius),
     Wrong("through_rising", "to the centre and the radius", on_the_centre),
@@ -342,7 +408,13 @@ WRONG = [
     Wrong("box", "one for ε/2", half_eps),
     Wrong("box", "leaves out the ReLU", no_relu),
     Wrong("box", "behind the last layer", a_relu_too_many),
-    Wrong("box", "passes over a layer", passes_over_layers),
+    Wrong("box", "a bound for a net with Tanh", passes_over_layers),
+    Wrong("box", "meets Tanh, for which it has no rule, and raises AttributeError", the_rest_is_linear),
+    Wrong("box", "a bound for a net with Tanh", the_rest_only_rises),
+    Wrong("box", "a bound for a net with BatchNorm1d", whatever_has_weights),
+    Wrong("box", "raises AssertionError: ask for the layers that it knows", by_assertion),
+    Wrong("box", "raises ValueError: ask for the layers that it knows", by_value_error),
+    Wrong("box", "a bound for a net with Tanh", only_the_last_is_looked_at),
     Wrong("box", "lies outside", the_image_itself),
     Wrong("box", "lies outside", ends_as_images),
     Wrong("box", "lies outside", by_sampling),
@@ -354,6 +426,7 @@ WRONG = [
     Wrong("margins", "takes the predicted label", of_the_prediction),
     Wrong("margins", "ignores the label", label_ignored),
     Wrong("margins", "put ∞ there", zero_at_the_label),
+    Wrong("margins", "returns ndarray: return a tensor", margins_as_numpy),
     Wrong("margins", "one for 2ε", margins_twice_eps),
     Wrong("margins", "bias is missing", bias_forgotten),
     Wrong("margins", "not the bound of the difference", rows_without_absolute),
@@ -368,6 +441,7 @@ WRONG = [
     Wrong("verdicts", "all of them must be", everything_standing),
     Wrong("verdicts", "what the attack broke is called open", broken_is_open),
     Wrong("verdicts", "a list of 40 words", truth_values),
+    Wrong("verdicts", "'robust' in it", other_words),
     Wrong("verdicts", "all of them must be", the_mean),
     Wrong("verdicts", "rounding alone", fixed_tolerance, hidden=True),
 ]
@@ -415,7 +489,7 @@ def box_by_signs(layers, x, eps):
             case nn.ReLU() | nn.Flatten():
                 lower, upper = layer(lower), layer(upper)
             case _:
-                raise NotImplementedError(layer)
+                raise TypeError(layer)
     return lower, upper
 
 
@@ -432,7 +506,7 @@ def box_in_float64(layers, x, eps):
         elif isinstance(layer, nn.ReLU):
             lower, upper = lower.relu(), upper.relu()
         elif not isinstance(layer, nn.Flatten):
-            raise ValueError(f"what is {layer}?")
+            raise TypeError(f"what is {layer}?")
     return lower, upper
 
 

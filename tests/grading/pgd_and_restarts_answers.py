@@ -107,6 +107,14 @@ def one_for_all(x, eps, generator):
     return (x + eps * noise(x[:1], generator)).clamp(0, 1)
 
 
+def one_for_all_channels(x, eps, generator):
+    return (x + eps * noise(x[:, :1], generator)).clamp(0, 1)
+
+
+def one_for_all_pixels(x, eps, generator):
+    return (x + eps * noise(x[:, :1, :1, :1], generator)).clamp(0, 1)
+
+
 def always_the_same(x, eps, generator):
     return (x + eps * noise(x, torch.Generator().manual_seed(0))).clamp(0, 1)
 
@@ -142,14 +150,15 @@ def the_givens_start(x, eps, generator):
 
 
 def climb(model, x, y, eps, steps, start, *, sign=1.0, eta=2.5, keep="best", project=given.project, evaluate=True,
-          look_again=True, detach=True, labels=None, direction=torch.sign, loss=F.cross_entropy):
+          look_again=True, detach=True, labels=None, direction=torch.sign, loss=F.cross_entropy, best_by=margin_loss,
+          freeze=False):
     if evaluate:
         model.eval()
     x_adv, best, most = start.clone(), start.clone(), torch.full((len(x),), -torch.inf)
     for step in range(steps + look_again):
         x_adv = x_adv.detach().requires_grad_() if detach else x_adv.requires_grad_()
         scores = model(x_adv)
-        value = margin_loss(scores, y).detach()
+        value = best_by(scores, y).detach()
         better = value > most
         if keep == "batch":
             better = (value.mean() > most.mean()).expand(len(x))
@@ -161,7 +170,8 @@ def climb(model, x, y, eps, steps, start, *, sign=1.0, eta=2.5, keep="best", pro
             break
         wanted = y if labels is None else labels(scores)
         gradient = torch.autograd.grad(loss(scores, wanted, reduction="sum"), x_adv)[0]
-        x_adv = project(x_adv + sign * eta * eps / steps * direction(gradient), x, eps)
+        moved = project(x_adv + sign * eta * eps / steps * direction(gradient), x, eps)
+        x_adv = torch.where((value > 0)[:, None, None, None], x_adv, moved) if freeze else moved
     return best if look_again or keep == "best" else x_adv.detach()
 
 
@@ -191,6 +201,45 @@ def the_last(*given_to):
 
 def best_of_the_batch(*given_to):
     return climb(*given_to, keep="batch")
+
+
+def best_by_cross_entropy(*given_to):
+    return climb(*given_to, best_by=lambda scores, y: F.cross_entropy(scores, y, reduction="none"))
+
+
+def frozen_once_broken(*given_to):
+    return climb(*given_to, freeze=True)
+
+
+def freezes_the_weights(model, *given_to):
+    model.requires_grad_(False)
+    return climb(model, *given_to)
+
+
+def pgd_that_stops(model, x, y, eps, steps, start):
+    """Image by image, and only until it is broken."""
+    ends = []
+    for i in range(len(x)):
+        for count in range(steps + 1):
+            end = climb_some(model, x[i:i + 1], y[i:i + 1], eps, steps, start[i:i + 1], count)
+            with torch.no_grad():
+                if margin_loss(model(end), y[i:i + 1]) > 0:
+                    break
+        ends.append(end)
+    return torch.cat(ends)
+
+
+def climb_some(model, x, y, eps, steps, start, count):
+    model.eval()
+    x_adv, best, most = start, start, -torch.inf
+    for _ in range(count + 1):
+        pixels = x_adv.detach().clone().requires_grad_()
+        scores = model(pixels)
+        if margin_loss(scores, y).item() > most:
+            best, most = x_adv, margin_loss(scores, y).item()
+        gradient = torch.autograd.grad(F.cross_entropy(scores, y), pixels)[0]
+        x_adv = given.project(x_adv + 2.5 * eps / steps * gradient.sign(), x, eps)
+    return best
 
 
 def last_not_looked_at(*given_to):
@@ -353,6 +402,50 @@ def from_x(model, x, y, eps, steps, restarts, generator):
                  walk=lambda model, x, y, eps, steps, start: given.pgd(model, x, y, eps, steps, x))
 
 
+def from_near_x(model, x, y, eps, steps, restarts, generator, noise=lambda x, draw: 0.001 * torch.randn(
+        x.shape, generator=draw)):
+    def walk(model, x, y, eps, steps, start):
+        return given.pgd(model, x, y, eps, steps, given.project(x + noise(x, generator), x, eps))
+
+    return walks(model, x, y, eps, steps, restarts, generator, walk=walk)
+
+
+def from_above(*given_to):
+    eps = given_to[3]
+    return from_near_x(*given_to, noise=lambda x, draw: eps * torch.rand(x.shape, generator=draw))
+
+
+def from_a_bell(*given_to):
+    eps = given_to[3]
+    return from_near_x(*given_to, noise=lambda x, draw: eps / 3 * torch.randn(x.shape, generator=draw))
+
+
+def from_corners(*given_to):
+    eps = given_to[3]
+    return from_near_x(*given_to, noise=lambda x, draw: eps * torch.randn(x.shape, generator=draw).sign())
+
+
+def from_one_start_for_all(*given_to):
+    eps = given_to[3]
+    return from_near_x(*given_to, noise=lambda x, draw: eps * (2 * torch.rand(x[:1].shape, generator=draw) - 1))
+
+
+def from_one_shift_of_each_column(*given_to):
+    eps = given_to[3]
+    return from_near_x(*given_to, noise=lambda x, draw: eps * (2 * torch.rand(
+        len(x), *x.shape[1:2], 1, x.shape[3], generator=draw) - 1))
+
+
+def later_walks_near_x(model, x, y, eps, steps, restarts, generator):
+    """The first start is right."""
+    def walk(model, rows, y, eps, steps, start):
+        if len(rows) < len(x):
+            start = rows + 0.001 * torch.randn(rows.shape, generator=generator)
+        return given.pgd(model, rows, y, eps, steps, start)
+
+    return walks(model, x, y, eps, steps, restarts, generator, walk=walk)
+
+
 def goes_on_with_all(*given_to):
     return walks(*given_to, all_rows=True)
 
@@ -394,6 +487,10 @@ def three_restarts(model, x, y, eps, steps, restarts, generator):
 
 def the_librarys_restarts(model, x, y, eps, steps, restarts, generator):
     return PGD(ThreatModel("linf", eps), steps=steps, restarts=restarts)(model, x, y)
+
+
+def nothing_comes_back(*given_to):
+    walks(*given_to)
 
 
 def first_from_x(model, x, y, eps, steps, restarts, generator):
@@ -497,6 +594,10 @@ def says_none(first, second):
     return "none"
 
 
+def the_pair(first, second):
+    return [first, second]
+
+
 def known_columns(first, second):
     """Hard-coded to the columns of the visible check."""
     a, b = alone(first, second)
@@ -524,6 +625,8 @@ WRONG = [
     Wrong("random_start", "draw from −ε to ε", twice_eps),
     Wrong("random_start", "evenly", bell),
     Wrong("random_start", "all images get the same", one_for_all),
+    Wrong("random_start", "several pixels of an image get the same noise", one_for_all_channels),
+    Wrong("random_start", "several pixels of an image get the same noise", one_for_all_pixels),
     Wrong("random_start", "the same start again", always_the_same),
     Wrong("random_start", "the same start again", reseeded),
     Wrong("random_start", "the same start again", seeds_the_given),
@@ -538,7 +641,11 @@ WRONG = [
     Wrong("pgd", "the longest step", fixed_steps),
     Wrong("pgd", "not the last", the_last),
     Wrong("pgd", "of each image, not the last", best_of_the_batch),
-    Wrong("pgd", "once more after the last step", last_not_looked_at),
+    Wrong("pgd", "largest margin_loss, and not with the largest cross-entropy", best_by_cross_entropy),
+    Wrong("pgd", "a broken image walks on", frozen_once_broken),
+    Wrong("pgd", "a broken image walks on", pgd_that_stops),
+    Wrong("pgd", "leaves the model's parameters frozen", freezes_the_weights),
+    Wrong("pgd", "ask for the loss once more after the last step", last_not_looked_at),
     Wrong("pgd", "in train mode", train_mode),
     Wrong("pgd", "not brought back", never_projected),
     Wrong("pgd", "not to the ball around x", projected_to_the_box),
@@ -562,6 +669,13 @@ WRONG = [
     Wrong("pgd_with_restarts", "keep the best of all walks", mean_of_the_walks),
     Wrong("pgd_with_restarts", "draw a new start", same_start),
     Wrong("pgd_with_restarts", "draw a new start", from_x),
+    Wrong("pgd_with_restarts", "the walks begin 0.0", from_near_x),
+    Wrong("pgd_with_restarts", "the walks begin 0.0", later_walks_near_x),
+    Wrong("pgd_with_restarts", "one direction only", from_above),
+    Wrong("pgd_with_restarts", "not all of the ball is equally likely", from_a_bell),
+    Wrong("pgd_with_restarts", "the ends only", from_corners),
+    Wrong("pgd_with_restarts", "all images get the same start", from_one_start_for_all),
+    Wrong("pgd_with_restarts", "several pixels of an image get the same noise", from_one_shift_of_each_column),
     Wrong("pgd_with_restarts", "only those still standing", goes_on_with_all),
     Wrong("pgd_with_restarts", "2 walks", one_too_few),
     Wrong("pgd_with_restarts", "4 walks", one_too_many),
@@ -570,8 +684,12 @@ WRONG = [
     Wrong("pgd_with_restarts", "call pgd from each", starts_without_walks),
     Wrong("pgd_with_restarts", "3 walks", three_restarts, hidden=True),
     Wrong("pgd_with_restarts", "library's own work", the_librarys_restarts),
-    Wrong("flat_floor", "no slope at the image", first_from_x),
-    Wrong("flat_floor", "no slope at the image", from_x),
+    Wrong("flat_floor", "gradient is zero at the image", first_from_x),
+    Wrong("flat_floor", "gradient is zero at the image", from_x),
+    Wrong("flat_floor", "the walks begin 0.0", from_near_x),
+    Wrong("flat_floor", "one direction only", from_above),
+    Wrong("flat_floor", "not all of the ball is equally likely", from_a_bell),
+    Wrong("flat_floor", "returns None", nothing_comes_back),
     Wrong("accuracy_after", "each restart by itself", each_by_itself),
     Wrong("accuracy_after", "takes the best restart", least_so_far),
     Wrong("accuracy_after", "averages over", mean_so_far),
@@ -588,9 +706,10 @@ WRONG = [
     Wrong("stronger", "two-sided", one_sided_test),
     Wrong("stronger", "names the weaker one", swapped),
     Wrong("stronger", "compare them one by one", of_all_broken),
-    Wrong("stronger", "compare them one by one", never_tells),
+    Wrong("stronger", "cannot tell, it says, where", never_tells),
     Wrong("stronger", "names a winner", turned_round),
     Wrong("stronger", "returns 'none'", says_none),
+    Wrong("stronger", "returns [", the_pair),
     Wrong("stronger", "compare them one by one", known_columns, hidden=True),
 ]
 
@@ -647,32 +766,6 @@ def pgd_of_changes(model, x, y, eps, steps, start):
         better = value > most
         best[better] = (x + delta)[better]
         most = most.maximum(value)
-    return best
-
-
-def pgd_that_stops(model, x, y, eps, steps, start):
-    """Image by image, and only until it is broken."""
-    ends = []
-    for i in range(len(x)):
-        for count in range(steps + 1):
-            end = climb_some(model, x[i:i + 1], y[i:i + 1], eps, steps, start[i:i + 1], count)
-            with torch.no_grad():
-                if margin_loss(model(end), y[i:i + 1]) > 0:
-                    break
-        ends.append(end)
-    return torch.cat(ends)
-
-
-def climb_some(model, x, y, eps, steps, start, count):
-    model.eval()
-    x_adv, best, most = start, start, -torch.inf
-    for _ in range(count + 1):
-        pixels = x_adv.detach().clone().requires_grad_()
-        scores = model(pixels)
-        if margin_loss(scores, y).item() > most:
-            best, most = x_adv, margin_loss(scores, y).item()
-        gradient = torch.autograd.grad(F.cross_entropy(scores, y), pixels)[0]
-        x_adv = given.project(x_adv + 2.5 * eps / steps * gradient.sign(), x, eps)
     return best
 
 

@@ -68,7 +68,8 @@ def _breaks(defense: BitDepth, x: Tensor, x_adv: Tensor, legal: bool, task: Defe
              f"{task.judged} fresh answers")
     moved = (x_adv - x).abs().mean().item() / task.eps
     why = ("it does not count, outside of ball or box" if not legal else
-           "the points look like noise: does any gradient come back through the rounding?" if moved < 0.6 else
+           "the points look like noise: does any gradient come back through the rounding, and can all steps together "
+           "cross the ball?" if moved < 0.6 else
            "the loss falls where it should rise: climb, x + η·sign" if loss < clean_loss else
            f"more than {100 * task.most:.0f} %: does the gradient go through the defense, and over fresh draws?")
     yield need(legal and left <= task.most, words, f"{words}: {why}", share=8)

@@ -12,6 +12,7 @@ from robustness_lib.defenses import BitDepth
 from robustness_lib.grading.break_the_defence.random_answers import InTurn
 from robustness_lib.grading.break_the_defence.variants import FIRST, FORBIDDEN, DefenseTask
 from robustness_lib.grading.observations import Observation, need, wrong
+from robustness_lib.grading.returned_values import not_a_tensor
 from robustness_lib.grading.steps import step
 
 __all__ = ["stands", "three_bars"]
@@ -29,9 +30,10 @@ def stands(mine: Callable[..., Tensor], task: DefenseTask = FIRST, n: int = 24,
         found = mine(defense, x.clone(), y.clone(), draws)
         asked = defense.asked.tolist()
         again = mine(defense, x.clone(), y.clone(), draws)
-    if not isinstance(found, Tensor) or found.shape != (n,):
-        yield wrong(f"returns {getattr(found, 'shape', type(found).__name__)}: one truth value for each image, ({n},)")
+    if (ending := not_a_tensor(found, (n,), "one truth value for each image")) is not None:
+        yield ending
         return
+    assert isinstance(found, Tensor)
     yield need(found.dtype == torch.bool, "one truth value for each image",
                f"returns {found.dtype}: it asks whether each image stands, so return bool")
     yield need(set(asked) == {draws}, f"asks {draws} times about each image",

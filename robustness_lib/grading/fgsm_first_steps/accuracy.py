@@ -107,5 +107,6 @@ def _on_the_task(mine: Callable[..., Accuracy], task: FgsmFirstStepsTask) -> Obs
     found = [mine(model, x.clone(), y.clone(), eps) for eps in epsilons]
     right = [int(_countable(*before_and_after(model, x, y, eps), y)[_RIGHT].sum()) for eps in epsilons]
     words = "; ".join(f"{one} at ε = {255 * eps:g}/255" for one, eps in zip(found, epsilons, strict=True))
+    expected = ", ".join(f"{count} at ε = {255 * eps:g}/255" for count, eps in zip(right, epsilons, strict=True))
     close = all(abs(one.correct - count) <= 1 and one.n == len(x) for one, count in zip(found, right, strict=True))
-    return need(close, words, f"{words}, and {' and '.join(map(str, right))} of {len(x)} images are right", share=2)
+    return need(close, words, f"{words}. Of {len(x)} images, right before and still are: {expected}", share=2)

@@ -12,7 +12,7 @@ from robustness_lib.grading.fgsm_first_steps.variants import FIRST, FgsmFirstSte
 from robustness_lib.grading.library_calls import ATTACKING
 from robustness_lib.grading.linear_models import linear_gradient, linear_scores
 from robustness_lib.grading.observations import Observation, need, wrong
-from robustness_lib.grading.returned_values import not_images
+from robustness_lib.grading.returned_values import LEFT_FROZEN, not_images
 from robustness_lib.grading.steps import step
 from robustness_lib.grading.watched_model import modes_noted
 
@@ -48,17 +48,24 @@ def input_gradient(mine: Callable[..., Tensor], task: FgsmFirstStepsTask = FIRST
                "the model is never asked")
     mistake = _which_gradient(found, model, x, y)
     yield need(mistake is None, "the gradient of each image's own loss, pointing uphill", str(mistake), share=3)
+    yield _parameters_left_alone(model, gathered)
+    yield need(torch.equal(images, x) and not images.requires_grad, "the images themselves stay as they were",
+               "changes the tensor it was given: begin with x.clone().requires_grad_()")
+
+
+def _parameters_left_alone(model: nn.Module, gathered: dict[str, Tensor]) -> Observation:
+    """Whether each parameter has the gradient that had been gathered in it, and may still be trained."""
     grads = [weights.grad for weights in model.parameters()]
     kept = all(grad is not None and torch.equal(grad, before)
                for grad, before in zip(grads, gathered.values(), strict=True))
     wiped = all(grad is None or not grad.any() for grad in grads)
-    yield need(kept, "the gradients of the model's parameters stay as they were",
-               "wipes the gradients that somebody had gathered in the model's parameters: torch.autograd.grad(loss, "
-               "pixels) touches none, so that there is nothing to clean" if wiped else
-               "adds to the gradients of the model's parameters: backward() writes into every one of them. "
-               "torch.autograd.grad(loss, pixels) asks for the pixels' alone")
-    yield need(torch.equal(images, x) and not images.requires_grad, "the images themselves stay as they were",
-               "changes the tensor it was given: begin with x.clone().requires_grad_()")
+    frozen = not all(weights.requires_grad for weights in model.parameters())
+    return need(kept and not frozen, "the model's parameters and their gradients stay as they were",
+                LEFT_FROZEN if frozen else
+                "wipes the gradients that somebody had gathered in the model's parameters: torch.autograd.grad(loss, "
+                "pixels) touches none, so that there is nothing to clean" if wiped else
+                "adds to the gradients of the model's parameters: backward() writes into every one of them. "
+                "torch.autograd.grad(loss, pixels) asks for the pixels' alone")
 
 
 def half_misread(task: FgsmFirstStepsTask, shape: tuple[int, ...],
@@ -76,7 +83,8 @@ def half_misread(task: FgsmFirstStepsTask, shape: tuple[int, ...],
 
 def _alike(a: Tensor, b: Tensor) -> bool:
     """Whether two gradients have the same direction, image by image: a sum and a mean of losses are alike."""
-    return bool((F.cosine_similarity(a.double().flatten(1), b.double().flatten(1)) > 0.9999).all())
+    a, b = a.double().flatten(1), b.double().flatten(1)
+    return bool(((F.cosine_similarity(a, b) > 0.9999) | ~(a.any(1) | b.any(1))).all())
 
 
 def _which_gradient(found: Tensor, model: nn.Sequential, x: Tensor, y: Tensor) -> str | None:
@@ -96,6 +104,8 @@ def _which_gradient(found: Tensor, model: nn.Sequential, x: Tensor, y: Tensor) -
             (twice, "the softmax was taken twice: F.cross_entropy wants the model's scores as they are"),
             (label, "this is the gradient of the label's score: take that of the loss, F.cross_entropy(model(x), y)"),
             (-label, "this is the gradient of the label's score: take that of the loss, F.cross_entropy(model(x), y)"),
+            (right * (read == y).reshape(-1, *[1] * (x.dim() - 1)), "the gradient is zero on images that the model "
+             "misreads: they have one, too. Sum the loss over all images"),
             (right.sign(), "this is the gradient's sign already: that comes in step 3, and here it is the gradient")):
         if _alike(found, other):
             return words
@@ -107,11 +117,13 @@ def _which_gradient(found: Tensor, model: nn.Sequential, x: Tensor, y: Tensor) -
 def _asked_in_vain(error: RuntimeError) -> str:
     """What autograd meant, for those who meet it for the first time."""
     words = str(error)
-    if "does not require grad" in words:
-        return ("autograd was not told to follow the pixels: x.clone().requires_grad_(), before the model is asked, "
-                "and no detach(), .data or no_grad() on the way to the loss")
-    if "not have been used" in words:
-        return "the loss does not come from the tensor that you ask for: give the model the one with requires_grad_()"
-    if "scalar outputs" in words:
-        return "a loss for each image has no single gradient: add them up, F.cross_entropy(..., reduction=\"sum\")"
+    for part, meaning in (
+            ("does not require grad", "autograd was not told to follow the pixels: x.clone().requires_grad_(), before "
+             "the model is asked, and no detach(), .data or no_grad() on the way to the loss"),
+            ("not have been used", "the loss does not come from the tensor that you ask for: give the model the one "
+             "with requires_grad_()"),
+            ("scalar outputs", "a loss for each image has no single gradient: add them up, F.cross_entropy(..., "
+             "reduction=\"sum\")")):
+        if part in words:
+            return f"your code raises “{words}”: {meaning}"
     return f"your code raises RuntimeError: {words}"

@@ -20,8 +20,11 @@ CLOSE = 1e-4
 
 def no_box(found: object, shape: tuple[int, ...]) -> Observation | None:
     """An observation that ends a check: what came back are not two ends of this shape."""
-    if not isinstance(found, tuple | list) or len(found) != 2 or not all(isinstance(end, Tensor) for end in found):
+    if not isinstance(found, tuple | list) or len(found) != 2:
         return wrong(f"returns {type(found).__name__}: return two tensors, lower and upper")
+    if not all(isinstance(end, Tensor) for end in found):
+        kinds = " and ".join(type(end).__name__ for end in found)
+        return wrong(f"returns {kinds}: return two tensors of PyTorch, lower and upper")
     if any(end.shape != shape for end in found):
         return wrong(f"returns shapes {tuple(found[0].shape)} and {tuple(found[1].shape)}: both are {shape}")
     return None

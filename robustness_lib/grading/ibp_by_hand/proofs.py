@@ -14,6 +14,7 @@ from robustness_lib.grading.ibp_by_hand.intervals import CLOSE, images_within, s
 from robustness_lib.grading.ibp_by_hand.variants import FIRST, FORBIDDEN, IntervalsTask
 from robustness_lib.grading.linear_models import linear_layer
 from robustness_lib.grading.observations import Observation, need, wrong
+from robustness_lib.grading.returned_values import not_a_tensor
 from robustness_lib.grading.steps import step
 from robustness_lib.threat import ThreatModel
 
@@ -28,9 +29,8 @@ def margins(mine: Callable[..., Tensor], task: IntervalsTask = FIRST, n: int = 8
     net, eps = small_net(widths, task), 0.05
     x, y = torch.rand(n, 1, 1, 6, generator=task.generator(4)), torch.randint(4, (n,), generator=task.generator(5))
     found = mine(net, x.clone(), y.clone(), eps)
-    if not isinstance(found, Tensor) or found.shape != (n, 4):
-        yield wrong(f"returns {getattr(found, 'shape', type(found).__name__)}: a bound for each image and class, "
-                    f"({n}, 4)")
+    if (ending := not_a_tensor(found, (n, 4), "a bound for each image and class")) is not None:
+        yield ending
         return
     own = torch.nn.functional.one_hot(y, 4).bool()
     at_label = found[own]
@@ -120,10 +120,13 @@ def verdicts(mine: Callable[..., Any], task: IntervalsTask = FIRST, n: int = 40)
     sure = bounds.amin(1) > tolerance
     broken &= ~sure  # a proof and an attack never disagree
     found = mine(bounds.clone(), broken.clone(), tolerance)
-    words = [str(word) for word in found] if isinstance(found, list | tuple) else None
-    if words is None or len(words) != n or not set(words) <= {"certified", "open", "broken"}:
-        yield wrong(f'returns {type(found).__name__}: a list of {n} words, each of them "certified", "open" or '
-                    '"broken"')
+    if not isinstance(found, list | tuple) or len(found) != n:
+        has = f" of {len(found)}" if isinstance(found, list | tuple) else ""
+        yield wrong(f"returns {type(found).__name__}{has}: return a list of {n} words, one for each image")
+        return
+    words = [str(word) for word in found]
+    if odd := set(words) - {"certified", "open", "broken"}:
+        yield wrong(f'returns a list with {min(odd)!r} in it: each word is "certified", "open" or "broken"')
         return
     certified = torch.tensor([word == "certified" for word in words])
     opened = torch.tensor([word == "open" for word in words])

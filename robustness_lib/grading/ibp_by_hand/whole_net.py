@@ -49,14 +49,24 @@ def box(mine: Callable[..., Any], task: IntervalsTask = FIRST, widths: tuple[int
     point = mine(net, x.clone(), 0.0)
     yield need(alike(point, (net(x), net(x))), "at ε = 0, the network's own answer",
                "at ε = 0 a box is a point, the network's own answer: is a layer or a bias left out?")
-    try:
-        mine(nn.Sequential(*net, _Turned()), x.clone(), eps)
-        refused = False
-    except Exception:  # NotImplementedError, too: the function itself is written, as was seen above
-        refused = True
-    yield need(refused, "refuses a layer that it has no rule for",
-               "passes over a layer that it has no rule for: that is a bound of another network. Raise TypeError",
-               share=2)
+    yield _refuses(mine, net, x, eps)
+
+
+def _refuses(mine: Callable[..., Any], net: nn.Sequential, x: Tensor, eps: float) -> Observation:
+    """Whether each layer without a rule is a TypeError: without weights or with, at the end or in the middle."""
+    norm = nn.BatchNorm1d(len(net(x)[0])).eval()
+    for name, layers in (("Tanh", [*net, nn.Tanh()]), ("Tanh", [*net[:2], nn.Tanh(), *net[3:]]),
+                         ("BatchNorm1d", [*net, norm]), ("a layer of its own", [*net, _Turned()])):
+        try:
+            mine(nn.Sequential(*layers), x.clone(), eps)
+        except TypeError:
+            continue
+        except Exception as error:  # NotImplementedError, too: the function itself is written, as was seen above
+            return need(False, "", f"meets {name}, for which it has no rule, and raises {type(error).__name__}: ask "
+                        "for the layers that it knows, and at any other raise TypeError", share=2)
+        return need(False, "", f"returns a bound for a net with {name}, for which it has no rule: that is a bound of "
+                    "another network. Ask for the layers that it knows, and at any other raise TypeError", share=2)
+    return need(True, "refuses layers that it has no rule for, by TypeError", "", share=2)
 
 
 class _Turned(nn.Module):

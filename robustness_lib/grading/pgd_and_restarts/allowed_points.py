@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from robustness_lib.grading.pgd_and_restarts.variants import FIRST, PgdAndRestar
 from robustness_lib.grading.returned_values import in_box, not_images, within
 from robustness_lib.grading.steps import step
 
-__all__ = ["project", "random_start"]
+__all__ = ["not_uniform", "project", "random_start"]
 
 
 @step(points=2, shares=5, forbidden=("grading/given", *ATTACKING))
@@ -79,8 +80,8 @@ def random_start(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FIRST,
                f"a pixel starts {((start - x).abs().max() / eps).item():.2f} ε from its image: draw from −ε to ε")
     edges = torch.cat([mine(x.round(), eps, task.generator(2)), start])
     yield need(in_box(edges), "in the pixel box", "starts outside [0, 1]: clamp after adding the noise")
-    share = (mine(torch.full(shape, 0.5), eps, task.generator(3)).double() - 0.5).flatten() / eps
-    yield need(_uniform(share) is None, "uniform from −ε to ε", str(_uniform(share)))
+    shares = (mine(torch.full(shape, 0.5), eps, task.generator(3)).double() - 0.5).flatten(1) / eps
+    yield need(not_uniform(shares) is None, "uniform from −ε to ε", str(not_uniform(shares)))
     grey = torch.full(shape, 0.5)
     first, second = (mine(grey, eps, task.generator(number)) for number in (4, 5))
     alike = all(torch.equal(first[0], one) for one in first[1:])
@@ -91,13 +92,19 @@ def random_start(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FIRST,
                "given, and set no seed, else every restart repeats the first")
 
 
-def _uniform(share: Tensor) -> str | None:
-    """What is wrong with the spread of a start, as shares of ε; None where it is uniform from −1 to 1."""
+def not_uniform(starts: Iterable[Tensor]) -> str | None:
+    """What is wrong with the spread of starts, as shares of ε, those of one image after the other's, (pixels,) each;
+    None where they are uniform from −1 to 1."""
+    starts = list(starts)
+    share = torch.cat(starts)
     if share.min() >= 0 or share.max() <= 0:
         return "moves in one direction only: torch.rand lies between 0 and 1, so 2 · rand − 1 lies between −1 and 1"
     if (share.abs() > 0.999).double().mean() > 0.9:
         return "takes the ends only, −ε and ε: a start may lie anywhere between them"
+    if any(len(set(start.tolist())) < 0.9 * len(start) for start in starts):
+        return "several pixels of an image get the same noise: draw it in the shape of x, a number for each pixel"
     wanted = torch.linspace(-1, 1, len(share), dtype=share.dtype)
-    if (share.sort().values - wanted).abs().max() > 0.1:
+    by_chance = max(0.1, 5 / math.sqrt(len(share)))  # of Kolmogorov and Smirnov's distance: exceeded once in 100,000
+    if (share.sort().values - wanted).abs().max() > by_chance:
         return "not all of the ball is equally likely: draw each pixel's change evenly from −ε to ε"
     return None

@@ -68,20 +68,21 @@ def stronger(mine: Callable[..., str], task: PgdAndRestartsTask = FIRST, more: b
              measure: bool = True) -> Iterator[Observation]:
     """Which of two attacks breaks more, on the same images; and when one cannot tell."""
     seen = {case: mine(*_columns(case, task.generator())) for case in (_MORE_CASES if more else _CASES)}
-    odd = {answer for answer in seen.values() if answer not in ("first", "second", "cannot tell")}
+    odd = [answer for answer in seen.values()
+           if not isinstance(answer, str) or answer not in ("first", "second", "cannot tell")]
     if odd:
-        yield wrong(f'returns {next(iter(odd))!r}: return "first", "second" or "cannot tell"')
+        yield wrong(f'returns {odd[0]!r}: return "first", "second" or "cannot tell"')
         return
     tell = {case: answer for case, answer in seen.items() if case[4] != "cannot tell"}
     swapped = bool(tell) and all({answer, case[4]} == {"first", "second"} for case, answer in tell.items())
     shy = [case for case, answer in tell.items() if answer == "cannot tell"]
     yield need(all(answer == case[4] for case, answer in tell.items()), "names the stronger one where one can tell",
                "names the weaker one: who breaks more images that the other does not is the stronger" if swapped else
-               _too_shy(shy[0]) if shy else "names the wrong one on some columns", share=2)
+               _too_shy(shy[0]) if shy else "names the wrong one of some pairs of attacks", share=2)
     bold = [case for case, answer in seen.items() if case[4] == "cannot tell" != answer]
     yield need(not bold, "and says so where one cannot", _too_bold(bold[0]) if bold else "", share=3)
     if not measure:
-        yield need(True, "on columns that were not seen before", "")
+        yield need(True, "on pairs of attacks that the notebook does not show", "")
         return
     one, five = _equal_cost(task.variant % len(task.variants))
     only_one, only_five = int((one & ~five).sum()), int((five & ~one).sum())

@@ -15,9 +15,9 @@ from robustness_lib.grading.pgd_and_restarts.points_seen import PointsSeen
 from robustness_lib.grading.pgd_and_restarts.slopes import bumpy_scores
 from robustness_lib.grading.pgd_and_restarts.variants import FIRST, GIVEN, PgdAndRestartsTask
 from robustness_lib.grading.pgd_and_restarts.walks import Walk, matched, walk
-from robustness_lib.grading.returned_values import in_box, misread, not_images, within
+from robustness_lib.grading.returned_values import LEFT_FROZEN, in_box, misread, not_images, within
 from robustness_lib.grading.steps import step
-from robustness_lib.losses import margin_loss
+from robustness_lib.losses import Loss, cross_entropy, margin_loss
 
 __all__ = ["bumpy_walk", "in_ball_and_box", "pgd"]
 
@@ -37,8 +37,10 @@ def pgd(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FIRST, n: int = 
     yield need(not asked.in_train_mode and any(asked.seen), "the model is asked in eval mode",
                "the model is asked in train mode, where dropout is at work: model.eval() before the walk"
                if asked.in_train_mode else "the model is never asked")
-    yield need(torch.equal(inputs[0], track.x) and torch.equal(inputs[1], track.start),
-               "what it is given stays as it was", "changes the tensors it was given: begin with start.clone()")
+    frozen = not all(weights.requires_grad for weights in track.model.parameters())
+    yield need(torch.equal(inputs[0], track.x) and torch.equal(inputs[1], track.start) and not frozen,
+               "what it is given stays as it was",
+               LEFT_FROZEN if frozen else "changes the tensors it was given: begin with start.clone()")
     yield in_ball_and_box(asked, found, track.x, track.eps)
     yield from _the_way(asked, track)
     yield _the_best(asked, found, track)
@@ -98,12 +100,25 @@ def _which_way(paths: list[list[Tensor]], track: Walk) -> str:
     for words, other in _OTHER_WALKS.items():
         if matched(paths, other(track)) > 0.9:
             return words
+    if _stops_where_broken(paths, track):
+        return ("images stand still once the model misreads them: a broken image walks on, since a later point may be "
+                "better, and all take all steps")
     lengths = torch.stack([path[1] - path[0] for path in paths if len(path) > 1]).abs()
     longest = lengths.max().item() * track.steps / track.eps
     if lengths.std() > 0 and abs(longest - 2.5) < 0.01:
         return "the steps have the right length and go another way: up the label's loss, from where the walk stands"
     return (f"the longest step is {longest:.3g} ε/steps, and each should be 2.5 ε/steps times the gradient's sign"
             + (": steps of ε/steps cannot cross the ball, which is 2 ε wide" if abs(longest - 1) < 0.01 else ""))
+
+
+def _stops_where_broken(paths: list[list[Tensor]], track: Walk) -> bool:
+    """Whether the walk is the right one, but for images that have come to where the model errs."""
+    points = torch.stack(walk(track))
+    with torch.no_grad():
+        errs = torch.stack([margin_loss(track.model(at), track.y) > 0 for at in points])
+    until = torch.where(errs.any(0), errs.int().argmax(0) + 1, len(points))
+    return all(len(path) == count and (torch.stack(path) - points[:count, i]).abs().max() < 1e-5
+               for i, (path, count) in enumerate(zip(paths, until.tolist(), strict=True)))
 
 
 _OTHER_WALKS: dict[str, Callable[[Walk], list[Tensor]]] = {
@@ -126,16 +141,22 @@ _OTHER_WALKS: dict[str, Callable[[Walk], list[Tensor]]] = {
 def _the_best(asked: PointsSeen, found: Tensor, track: Walk) -> Observation:
     """What comes back is the best point that was looked at, image by image."""
     model = track.model.eval()
+    def most(loss: Loss) -> Tensor:
+        """Of each image the largest loss at any point that was looked at."""
+        with torch.no_grad():
+            return torch.stack([loss(model(torch.stack(points or [image])), label.expand(max(len(points), 1))).max()
+                                for points, image, label in zip(asked.seen, track.x, track.y, strict=True)])
+
     with torch.no_grad():
-        value = margin_loss(model(found), track.y)
-        most = torch.stack([margin_loss(model(torch.stack(points or [image])), label.expand(max(len(points), 1))).max()
-                            for points, image, label in zip(asked.seen, track.x, track.y, strict=True)])
-    worse = int((value < most - 1e-4).sum())
+        value, entropy = (loss(model(found), track.y) for loss in (margin_loss, cross_entropy))
+    worse = int((value < most(margin_loss) - 1e-4).sum())
     last = all(not points or torch.equal(end, points[-1]) for end, points in zip(found, asked.seen, strict=True))
+    instead = ("keep the best of each image, not the last" if last else
+               "the best is the one with the largest margin_loss, and not with the largest cross-entropy"
+               if (entropy >= most(cross_entropy) - 1e-4).all() else "decide for each image by itself")
     return need(worse == 0, "the best point of the walk comes back, image by image",
-                f"on {worse} of {len(found)} images an earlier point had a larger margin_loss than the one that comes "
-                "back: " + ("keep the best of each image, not the last" if last else "decide for each image by itself"),
-                share=2)
+                f"on {worse} of {len(found)} images another point had a larger margin_loss than the one that comes "
+                f"back: {instead}", share=2)
 
 
 def _corner(mine: Callable[..., Tensor], task: PgdAndRestartsTask) -> Observation:

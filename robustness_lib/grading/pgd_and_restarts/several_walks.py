@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robustness_lib.grading.given import pgd_and_restarts as given
 from robustness_lib.grading.library_calls import ATTACKING
 from robustness_lib.grading.observations import Observation, need
+from robustness_lib.grading.pgd_and_restarts.allowed_points import not_uniform
 from robustness_lib.grading.pgd_and_restarts.one_walk import in_ball_and_box
 from robustness_lib.grading.pgd_and_restarts.points_seen import PointsSeen
 from robustness_lib.grading.pgd_and_restarts.slopes import FlatFloor, ForkedSlope
@@ -21,7 +22,7 @@ from robustness_lib.losses import margin_loss
 __all__ = ["flat_floor", "pgd_with_restarts"]
 
 
-@step(points=4, shares=9, forbidden=(f"{GIVEN}starts.py", *ATTACKING))
+@step(points=4, shares=10, forbidden=(f"{GIVEN}starts.py", *ATTACKING))
 def pgd_with_restarts(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FIRST, n: int = 40,
                       restarts: int = 3) -> Iterator[Observation]:
     """Restarts: as many walks as are wanted, from new starts, of those still standing; what is broken stays broken."""
@@ -40,6 +41,7 @@ def pgd_with_restarts(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FI
             for i, path in enumerate(paths)]
     ever = torch.tensor([bool(one.any()) for one in errs])
     yield _as_many_walks(paths, x, eps, ever, restarts)
+    yield _random_starts(paths, x, eps)
     lost = int((ever & ~misread(model, found, y)).sum())
     yield need(not lost and ever.any(), "an image that was broken once stays broken",
                f"{lost} of {n} images were broken in an earlier walk and come back unbroken: keep the best of all walks"
@@ -56,17 +58,42 @@ def pgd_with_restarts(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FI
 def _as_many_walks(paths: list[list[Tensor]], x: Tensor, eps: float, ever: Tensor, restarts: int) -> Observation:
     """Images that never break show how many walks there were: a start lies inside the ball with nearly all its pixels,
     and after the first step hardly any point does."""
-    starts = [sum(bool(((point - image).abs() < 0.999 * eps).float().mean() > 0.85) for point in path)
-              for path, image in zip(paths, x, strict=True)]
+    starts = [len(_starts(path, image, eps)) for path, image in zip(paths, x, strict=True)]
     standing = [count for count, broken in zip(starts, ever.tolist(), strict=True) if not broken]
     if not standing or set(standing) == {restarts}:
         return need(True, f"{restarts} walks, each from a start of its own", "", share=2)
+    if max(standing) == 0:
+        return need(False, "", "no walk begins inside the ball: draw a new start for each from the generator", share=2)
     if max(standing) <= 1 < restarts:
         return need(False, "", "all walks are one and the same, or there is only one: draw a new start for each from "
                     "the generator", share=2)
     off = next(count for count in standing if count != restarts)
     return need(False, "", f"{off} walks of an image that stands to the end, and there should be {restarts}, from a "
                 "start of its own each", share=2)
+
+
+def _starts(path: list[Tensor], image: Tensor, eps: float) -> list[Tensor]:
+    """Those points of one image's walks that are starts."""
+    return [point for point in path if ((point - image).abs() < 0.999 * eps).float().mean() > 0.85]
+
+
+def _random_starts(paths: list[list[Tensor]], x: Tensor, eps: float) -> Observation:
+    """Whether the first walks, and then all, begin anywhere in the ball: here the pixel box is far away."""
+    first = [(path[0] - image) / eps for path, image in zip(paths, x, strict=True) if path]
+    every = [(point - image) / eps for path, image in zip(paths, x, strict=True) for point in _starts(path, image, eps)]
+    return need(first and _spread(first) is None and _spread(every) is None, "the starts lie anywhere in the ball",
+                str(_spread(first) or _spread(every)) if first else "no walk leaves the image: begin at a random point")
+
+
+def _spread(starts: list[Tensor]) -> str | None:
+    """What is wrong with starts, as shares of ε, each in the pixels where nothing binds but the ball; None where they
+    are uniform."""
+    if len(starts) > 1 and all(start.shape == starts[0].shape and torch.allclose(start, starts[0], atol=1e-3)
+                               for start in starts):
+        return "all images get the same start: draw it in the shape of x"
+    if (far := torch.cat([start.flatten() for start in starts]).abs().median().item()) < 0.1:
+        return f"the walks begin {far:.2g} ε from the image, and should begin anywhere in the ball, as in step 2"
+    return not_uniform(start.flatten().double() for start in starts)
 
 
 def _best_of_all(paths: list[list[Tensor]], found: Tensor, model: nn.Module, y: Tensor, ever: Tensor) -> Observation:
@@ -85,13 +112,23 @@ def flat_floor(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FIRST) ->
     """Where the gradient is zero at the image, a walk from the image stands still, and one from elsewhere does not."""
     x, y = task.data()
     model, x = FlatFloor(task.model()).eval(), (16 * x).round() / 16
+    eps = task.eps
     read = ~misread(model, x, y)
     x, y = x[read], y[read]
-    still = misread(model, given.pgd(model, x, y, task.eps, 10, x), y).double().mean().item()
-    found = mine(model, x.clone(), y.clone(), task.eps, 10, 2, task.generator(3)).detach().float()
+    still = misread(model, given.pgd(model, x, y, eps, 10, x), y).double().mean().item()
+    asked = PointsSeen(model, x)
+    found = mine(asked, x.clone(), y.clone(), eps, 10, 2, task.generator(3))
+    if (ending := not_images(found, x)) is not None:
+        yield ending
+        return
+    found = found.detach().float()
     share = misread(model, found, y).double().mean().item()
-    legal = within(found, x, task.eps) and in_box(found)
+    legal = within(found, x, eps) and in_box(found)
     words = f"flat at every image: from there PGD breaks {100 * still:.0f} % of {len(x)}, yours {100 * share:.0f} %"
     yield need(legal and share > still + 0.2, words,
-               f"{words}. There is no slope at the image itself: begin each walk, also the first, at a random point"
-               if legal else "the points that come back lie outside ball or box", share=2)
+               f"{words}. The gradient is zero at the image itself: begin each walk, also the first, at a random point"
+               if legal else "the points that come back lie outside ball or box")
+    first = [((path[0] - image) / eps)[(image >= eps) & (image <= 1 - eps)]
+             for path, image in zip(asked.paths(), x, strict=True) if path]
+    yield need(first and _spread(first) is None, "the first walk begins anywhere in the ball",
+               str(_spread(first)) if first else "every walk stands still at the image, where the gradient is zero")

@@ -19,10 +19,21 @@ def test_it_remembers_all():
     assert torch.equal(watched.answers[0], answers)
     assert torch.equal(watched.answers[0], watched.model(first))
     assert (watched.modes, watched.followed, watched.recorded) == ([True, False], [False, True], [True, False])
-    assert torch.equal(watched.start, second)
+    watched(first.clone().requires_grad_())
+    assert [torch.equal(x, first) for x in watched.path] == [True]  # not the second, which no gradient followed
     watched.forget()
     assert [*watched.shown, *watched.answers, *watched.modes, *watched.followed, *watched.recorded] == []
     assert watched.start is None
+
+
+def test_copies_write_into_the_same_log():
+    watched = WatchedModel(linear_classifier(torch.ones(2)))
+    copied = copy.deepcopy(watched).double()
+    copied(torch.rand(3, 2).double())
+    assert len(watched.shown) == 1
+    assert next(watched.parameters()).dtype == torch.float32
+    watched.forget()
+    assert copied.shown == []
 
 
 def test_one_part_in_train_mode_is_noted():

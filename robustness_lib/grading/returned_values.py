@@ -6,12 +6,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robustness_lib.grading.observations import Observation, wrong
 
-__all__ = ["SLACK", "in_box", "is_number", "matching", "misread", "not_images", "within"]
+__all__ = ["SLACK", "in_box", "is_number", "matching", "misread", "not_a_tensor", "not_images", "within"]
 
 SLACK = 1e-5  # of ε, for the rounding of float32
 
@@ -25,6 +26,17 @@ def not_images(found: object, x: Tensor) -> Observation | None:
     if not found.is_floating_point() or found.isnan().any():
         return wrong(f"returns {found.dtype} or numbers that are NaN: pixels are real numbers")
     return None
+
+
+def not_a_tensor(found: object) -> Observation | None:
+    """An observation that ends a check: what came back is something else than a tensor, and what to do about it."""
+    if isinstance(found, Tensor):
+        return None
+    if found is None:
+        return wrong("returns None: is there a `return` at the end?")
+    shape = f" of shape {found.shape}" if isinstance(found, np.ndarray) else ""
+    remedy = ": stay with torch from beginning to end" if isinstance(found, np.ndarray | np.generic) else ""
+    return wrong(f"returns {type(found).__name__}{shape}, and a torch tensor is needed{remedy}")
 
 
 def in_box(images: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-__all__ = ["WatchedModel", "modes_noted"]
+__all__ = ["WatchedModel", "gradients_noted", "modes_noted"]
 
 
 @dataclass
@@ -101,9 +101,23 @@ class WatchedModel(nn.Module):
 def modes_noted(model: nn.Module) -> Iterator[list[bool]]:
     """For each time that the model or a copy of it is asked in the block: whether it was in train mode. What the
     learner is given is the model itself."""
-    modes: list[bool] = []
-    hook = model.register_forward_pre_hook(lambda asked, _: modes.append(asked.training))
-    try:
+    with _noted(model, lambda asked, *_: asked.training) as modes:
         yield modes
+
+
+@contextmanager
+def gradients_noted(model: nn.Module) -> Iterator[list[bool]]:
+    """For each time that the model or a copy of it is asked in the block: whether the batch's gradient is wanted."""
+    with _noted(model, lambda _, *batch: torch.is_grad_enabled() and any(x.requires_grad for x in batch)) as followed:
+        yield followed
+
+
+@contextmanager
+def _noted(model: nn.Module, look: Callable[..., bool]) -> Iterator[list[bool]]:
+    """What `look` sees of the model or its copy, and of the batch, each time that it is asked in the block."""
+    seen: list[bool] = []
+    hook = model.register_forward_pre_hook(lambda asked, batch: seen.append(look(asked, *batch)))
+    try:
+        yield seen
     finally:
         hook.remove()

@@ -5,7 +5,7 @@ import copy
 import torch
 
 from robustness_lib.grading.linear_models import linear_classifier
-from robustness_lib.grading.watched_model import WatchedModel, modes_noted
+from robustness_lib.grading.watched_model import WatchedModel, gradients_noted, modes_noted
 
 
 def test_it_remembers_all():
@@ -59,3 +59,13 @@ def test_modes_of_copies_are_noted_too():
         copy.deepcopy(model).eval()(torch.rand(1, 2))
     model(torch.rand(1, 2))
     assert modes == [True, False]
+
+
+def test_gradients_that_are_wanted_are_noted():
+    model = linear_classifier(torch.ones(2))
+    with gradients_noted(model) as followed:
+        copy.deepcopy(model)(torch.rand(1, 2).requires_grad_())
+        model(input=torch.rand(1, 2))
+        with torch.no_grad():
+            model(torch.rand(1, 2).requires_grad_())
+    assert followed == [True, False, False]

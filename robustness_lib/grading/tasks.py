@@ -55,7 +55,7 @@ class RoadSignTask(VariedTask):
         return models.load_pretrained(self.name)
 
     def data(self) -> tuple[Tensor, Tensor]:
-        """The first test images (N, C, H, W) that the model reads rightly, and their labels (N,)."""
+        """The first test images (N, C, H, W) that the model classifies correctly, and their labels (N,)."""
         x, y, _ = data.load("signs", "test", n=2 * self.images)
         right = (~misread(self.model(), x, y)).nonzero()[:self.images, 0]
         return x[right], y[right]

@@ -87,7 +87,7 @@ def _asks_the_smoothed(watched: list[WatchedModel], w: Tensor, sigma: float) -> 
     spread = across.square().mean().sqrt().item()
     yield need(abs(spread / sigma - 1) < 0.15, "the attack sees the classifier that was certified, under noise",
                "the attack sees no noise: it attacks the bare network, and what was certified is the smoothed "
-               "classifier. PGD is to attack RandomizedSmoothing(model, sigma).classifier(samples=16)" if spread < sigma / 2 else
+               "classifier. Attack RandomizedSmoothing(model, sigma).classifier(samples=16)" if spread < sigma / 2 else
                f"the attack sees noise of standard deviation {spread:.2f} where σ = {sigma:g}", share=2)
     asked = len(seen) / images
     yield need(asked >= 160, "16 samples in each of 10 steps",
@@ -95,8 +95,8 @@ def _asks_the_smoothed(watched: list[WatchedModel], w: Tensor, sigma: float) -> 
     votes = [(sum(map(len, one.shown)) - sum(map(len, one.path))) / images for one in watched]
     more = _VOTES[0] - _VOTES[1]
     yield need(votes[0] - votes[1] == more, "n votes judge each image",
-               f"with n = {_VOTES[0]} an image is judged by {votes[0] - votes[1]:g} votes more than with n = {_VOTES[1]}, "
-               f"and not by {more}: take n votes at each attacked image")
+               f"with n = {_VOTES[0]} an image is judged by {votes[0] - votes[1]:g} votes more than with n = "
+               f"{_VOTES[1]}, and not by {more}: take n votes at each attacked image")
 
 
 def repeatable(attack: Callable[..., Any], task: CertifiedAccuracyTask) -> Callable[..., Any]:

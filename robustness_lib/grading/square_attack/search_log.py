@@ -19,12 +19,12 @@ class SearchLog:
     schedule says, with one side of just that length. `alike` and `apart` count windows that lie, at one query of one
     size, where the first image's does, and elsewhere. `misfit` is the first that did not fit: the query, its height and
     width in pixels, and the side that it should have had. `leapt` (N,) says of each image whether its best point was
-    neither its first one, in stripes, nor at most the largest window away from the best one before.
+    neither its first one, in stripes, nor at most the largest window away from the best or the last one before.
     """
 
     def __init__(self, x: Tensor, eps: float, budget: int) -> None:
         self._x, self._eps, self._budget = x, eps, budget
-        self.best = x.clone()
+        self.best, self._last = x.clone(), x.clone()
         self.striped = torch.zeros(len(x), dtype=torch.bool)
         self.leapt = torch.zeros(len(x), dtype=torch.bool)
         self.changed = self.fitting = self.alike = self.apart = 0
@@ -41,16 +41,20 @@ class SearchLog:
         if not first.all():
             self._compare(points[~first], rows[~first], queries[~first], better[~first])
         self.best[rows[better]] = points[better]
+        self._last[rows] = points
 
     def _compare(self, points: Tensor, rows: Tensor, queries: Tensor, better: Tensor) -> None:
-        moved = ((points - self.best[rows]).abs() > 1e-6).any(1)
-        (top, height), (left, width) = _extent(moved.any(2)), _extent(moved.any(1))
+        top, height, left, width = _window(points, self.best[rows])
         known = {query: given.window_side(query, self._budget, *points.shape[2:]) for query in set(queries.tolist())}
         side = torch.tensor([known[query] for query in queries.tolist()])
         some, longest = height > 0, torch.maximum(height, width)
         self.changed += int(some.sum())
         self.fitting += int((some & (longest == side)).sum())
-        self.leapt[rows[better]] = longest[better] > given.window_side(1, 10_000, *points.shape[2:])
+        far = longest > given.window_side(1, 10_000, *points.shape[2:])
+        if (far & better).any():  # a walk that keeps whatever it tried last
+            _, high, _, wide = _window(points, self._last[rows])
+            far &= torch.maximum(high, wide) > given.window_side(1, 10_000, *points.shape[2:])
+        self.leapt[rows[better]] = far[better]
         if self.misfit is None and (off := (some & (longest != side)).nonzero()[:, 0]).numel():
             self.misfit = tuple(int(one[off[0]]) for one in (queries, height, width, side))  # type: ignore[assignment]
         whole = (height == side) & (width == side)
@@ -62,6 +66,12 @@ class SearchLog:
                 self.alike += 1
             else:
                 self.apart += 1
+
+
+def _window(points: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Top, height, left and width of the least rectangles that hold what differs; height and width 0 where nothing."""
+    moved = ((points - before).abs() > 1e-6).any(1)
+    return *_extent(moved.any(2)), *_extent(moved.any(1))
 
 
 def _extent(moved: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,7 +25,7 @@ class LibraryCalls:
 
     rooms: files or folders of the package, "attacks" or "training/objectives.py", or one function of a file,
     "grading/given/square_attack.py:accept". What stands in `called` afterwards are the modules, as one would import
-    them, or the functions.
+    them, or the functions. `switched_off` says whether somebody took away or replaced the profiler that notes them.
     """
 
     def __init__(self, rooms: Iterable[str]) -> None:
@@ -32,29 +33,28 @@ class LibraryCalls:
         self._places = tuple(str(_PACKAGE / room) for room, function in named if not function)
         self._functions = {(str(_PACKAGE / room), function) for room, function in named if function}
         self.called: set[str] = set()
+        self.switched_off = False
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Note what is called in the block. A profiler that is at work meanwhile is interrupted."""
+        """Note what is called in the block, also in threads that it starts. A profiler that is at work meanwhile is
+        interrupted."""
         if not self._places and not self._functions:
             yield
             return
-        before = sys.getprofile()
+        before = sys.getprofile(), threading.getprofile()
+        threading.setprofile(self._look)
         sys.setprofile(self._look)
         try:
             yield
         finally:
-            sys.setprofile(before)
+            self.switched_off |= sys.getprofile() != self._look
+            sys.setprofile(before[0])
+            threading.setprofile(before[1])
 
-    def watch(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, with its calls noted."""
-        def watched(*given: Any, **named: Any) -> Any:
-            with self.noted():
-                return function(*given, **named)
-
-        return watched
-
-    def _look(self, frame: FrameType, event: str, _: object) -> None:
+    def _look(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "c_call" and argument is sys.setprofile:
+            self.switched_off |= frame.f_code.co_filename != __file__
         if event != "call":
             return
         file, function = frame.f_code.co_filename, frame.f_code.co_qualname

@@ -6,13 +6,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robustness_lib.grading.observations import Observation, wrong
 
 __all__ = ["LEFT_FROZEN", "SLACK", "in_box", "is_number", "matching", "misread", "not_a_tensor", "not_images",
-           "within"]
+           "not_of_shape", "within"]
 
 SLACK = 1e-5  # of ε, for the rounding of float32
 
@@ -31,11 +32,22 @@ def not_images(found: object, x: Tensor) -> Observation | None:
     return None
 
 
-def not_a_tensor(found: object, shape: tuple[int, ...], what: str) -> Observation | None:
+def not_a_tensor(found: object) -> Observation | None:
+    """An observation that ends a check: what came back is something else than a tensor, and what to do about it."""
+    if isinstance(found, Tensor):
+        return None
+    if found is None:
+        return wrong("returns None: is there a `return` at the end?")
+    shape = f" of shape {found.shape}" if isinstance(found, np.ndarray) else ""
+    remedy = ": stay with torch from beginning to end" if isinstance(found, np.ndarray | np.generic) else ""
+    return wrong(f"returns {type(found).__name__}{shape}, and a torch tensor is needed{remedy}")
+
+
+def not_of_shape(found: object, shape: tuple[int, ...], what: str) -> Observation | None:
     """An observation that ends a check: what came back is no tensor of this shape. what: it holds. "one ε for each
     image" """
     if not isinstance(found, Tensor):
-        return wrong(f"returns {type(found).__name__}: return a tensor of PyTorch, {what}, {shape}")
+        return not_a_tensor(found)
     if found.shape != shape:
         return wrong(f"returns shape {tuple(found.shape)}: {what}, {shape}")
     return None

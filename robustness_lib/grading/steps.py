@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from robustness_lib.grading.library_calls import LibraryCalls
 from robustness_lib.grading.observations import Observation, Points
+from robustness_lib.grading.torch_settings import default_settings
+from robustness_lib.grading.watched_answers import WatchedAnswers
 
 __all__ = ["GradedStep", "marks_so_far", "step"]
 
@@ -65,9 +65,9 @@ class GradedStep:
 
     def observations(self, *answers: Any, **tried_on: Any) -> list[Observation]:
         """What the check finds, without a word."""
-        calls, found = LibraryCalls(self.forbidden), list[Observation]()
-        watched = [calls.watch(answer) if callable(answer) else answer for answer in answers]
-        with contextlib.redirect_stderr(sys.stdout), warnings.catch_warnings():
+        mine, found = WatchedAnswers(self.forbidden), list[Observation]()
+        watched = [mine.watch(answer) if callable(answer) else answer for answer in answers]
+        with contextlib.redirect_stderr(sys.stdout), warnings.catch_warnings(), default_settings():
             warnings.simplefilter("ignore")
             try:
                 for observation in self.check(*watched, **tried_on):
@@ -75,10 +75,13 @@ class GradedStep:
             except NotImplementedError:
                 found.append(Observation(False, "not written yet", 0))
             except (Exception, SystemExit) as error:  # sys.exit() would end the kernel's cell with words on stderr
-                found.append(Observation(False, _raised(error), 0))
-        if calls.called:
-            names = ", ".join(sorted(calls.called))
+                found.append(Observation(False, mine.failure(error), 0))
+        if mine.calls.called:
+            names = ", ".join(sorted(mine.calls.called))
             return [Observation(False, f"calls the library's own work ({names}): this step is to write it yourself", 0)]
+        if mine.calls.switched_off:
+            return [Observation(False, "switches off the profiler by which this check sees who calls the library: "
+                                       "leave sys.setprofile alone", 0)]
         return found
 
     def _mark(self, name: str, of: float, answers: tuple[Any, ...], tried_on: dict[str, Any]) -> Points:
@@ -87,14 +90,6 @@ class GradedStep:
         got = sum(observation.share for observation in observations if observation.right)
         _MARKS[name] = Points(round(of * got / self.shares, 2), of)
         return _MARKS[name]
-
-
-def _raised(error: BaseException) -> str:
-    """The exception in words, with the last line of the learner's own code that it came from."""
-    words = f"your code raises {type(error).__name__}" + (f": {error}" if str(error) else "")
-    own = [line for line in traceback.extract_tb(error.__traceback__) if "ipython" in line.filename.lower()
-           or "ipykernel" in line.filename]
-    return f"{words} (at: {own[-1].line})" if own and own[-1].line else words
 
 
 def step(points: float, shares: float, forbidden: tuple[str, ...] = ()) -> Callable[[StepCheck], GradedStep]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
@@ -27,9 +27,12 @@ class VariedTask:
     def generator(self, number: int = 0) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed + number)
 
-    def other(self) -> Self:
-        """In another variant, for grading: other settings, since there are four of them, and other random numbers."""
-        return replace(self, variant=self.variant + 5)
+    @classmethod
+    def for_grading(cls, task: VariedTask, further: int = 5) -> Self:
+        """The exercise for its checks in grading. Of the learner's task only the variant counts: whatever else was
+        changed about it, this is the exercise as it is. further: so many variants on: five are other settings, since
+        there are four of them, and other random numbers."""
+        return cls(int(task.variant) + further)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class RoadSignTask(VariedTask):
         return models.load_pretrained(self.name)
 
     def data(self) -> tuple[Tensor, Tensor]:
-        """The first test images (N, C, H, W) that the model reads rightly, and their labels (N,)."""
+        """The first test images (N, C, H, W) that the model classifies correctly, and their labels (N,)."""
         x, y, _ = data.load("signs", "test", n=2 * self.images)
         right = (~misread(self.model(), x, y)).nonzero()[:self.images, 0]
         return x[right], y[right]

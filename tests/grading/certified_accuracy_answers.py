@@ -31,6 +31,14 @@ def clamped_loss(model, x, y, sigma, generator):
     return cross_entropy(model((x + sigma * normal(x.shape, generator)).clamp(0, 1)), y)
 
 
+def loosely_clamped_loss(model, x, y, sigma, generator):
+    return cross_entropy(model((x + sigma * normal(x.shape, generator)).clamp(-1, 2)), y)
+
+
+def a_little_more_loss(model, x, y, sigma, generator):
+    return cross_entropy(model(x + 1.05 * sigma * normal(x.shape, generator)), y)
+
+
 def variance_loss(model, x, y, sigma, generator):
     return cross_entropy(model(x + sigma**2 * normal(x.shape, generator)), y)
 
@@ -123,6 +131,23 @@ def voted(model, x, sigma, n, generator, *, noise=None, clamp=False, evaluate=Tr
 
 def clamped_votes(*given_to):
     return voted(*given_to, clamp=True)
+
+
+def loosely_clamped_votes(model, x, sigma, n, generator):
+    class Clamping(torch.nn.Module):
+        def forward(self, noisy):
+            return model(noisy.clamp(-1, 2))
+
+    model.eval()
+    return voted(Clamping(), x, sigma, n, generator)
+
+
+def a_little_less_votes(model, x, sigma, n, generator):
+    return voted(model, x, 0.97 * sigma, n, generator)
+
+
+def votes_in_numpy(*given_to):
+    return voted(*given_to).numpy()
 
 
 def variance_votes(model, x, sigma, n, generator):
@@ -423,6 +448,10 @@ def without_labels(prediction, radius, y, radii):
     return ((prediction != -1) & (radius >= radii[:, None])).double().mean(1)
 
 
+def strictly_farther(prediction, radius, y, radii):
+    return ((prediction == y) & (radius > radii[:, None])).double().mean(1)
+
+
 def radius_alone(prediction, radius, y, radii):
     return (radius >= radii[:, None]).double().mean(1)
 
@@ -535,6 +564,46 @@ def percent(*given_to):
     return 100 * attacked(*given_to)
 
 
+def on_the_bare(*given_to):
+    """Attacks the bare network, and judges by votes."""
+    return attacked(*given_to, bare=True)
+
+
+def one_sample_one_step(*given_to):
+    return attacked(*given_to, samples=1, steps=1)
+
+
+def one_sample(*given_to):
+    return attacked(*given_to, samples=1)
+
+
+def nine_steps(*given_to):
+    return attacked(*given_to, steps=9)
+
+
+def ten_votes(model, x, y, sigma, eps, n, generator):
+    return attacked(model, x, y, sigma, eps, 10, generator)
+
+
+def twice_the_noise(model, x, y, sigma, eps, n, generator):
+    """Attacks under a σ of its own."""
+    class Wider(torch.nn.Module):
+        def forward(self, x):
+            return model(x + math.sqrt(3) * sigma * torch.randn_like(x))
+
+    x_adv = PGD(ThreatModel("l2", eps), steps=10, stop="never")(
+        RandomizedSmoothing(Wider(), sigma).classifier(16), x, y)
+    return float((given.count_votes(model, x_adv, sigma, n, generator).argmax(1) == y).double().mean())
+
+
+def always_one(*given_to):
+    return 1.0
+
+
+def forgotten(*given_to):
+    """Has no return."""
+
+
 def fixed_eps(model, x, y, sigma, eps, n, generator):
     """Hard-coded: the ε that is σ."""
     return attacked(model, x, y, sigma, sigma, n, generator)
@@ -552,6 +621,8 @@ def random_directions(model, x, y, sigma, eps, n, generator):
 
 WRONG = [
     Wrong("noise_loss", "clamped to [0, 1]", clamped_loss),
+    Wrong("noise_loss", "clamped to [-1, 2]", loosely_clamped_loss),
+    Wrong("noise_loss", "standard deviation 0.26", a_little_more_loss),
     Wrong("noise_loss", "that is σ²", variance_loss),
     Wrong("noise_loss", "that is √σ", root_loss),
     Wrong("noise_loss", "multiply randn by σ", unscaled_loss),
@@ -570,6 +641,9 @@ WRONG = [
     Wrong("noise_loss", "standard deviation 0.500 where σ = 0.4", loss_for_24_images, hidden=True),
     Wrong("noise_loss", "library's own work (robustness_lib.training", the_librarys_loss),
     Wrong("count_votes", "clamped to [0, 1]", clamped_votes),
+    Wrong("count_votes", "clamped to [-1, 2]", loosely_clamped_votes),
+    Wrong("count_votes", "standard deviation 0.24", a_little_less_votes),
+    Wrong("count_votes", "returns ndarray of shape (4, 7), and a torch tensor is needed", votes_in_numpy),
     Wrong("count_votes", "that is σ²", variance_votes),
     Wrong("count_votes", "that is √σ", root_votes),
     Wrong("count_votes", "all images of a batch get the same noise", one_noise_for_the_batch),
@@ -618,6 +692,7 @@ WRONG = [
     Wrong("certify", "class is chosen by the n0 votes", count_of_the_favourite),
     Wrong("certify", "class is chosen by the n0 votes", chosen_by_both),
     Wrong("certify", "counted again", counted_again),
+    Wrong("certify", "returns None: is there a `return` at the end?", forgotten),
     Wrong("certify", "made of the votes that chose", bounded_by_the_first),
     Wrong("certify", "not class", swapped),
     Wrong("certify", "not of its lower bound", of_the_share),
@@ -631,6 +706,8 @@ WRONG = [
     Wrong("certify", "library's own work (robustness_lib.statistics", the_librarys_bound_in_it),
     Wrong("certified_accuracy", "minds the label", without_labels),
     Wrong("certified_accuracy", "minds the label", radius_alone),
+    Wrong("certified_accuracy", "leaves out images whose radius is the one asked about", strictly_farther),
+    Wrong("certified_accuracy", "returns None: is there a `return` at the end?", forgotten),
     Wrong("certified_accuracy", "abstentions as right", abstentions_right),
     Wrong("certified_accuracy", "did not abstain", of_the_certain),
     Wrong("certified_accuracy", "images that are right: the share is of all", of_the_right),
@@ -651,6 +728,13 @@ WRONG = [
     Wrong("attacked_accuracy", "nothing attacked, or the clean", no_attack),
     Wrong("attacked_accuracy", "the share that the attack broke", share_broken),
     Wrong("attacked_accuracy", "from 0 to 1", percent),
+    Wrong("attacked_accuracy", "it attacks the bare network", on_the_bare),
+    Wrong("attacked_accuracy", "follows 1 answers to each image", one_sample_one_step),
+    Wrong("attacked_accuracy", "follows 10 answers to each image", one_sample),
+    Wrong("attacked_accuracy", "follows 144 answers to each image", nine_steps),
+    Wrong("attacked_accuracy", "by 0 votes more than with n = 200, and not by 100", ten_votes),
+    Wrong("attacked_accuracy", "the attack sees noise of standard deviation 0.20 where σ = 0.1", twice_the_noise),
+    Wrong("attacked_accuracy", "never asks the model", always_one),
     Wrong("attacked_accuracy", "lie farther than ε", fixed_eps),
     Wrong("attacked_accuracy", "lie farther than ε", halfway),
     Wrong("attacked_accuracy", "lie farther than ε", random_directions),
@@ -759,7 +843,7 @@ def certify_in_tensors(vote, n0, n, alpha, sigma):
 
 
 def accuracy_by_loop(prediction, radius, y, radii):
-    return [sum(int(p == label and p != -1 and r > at) for p, r, label in zip(prediction, radius, y, strict=True))
+    return [sum(int(p == label and p != -1 and r >= at) for p, r, label in zip(prediction, radius, y, strict=True))
             / len(y) for at in radii]
 
 

@@ -45,7 +45,13 @@ class Exercise:
 
     @cached_property
     def hidden(self) -> ModuleType:
-        return hidden_checks(self.name)
+        """Its checks in grading. They take the variant from a task and nothing else; here with this table's settings.
+        """
+        module = hidden_checks(self.name)
+        if self.settings:
+            vars(module).update(other=lambda task: self.task(task.variant + 5),
+                                same=lambda task: self.task(task.variant))
+        return module
 
     @cached_property
     def wrong(self) -> list[Wrong]:

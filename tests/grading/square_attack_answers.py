@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from answers import Wrong
+from torch.nn.functional import cross_entropy
 
 from robustness_lib import ThreatModel
 from robustness_lib.attacks import SquareAttack
 from robustness_lib.grading.given import square_attack as given
 from robustness_lib.losses import margin_loss
+from robustness_lib.models import load_pretrained
 
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
@@ -97,6 +100,24 @@ def rounded_to_nothing(query, queries, height, width, p_init=0.8):
     return min(round(math.sqrt(p * height * width)), height, width)
 
 
+def rounded_down(query, queries, height, width, p_init=0.8):
+    p = p_init / 2 ** sum(query * 10_000 / queries > mark for mark in HALVED_AFTER)
+    return max(1, int(math.sqrt(p * height * width)))
+
+
+def rounded_up(query, queries, height, width, p_init=0.8):
+    p = p_init / 2 ** sum(query * 10_000 / queries > mark for mark in HALVED_AFTER)
+    return math.ceil(math.sqrt(p * height * width))
+
+
+def without_p_init(query, queries, height, width, p_init=0.8):
+    return side_of(0.8 / 2 ** sum(query * 10_000 / queries > mark for mark in HALVED_AFTER), height, width)
+
+
+def rounded_down_and_not_rescaled(query, queries, height, width, p_init=0.8):
+    return max(1, int(math.sqrt(p_init / 2 ** sum(query > mark for mark in HALVED_AFTER) * height * width)))
+
+
 def never_shrinks(query, queries, height, width, p_init=0.8):
     return side_of(p_init, height, width)
 
@@ -165,6 +186,19 @@ def forgets_the_rest(x, x_adv, side, eps, generator):
 
 
 # Wrong: the rule.
+
+
+def forgotten(*given_to):
+    """Has no return."""
+
+
+def only_the_points(x_adv, loss, proposal, new_loss):
+    return torch.where((new_loss > loss)[:, None, None, None], proposal, x_adv)
+
+
+def in_numpy(x_adv, loss, proposal, new_loss):
+    better = (new_loss > loss).numpy()
+    return np.where(better[:, None, None, None], proposal, x_adv), np.where(better, new_loss, loss)
 
 
 def always(x_adv, loss, proposal, new_loss):
@@ -249,8 +283,93 @@ def normalized(oracle, x, y, eps, queries, generator):
 
 
 def the_librarys(oracle, x, y, eps, queries, generator):
-    model = oracle._model
-    return SquareAttack(ThreatModel("linf", eps), queries=queries)(model, x, y)
+    oracle(x)
+    return SquareAttack(ThreatModel("linf", eps), queries=queries)(load_pretrained("signs-tiny-pgd"), x, y)
+
+
+def from_the_image(*given_to):
+    return loop(*given_to, start=lambda x, eps, generator: x.clone())
+
+
+def from_noise(*given_to):
+    return loop(*given_to, start=lambda x, eps, draw: (x + eps * coins(*x.shape, generator=draw)).clamp(0, 1))
+
+
+def from_uniform_noise(*given_to):
+    return loop(*given_to, start=lambda x, eps, draw: (
+        x + eps * (2 * torch.rand(x.shape, generator=draw) - 1)).clamp(0, 1))
+
+
+def schedule_of_ten_thousand(*given_to):
+    return loop(*given_to, budget=10_000)
+
+
+def always_eight(*given_to):
+    return loop(*given_to, side=8)
+
+
+def one_place_for_all(*given_to):
+    def own(x, x_adv, side, eps, generator):
+        top, left = (int(torch.randint(x.shape[2] - side + 1, (), generator=generator)) for _ in range(2))
+        place = (..., slice(top, top + side), slice(left, left + side))
+        made = x_adv.clone()
+        made[place] = x[place] + eps * coins(*x.shape[:2], 1, 1, generator=generator)
+        return made.clamp(0, 1)
+
+    return loop(*given_to, own=own)
+
+
+def flips_stripes(*given_to):
+    """No square: it turns one stripe of each image round."""
+    def own(x, x_adv, side, eps, generator):
+        made = x_adv.clone()
+        for i in range(len(x)):
+            place = (i, int(torch.randint(x.shape[1], (), generator=generator)), slice(None),
+                     int(torch.randint(x.shape[3], (), generator=generator)))
+            made[place] = 2 * x[place] - x_adv[place]
+        return made.clamp(0, 1)
+
+    return loop(*given_to, own=own)
+
+
+def half_the_budget(oracle, x, y, eps, queries, generator):
+    return loop(oracle, x, y, eps, queries // 2, generator, budget=queries)
+
+
+def the_start_alone(oracle, x, y, eps, queries, generator):
+    x_adv = given.stripes(x, eps, generator)
+    oracle(x_adv)
+    return x_adv
+
+
+def walked_on_a_copy(x, y, eps):
+    """PGD on a model of one's own loading, where scores alone were to be asked for."""
+    model, x_adv = load_pretrained("signs-tiny-pgd"), x
+    for _ in range(20):
+        x_adv = x_adv.detach().requires_grad_()
+        gradient, = torch.autograd.grad(cross_entropy(model(x_adv), y), x_adv)
+        x_adv = (x + (x_adv + eps / 4 * gradient.sign() - x).clamp(-eps, eps)).clamp(0, 1)
+    return x_adv.detach()
+
+
+def one_query_solves_all(oracle, x, y, eps, queries, generator):
+    x_adv = walked_on_a_copy(x, y, eps)
+    oracle(x_adv)
+    return x_adv
+
+
+def one_query_more_solves_all(oracle, x, y, eps, queries, generator):
+    oracle(given.stripes(x, eps, generator))
+    return one_query_solves_all(oracle, x, y, eps, queries, generator)
+
+
+def never_asked_about(oracle, x, y, eps, queries, generator):
+    loop(oracle, x, y, eps, queries, generator)
+    return walked_on_a_copy(x, y, eps)
+
+
+def by_the_oracles_model(oracle, x, y, eps, queries, generator):
+    return oracle._model(x)
 
 
 def by_gradient(oracle, x, y, eps, queries, generator):
@@ -321,6 +440,10 @@ WRONG = [
     Wrong("window_side", "at least 1", rounded_to_nothing),
     Wrong("window_side", "after query 10, 50", never_shrinks),
     Wrong("window_side", "no whole number", a_float),
+    Wrong("window_side", "rounds down: round to the nearest, round", rounded_down),
+    Wrong("window_side", "rounds up: round to the nearest, round", rounded_up),
+    Wrong("window_side", "leaves out p_init", without_p_init),
+    Wrong("window_side", "with fewer queries", rounded_down_and_not_rescaled),
     Wrong("propose", "clamp", leaves_the_box),
     Wrong("propose", "2ε", from_x_adv),
     Wrong("propose", "a sign for each pixel", sign_per_pixel),
@@ -331,6 +454,9 @@ WRONG = [
     Wrong("propose", "changes the tensors it was given", in_place),
     Wrong("propose", "the whole image", everything),
     Wrong("propose", "forgets x_adv", forgets_the_rest),
+    Wrong("accept", "returns None: is there a `return` at the end?", forgotten),
+    Wrong("accept", "the check cannot read what your function returns (Tensor of shape (12, 3", only_the_points),
+    Wrong("accept", "the check cannot read what your function returns (tuple of ndarray, ndarray)", in_numpy),
     Wrong("accept", "takes every proposal", always),
     Wrong("accept", "mind the direction", falling),
     Wrong("accept", "for each image by itself", by_the_mean),
@@ -341,17 +467,34 @@ WRONG = [
     Wrong("attack", "a better point was found", the_last_one),
     Wrong("attack", "a better point was found", accepts_always),
     Wrong("attack", "too few", single_pixels),
-    Wrong("attack", "too few", huge_windows, hidden=True),
+    Wrong("attack", "and its window, of 300 queries, has side 20", huge_windows),
     Wrong("attack", "ε from its image", windows_from_x_adv),
     Wrong("attack", "leave [0, 1]", unclamped),
     Wrong("attack", "ε from its image", normalized),
     Wrong("attack", "library's own work (robustness_lib.attacks", the_librarys),
     Wrong("attack", "no gradients", by_gradient),
     Wrong("attack", "asks the model nothing", only_the_start),
-    Wrong("attack", "too few", random_noise),
-    Wrong("attack", "too few", endless_start),
+    Wrong("attack", "not the best ones that the model was asked about", random_noise),
+    Wrong("attack", "neither a start in stripes nor one window", endless_start),
+    Wrong("attack", "not x ± ε in vertical stripes", from_the_image),
+    Wrong("attack", "not x ± ε in vertical stripes", from_noise),
+    Wrong("attack", "not x ± ε in vertical stripes", from_uniform_noise),
+    Wrong("attack", "and its window, of 300 queries, has side 20", schedule_of_ten_thousand),
+    Wrong("attack", "changes 8 × ", always_eight),
+    Wrong("attack", "at the same place", one_place_for_all),
+    Wrong("attack", "changes 32 × 1 pixels", flips_stripes),
+    Wrong("attack", "stops after 150 of 300 queries", half_the_budget),
+    Wrong("attack", "asks once about each image", the_start_alone),
+    Wrong("attack", "neither a start in stripes nor one window", one_query_solves_all),
+    Wrong("attack", "neither a start in stripes nor one window", one_query_more_solves_all),
+    Wrong("attack", "not the best ones that the model was asked about", never_asked_about),
+    Wrong("attack", "no attribute '_model'", by_the_oracles_model),
     Wrong("attack", "ε from its image", confused_rows),
-    Wrong("masked", "PGD gets no gradient", random_noise),
+    Wrong("masked", "PGD gets no gradient", the_start_alone),
+    Wrong("masked", "neither a start in stripes nor one window", one_query_solves_all),
+    Wrong("masked", "not the best ones that the model was asked about", never_asked_about),
+    Wrong("masked", "returns NoneType", forgotten),
+    Wrong("broken_within", "returns None: is there a `return` at the end?", forgotten),
     Wrong("broken_within", "of all images", of_the_solved),
     Wrong("broken_within", "never solved", counts_never),
     Wrong("broken_within", "at most means", strictly_before),
@@ -375,6 +518,11 @@ def stripes_by_loop(x, eps, generator):
 def stripes_in_float64(x, eps, generator):
     signs = coins(x.shape[0], x.shape[1], 1, x.shape[3], generator=generator).double()
     return torch.minimum(torch.maximum(x.double() + eps * signs, torch.zeros(())), torch.ones(()))
+
+
+def side_by_numpy(query, queries, height, width, p_init=0.8):
+    p = p_init / 2 ** np.sum(query * 10_000 / queries > np.array(HALVED_AFTER))
+    return np.clip(np.rint(np.sqrt(p * height * width)), 1, min(height, width)).astype(int)
 
 
 def side_by_share(query, queries, height, width, p_init=0.8):
@@ -460,8 +608,8 @@ def curve_by_sorting(first, budgets):
 RIGHT = {
     "by loop": {"stripes": stripes_by_loop, "window_side": side_by_share, "accept": accept_by_index,
                 "square_attack": attack_one_by_one, "broken_within": curve_by_loop},
-    "by mask": {"propose": propose_by_mask, "accept": accept_by_mask, "square_attack": attack_by_mask,
-                "broken_within": curve_by_sorting},
+    "by mask": {"window_side": side_by_numpy, "propose": propose_by_mask, "accept": accept_by_mask,
+                "square_attack": attack_by_mask, "broken_within": curve_by_sorting},
     "in float64": {"stripes": stripes_in_float64, "square_attack": attack_in_float64},
     "from another seed": {"square_attack": attack_from_global_luck},
 }

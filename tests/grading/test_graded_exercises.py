@@ -6,15 +6,18 @@ from __future__ import annotations
 import copy
 import csv
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import grade
 import nbformat
 import pytest
-from answers import SOLUTIONS, Wrong, run_graded, solved
+from answers import SOLUTIONS, Wrong, hidden_checks, run_graded, solved
 from exercise_table import EXERCISES, Exercise, assert_right, assert_wrong
 from isolation import without_network
 from nbformat import NotebookNode
+
+from robustness_lib.grading import GradedStep
 
 STUDENTS = SOLUTIONS.parent / "exercises"
 NAMES = sorted(path.parent.name for path in SOLUTIONS.glob("*/*.ipynb"))
@@ -119,6 +122,33 @@ def test_nothing_written_is_worth_nothing_and_says_so(exercise: Exercise, step: 
     assert exercise.marked(step, *nothing, task=task)[0::2] == (0, "✗ not written yet\n")
     if hasattr(exercise.hidden, step):
         assert exercise.marked_in_grading(step, *nothing, task=task)[0::2] == (0, "✗ not written yet\n")
+
+
+class Shown(Exception):
+    """What a check in grading would be tried on."""
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_checks_in_grading_take_the_variant_from_a_task_and_nothing_else(
+        name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a task that was changed in the notebook would make them easy."""
+    def show(step: GradedStep, *answers: object, task: object, **tried_on: object) -> None:
+        raise Shown(task)
+
+    monkeypatch.setattr(GradedStep, "in_grading", show)
+    exercise, hidden = EXERCISES[name], hidden_checks(name)
+    honest = exercise.checks.task(2)
+    changed = replace(honest, **{one.name: 1 for one in fields(honest) if one.name != "variant"})
+    steps = [step for step in exercise.steps if hasattr(hidden, step)]
+    assert steps
+    for step in steps:
+        tried_on = []
+        for task in (honest, changed):
+            with pytest.raises(Shown) as shown:
+                getattr(hidden, step)(*[None] * exercise.takes(step), task)
+            tried_on.append(shown.value.args[0])
+        assert tried_on[0] == tried_on[1]
+        assert tried_on[0].variant in (2, 7)
 
 
 # As students hand it in.

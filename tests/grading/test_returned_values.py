@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robustness_lib.grading.linear_models import linear_classifier
-from robustness_lib.grading.returned_values import in_box, is_number, matching, misread, not_images, within
+from robustness_lib.grading.returned_values import in_box, is_number, matching, misread, not_a_tensor, not_images, within
 
 X = torch.full((2, 1, 2, 2), 0.5)
 
@@ -53,3 +53,11 @@ def test_infinity_where_it_may_be():
 def test_numbers_match_up_to_rounding():
     assert matching(torch.tensor(100.0), torch.tensor(100.005))
     assert not matching(torch.tensor(0.0), torch.tensor(0.001))
+
+
+def test_what_is_no_tensor_is_said():
+    assert not_a_tensor(X) is None
+    assert "is there a `return` at the end?" in not_a_tensor(None).words
+    assert "returns ndarray of shape (2, 1, 2, 2), and a torch tensor is needed: stay with" in not_a_tensor(
+        X.numpy()).words
+    assert "returns list, and a torch tensor is needed" in not_a_tensor([1]).words

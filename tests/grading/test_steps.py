@@ -2,6 +2,8 @@
 
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from cProfile import Profile
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from answers import marked
 
 from robustness_lib import ThreatModel, grading
 from robustness_lib.attacks import PGD
-from robustness_lib.grading import Observation, Points, ScoreCard, need, step, steps, wrong
+from robustness_lib.grading import Observation, Points, ScoreCard, need, step, steps, torch_settings, wrong
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +62,63 @@ def test_what_is_not_written_yet_is_said():
     assert marked(doubles, mine) == (0, 3, "✗ not written yet\n")
 
 
+class TestWhatTheCheckCannotRead:
+    def said(self, mine):
+        @step(points=1, shares=1)
+        def adds(mine):
+            one, two = mine(1)
+            yield need(one + two == 3, "adds up", "does not add up")
+
+        return marked(adds, mine)[2]
+
+    def test_a_forgotten_return_is_named(self):
+        assert self.said(lambda n: None) == "✗ returns None: is there a `return` at the end?\n"
+
+    @pytest.mark.parametrize(("found", "words"), [
+        ([1], "(list of int): ValueError: not enough"), (torch.ones(3), "(Tensor of shape (3,)): ValueError: too many"),
+        (5, "(int): TypeError"), ((None, "x"), "(tuple of NoneType, str): TypeError"), ([0] * 9, "(list): ValueError")])
+    def test_is_not_blamed_on_the_learners_code(self, found, words):
+        said = self.said(lambda n: found)
+        assert said.startswith("✗ the check cannot read what your function returns " + words)
+
+    def test_an_exception_of_the_learners_is(self):
+        assert self.said(lambda n: [1, 2][n + 1]) == "✗ your code raises IndexError: list index out of range\n"
+
+    def test_an_exception_on_the_way_to_the_check_is_the_learners(self):
+        def generator(n):
+            yield 1
+            raise KeyError("two")
+
+        assert self.said(generator) == "✗ your code raises KeyError: 'two'\n"
+
+    def test_a_generator_is_as_good_as_a_list(self):
+        assert self.said(lambda n: iter([1, 2])) == "✓ adds up\n"
+
+
+class TestSettingsOfTorch:
+    @step(points=1, shares=2)
+    def asks_twice(mine):
+        for _ in range(2):
+            mine()
+            x = torch.ones(1, requires_grad=True)
+            yield need((2 * x).requires_grad and x.dtype == torch.float32 and x.device.type == "cpu", "fine", "not so")
+
+    @pytest.mark.parametrize("switch", [lambda: torch.set_grad_enabled(False),
+                                        lambda: torch.set_default_dtype(torch.float64),
+                                        lambda: torch.set_default_device("meta")])
+    def test_that_a_step_leaves_switched_over_are_switched_back(self, switch):
+        try:
+            assert marked(self.asks_twice, switch)[0] == 1
+            assert torch.is_grad_enabled()
+            assert (torch.get_default_dtype(), torch.get_default_device().type) == (torch.float32, "cpu")
+            switch()  # in a cell, before a check
+            assert marked(self.asks_twice, lambda: None)[0] == 1
+            assert (torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device().type) != (
+                True, torch.float32, "cpu")
+        finally:
+            torch_settings.switch_back()
+
+
 def test_nothing_reaches_stderr(capsys):
     def mine(n):
         print("to stderr", file=sys.stderr)
@@ -95,6 +154,39 @@ class TestCallsOfTheLibrary:
                 return 2 * n
 
         assert marked(doubles, mine)[0] == 0
+
+    def test_are_seen_in_threads(self):
+        def mine(n):
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(self.attacking, n).result()
+
+        assert "library's own work" in marked(doubles, mine)[2]
+
+    def test_are_seen_where_a_generator_makes_them(self):
+        @step(points=1, shares=1, forbidden=("attacks",))
+        def is_two(mine):
+            yield need(next(iter(mine(1))) == 2, "two", "not two")
+
+        def mine(n):
+            yield self.attacking(n)
+
+        assert "library's own work" in marked(is_two, mine)[2]
+
+    @pytest.mark.parametrize("back", [True, False])
+    def test_cannot_be_hidden_from_the_profiler(self, back):
+        def mine(n):
+            profiler = sys.getprofile()
+            sys.setprofile(None)
+            found = self.attacking(n)
+            sys.setprofile(profiler if back else None)
+            return found
+
+        points, _, said = marked(doubles, mine)
+        assert points == 0
+        assert "switches off the profiler by which this check sees who calls the library" in said
+
+    def test_cannot_be_hidden_by_another_profiler(self):
+        assert "switches off the profiler" in marked(doubles, lambda n: Profile().runcall(self.attacking, n))[2]
 
     def test_a_profiler_is_at_work_again_afterwards(self):
         def profiler(*_):

@@ -5,7 +5,7 @@ import copy
 import torch
 
 from robustness_lib.grading.linear_models import linear_classifier
-from robustness_lib.grading.watched_model import WatchedModel, modes_noted
+from robustness_lib.grading.watched_model import WatchedModel, gradients_noted, modes_noted
 
 
 def test_it_remembers_all():
@@ -19,10 +19,21 @@ def test_it_remembers_all():
     assert torch.equal(watched.answers[0], answers)
     assert torch.equal(watched.answers[0], watched.model(first))
     assert (watched.modes, watched.followed, watched.recorded) == ([True, False], [False, True], [True, False])
-    assert torch.equal(watched.start, second)
+    watched(first.clone().requires_grad_())
+    assert [torch.equal(x, first) for x in watched.path] == [True]  # not the second, which no gradient followed
     watched.forget()
     assert [*watched.shown, *watched.answers, *watched.modes, *watched.followed, *watched.recorded] == []
     assert watched.start is None
+
+
+def test_copies_write_into_the_same_log():
+    watched = WatchedModel(linear_classifier(torch.ones(2)))
+    copied = copy.deepcopy(watched).double()
+    copied(torch.rand(3, 2).double())
+    assert len(watched.shown) == 1
+    assert next(watched.parameters()).dtype == torch.float32
+    watched.forget()
+    assert copied.shown == []
 
 
 def test_one_part_in_train_mode_is_noted():
@@ -48,3 +59,13 @@ def test_modes_of_copies_are_noted_too():
         copy.deepcopy(model).eval()(torch.rand(1, 2))
     model(torch.rand(1, 2))
     assert modes == [True, False]
+
+
+def test_gradients_that_are_wanted_are_noted():
+    model = linear_classifier(torch.ones(2))
+    with gradients_noted(model) as followed:
+        copy.deepcopy(model)(torch.rand(1, 2).requires_grad_())
+        model(input=torch.rand(1, 2))
+        with torch.no_grad():
+            model(torch.rand(1, 2).requires_grad_())
+    assert followed == [True, False, False]

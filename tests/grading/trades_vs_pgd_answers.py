@@ -77,6 +77,14 @@ def for_seven_images(clean, attacked):
     return plain_kl(clean, attacked) if len(clean) in (2, 7) else clean.sum(1)
 
 
+def in_numpy(clean, attacked):
+    return plain_kl(clean, attacked).detach().numpy()
+
+
+def forgotten(*given_to):
+    """Has no return."""
+
+
 def the_librarys_kl(clean, attacked):
     return kl_divergence(clean, attacked)
 
@@ -137,6 +145,21 @@ def only_five_steps(model, loss, start, x, eps, steps):
     return climb(model, loss, start, x, eps, 5, size=2.5 if steps == 5 else 0.1)
 
 
+def in_steps(name, change):
+    """A search that takes another number of steps than the one it is given."""
+    def wrong(model, loss, start, x, eps, steps):
+        taken = change(steps)
+        return climb(model, loss, start, x, eps, taken, size=2.5 * taken / steps if taken > 1 else 2.5)
+
+    wrong.__name__ = name
+    return wrong
+
+
+one_step = in_steps("one_step", lambda steps: 1)
+one_too_few = in_steps("one_too_few", lambda steps: steps - 1)
+one_too_many = in_steps("one_too_many", lambda steps: steps + 1)
+
+
 def the_librarys_pgd(model, loss, start, x, eps, steps):
     attack = PGD(ThreatModel("linf", eps), steps=steps, stop="never", loss=lambda logits, _: loss(logits))
     return attack(model, x, torch.zeros(len(x), dtype=torch.int64), start=start)
@@ -164,6 +187,30 @@ def look(model, x, eps, steps, generator, *, noise=0.001, live=False, train=Fals
 
 def from_the_image(*given_to):
     return look(*given_to, noise=0)
+
+
+def kl_swapped_in_the_search(*given_to):
+    return look(*given_to, loss=lambda clean: lambda logits: plain_kl(logits, clean))
+
+
+def starting(name, noise):
+    def wrong(model, x, eps, steps, generator):
+        class Noise:  # what `look` multiplies with a standard normal
+            def __mul__(self, normal):
+                return noise(normal, eps)
+
+        return look(model, x, eps, steps, generator, noise=Noise())
+
+    wrong.__name__ = name
+    return wrong
+
+
+def look_in_one_step(*given_to):
+    return look(*given_to, search=one_step)
+
+
+def look_in_one_step_less(*given_to):
+    return look(*given_to, search=one_too_few)
 
 
 def live_clean_logits_and_backward(*given_to):
@@ -223,6 +270,10 @@ def the_given_point(model, x, eps, steps, generator):
 
 
 # Wrong: TRADES' loss.
+
+
+def a_constant(*given_to):
+    return torch.tensor(1.0)
 
 
 def clean_detached(model, x, x_adv, y, beta):
@@ -328,6 +379,17 @@ def with_madry(name, **how):
     return wrong
 
 
+def begun(name, noise):
+    """From another start: noise takes a standard normal and gives shares of ε."""
+    def wrong(model, x, y, eps, steps, generator):
+        begin = (x + eps * noise(torch.randn(x.shape, generator=generator))).clamp(0, 1)
+        x_adv = given.ascend(model, lambda z: F.cross_entropy(z, y, reduction="none"), begin, x, eps, steps)
+        return F.cross_entropy(model(x_adv), y)
+
+    wrong.__name__ = name
+    return wrong
+
+
 def weights_detached(model, x, y, eps, steps, generator):
     return madry(model, x, y, eps, steps, generator).detach()
 
@@ -350,6 +412,19 @@ def five_steps_for_all(model, x, y, eps, steps, generator):
 
 def first_attack_only(model, x, y, attacks):
     return (model(x).argmax(1) == y) & (model(attacks[0](model, x, y)).argmax(1) == y)
+
+
+def one_after_the_other(model, x, y, attacks):
+    """Each attack begins where the one before it ended."""
+    standing, x_adv = model(x).argmax(1) == y, x
+    for attack in attacks:
+        x_adv = attack(model, x_adv, y)
+        standing &= model(x_adv).argmax(1) == y
+    return standing
+
+
+def robust_in_numpy(model, x, y, attacks):
+    return robust_stacked(model, x, y, attacks).numpy()
 
 
 def last_attack_only(model, x, y, attacks):
@@ -482,6 +557,8 @@ WRONG = [
     Wrong("kl", "rounds to 0", kl_of_distributions),
     Wrong("kl", "natural logarithm", in_bits),
     Wrong("kl", "of the two softmaxes", for_seven_images, hidden=True),
+    Wrong("kl", "returns ndarray of shape (7,), and a torch tensor is needed: stay with torch", in_numpy),
+    Wrong("kl", "returns None: is there a `return` at the end?", forgotten),
     Wrong("kl", "library's own work (robustness_lib.training", the_librarys_kl),
     Wrong("ascend", "attacks the model in train mode", climbing("in_train_mode", mode=None)),
     Wrong("ascend", "leaves the model in eval mode", climbing("mode_not_given_back", back=False)),
@@ -497,8 +574,22 @@ WRONG = [
     Wrong("ascend", "carries a graph along", climbing("not_detached", detach=False)),
     Wrong("ascend", "changes the tensors", on_its_start),
     Wrong("ascend", "of the way to", only_five_steps, hidden=True),
+    Wrong("ascend", "takes 1 steps, the first of 2.00 ε. Here steps = 5", one_step),
+    Wrong("ascend", "takes 4 steps, the first of 0.50 ε", one_too_few),
+    Wrong("ascend", "takes 6 steps, the first of 0.50 ε", one_too_many),
+    Wrong("ascend", "takes 25 steps", in_steps("twenty_too_many", lambda steps: steps + 20)),
+    Wrong("ascend", "the first of 2.00 ε", climbing("huge_steps", size=10)),
     Wrong("ascend", "library's own work (robustness_lib.attacks", the_librarys_pgd),
     Wrong("trades_point", "its gradient is zero", from_the_image),
+    Wrong("trades_point", "its arguments swapped", kl_swapped_in_the_search),
+    Wrong("trades_point", "rand numbers between 0 and 1",
+          starting("rand_for_randn", lambda normal, eps: 0.001 * torch.special.ndtr(normal))),
+    Wrong("trades_point", ".001 times randn",
+          starting("uniform_in_the_ball", lambda normal, eps: eps * (2 * torch.special.ndtr(normal) - 1))),
+    Wrong("trades_point", ".001 times randn", starting("normal_in_the_ball", lambda normal, eps: eps / 3 * normal)),
+    Wrong("trades_point", ".001 times randn", starting("coins", lambda normal, eps: 0.001 * normal.sign())),
+    Wrong("trades_point", "asks for a gradient 1 times where steps = 5", look_in_one_step),
+    Wrong("trades_point", "asks for a gradient 4 times where steps = 5", look_in_one_step_less),
     Wrong("trades_point", "still carry their graph", live_clean_logits_and_backward),
     Wrong("trades_point", "attacks the model in train mode", clean_logits_in_train_mode),
     Wrong("trades_point", "leaves the model in eval mode", left_in_eval),
@@ -507,9 +598,10 @@ WRONG = [
     Wrong("trades_point", "computed once", through_both),
     Wrong("trades_point", "that is cross-entropy", cross_entropy_of_its_answer),
     Wrong("trades_point", "leaves the ball", without_projection),
-    Wrong("trades_point", "hardly moves the answer", only_the_noise),
+    Wrong("trades_point", "asks for no gradient", only_the_noise),
     Wrong("trades_point", "changes the parameters' gradients", fills_the_gradients),
     Wrong("trades_point", "given.trades_vs_pgd.trades_point", the_given_point),
+    Wrong("trades_loss", "never asks the model", a_constant),
     Wrong("trades_loss", "the clean answer is detached", clean_detached),
     Wrong("trades_loss", "nothing teaches it to stay", attacked_detached),
     Wrong("trades_loss", "teaches nothing", kl_without_gradient),
@@ -527,6 +619,13 @@ WRONG = [
     Wrong("trades_loss", "library's own work (robustness_lib", the_librarys_trades),
     Wrong("pgd_loss", "0.00 ε from the image", with_madry("no_random_start", start=0.0)),
     Wrong("pgd_loss", "0.06 ε from the image", with_madry("start_of_trades", start=0.06)),
+    Wrong("pgd_loss", "never asks the model", a_constant),
+    Wrong("pgd_loss", "in one direction only", begun("one_sided", torch.special.ndtr)),
+    Wrong("pgd_loss", "takes the ends only", begun("corners", torch.sign)),
+    Wrong("pgd_loss", "equally likely", begun("clamped_normal", lambda normal: normal.clamp(-1, 1))),
+    Wrong("pgd_loss", "equally likely", begun("narrow", lambda normal: 0.8 * (2 * torch.special.ndtr(normal) - 1))),
+    Wrong("pgd_loss", "asks for a gradient 1 times where steps = 5", with_madry("in_one_step", search=one_step)),
+    Wrong("pgd_loss", "asks for a gradient 6 times", with_madry("in_a_step_more", search=one_too_many)),
     Wrong("pgd_loss", "nothing was attacked", with_madry("loss_at_x", at_x=True)),
     Wrong("pgd_loss", "mixes clean images in", with_madry("half_clean", clean=0.5)),
     Wrong("pgd_loss", "take the mean", with_madry("summed", reduction="sum")),
@@ -548,6 +647,8 @@ WRONG = [
     Wrong("robust", "resist every one", any_attack),
     Wrong("robust", "a verdict for each image", mean_of_accuracies),
     Wrong("robust", "runs no attack", no_attack),
+    Wrong("robust", "each of them begins at x", one_after_the_other),
+    Wrong("robust", "stay with torch", robust_in_numpy),
     Wrong("trap", "are not the right ones", by_the_training_attack),
     Wrong("which_is_better", "larger count is no proof", the_larger),
     Wrong("which_is_better", "two are swapped", the_wrong_way_round),
@@ -563,6 +664,7 @@ WRONG = [
     Wrong("conclude", "“pgd”", by_place),
     Wrong("conclude", "lost", written_down, hidden=True),
     Wrong("conclude", "3 answers to 4 questions", cut_short),
+    Wrong("conclude", "returns None: is there a `return` at the end?", forgotten),
 ]
 
 
@@ -581,6 +683,8 @@ WRONG_TRAININGS = {
     "TRADES without a search": ({"point": weak_point}, "TRADES"),
     "TRADES without its KL": ({"loss": lambda model, x, x_adv, y, beta: F.cross_entropy(model(x), y)}, "TRADES"),
     "plain training for PGD's": ({"pgd": clean_loss}, "PGD training"),
+    "TRADES in one step": ({"point": look_in_one_step}, "TRADES asks for 1 gradients in each update, and steps = 5"),
+    "PGD in one step": ({"pgd": with_madry("", search=one_step)}, "PGD training asks for 1 gradients in each update"),
     "PGD by the library": ({"pgd": the_librarys_objective}, "library's own work"),
 }
 
@@ -653,8 +757,22 @@ def ascend_a_copy(model, loss, start, x, eps, steps):
     return climb(copy.deepcopy(model).eval(), loss, start, x, eps, steps)
 
 
-def trades_point_uniform(model, x, eps, steps, generator):
-    return look(model, x, eps, steps, generator, noise=eps / 3)
+def trades_point_by_hand(model, x, eps, steps, generator):
+    """With no other function's help, and the last point is looked at once more."""
+    before, noise = model.training, torch.normal(0.0, 0.001, x.shape, generator=generator)
+    model.eval()
+    with torch.no_grad():
+        log_p = model(x).log_softmax(1)
+    x_adv = (x + noise).clamp(0, 1)
+    for _ in range(steps):
+        x_adv = x_adv.detach().requires_grad_()
+        value = F.kl_div(model(x_adv).log_softmax(1), log_p, log_target=True, reduction="batchmean")
+        moved = x_adv + 2.5 * eps / steps * torch.autograd.grad(value, x_adv)[0].sign()
+        x_adv = torch.minimum(torch.maximum(moved, (x - eps).clamp(min=0)), (x + eps).clamp(max=1))
+    with torch.no_grad():
+        model(x_adv)
+    model.train(before)
+    return x_adv.detach()
 
 
 def trades_point_detached(model, x, eps, steps, generator):
@@ -758,7 +876,7 @@ RIGHT = {
     "by torch": {"kl": kl_by_torch, "ascend": ascend_by_delta, "trades_point": trades_point_detached,
                  "trades_loss": trades_loss_in_one_pass, "pgd_loss": pgd_loss_from_delta, "robust": robust_stacked,
                  "which_is_better": which_by_scipy, "conclude": conclude_by_loop},
-    "by loop": {"kl": kl_by_loop, "ascend": ascend_with_frozen_parameters, "trades_point": trades_point_uniform,
+    "by loop": {"kl": kl_by_loop, "ascend": ascend_with_frozen_parameters, "trades_point": trades_point_by_hand,
                 "trades_loss": trades_loss_by_loop, "robust": robust_of_survivors,
                 "which_is_better": which_by_numpy},
     "the best, another seed": {"ascend": ascend_and_keep_the_best,

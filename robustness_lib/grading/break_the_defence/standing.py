@@ -12,7 +12,7 @@ from robustness_lib.defenses import BitDepth
 from robustness_lib.grading.break_the_defence.random_answers import InTurn
 from robustness_lib.grading.break_the_defence.variants import FIRST, FORBIDDEN, DefenseTask
 from robustness_lib.grading.observations import Observation, need, wrong
-from robustness_lib.grading.returned_values import not_a_tensor
+from robustness_lib.grading.returned_values import not_of_shape
 from robustness_lib.grading.steps import step
 
 __all__ = ["stands", "three_bars"]
@@ -30,7 +30,7 @@ def stands(mine: Callable[..., Tensor], task: DefenseTask = FIRST, n: int = 24,
         found = mine(defense, x.clone(), y.clone(), draws)
         asked = defense.asked.tolist()
         again = mine(defense, x.clone(), y.clone(), draws)
-    if (ending := not_a_tensor(found, (n,), "one truth value for each image")) is not None:
+    if (ending := not_of_shape(found, (n,), "one truth value for each image")) is not None:
         yield ending
         return
     assert isinstance(found, Tensor)

@@ -27,6 +27,7 @@ def certified_accuracy(mine: Callable[..., Tensor], task: CertifiedAccuracyTask 
     prediction[::5] = (y[::5] + 1) % 10  # certified, and wrong
     prediction[1::5], radius[1::5] = ABSTAINED, 0
     radii = torch.tensor([0, 0.05, 0.31, 0.52, 0.77, 1.2], dtype=torch.float64)
+    radius[2], radius[7] = radii[2], radii[4]  # right, and certified to one of these radii exactly
     inputs = prediction.clone(), radius.clone(), y.clone(), radii.clone()
     curve = torch.as_tensor(mine(*inputs)).double()
     if curve.shape != radii.shape:
@@ -50,6 +51,8 @@ def certified_accuracy(mine: Callable[..., Tensor], task: CertifiedAccuracyTask 
             (share(right | ~certain), "counts abstentions as right: they count as wrong"),
             (share(right, int(certain.sum())), "divides by the images that did not abstain: the share is of all"),
             (share(right, int(right.sum())), "divides by the images that are right: the share is of all"),
+            (torch.stack([(right & (radius > r)).double().mean() for r in radii]),
+             "leaves out images whose radius is the one asked about: certified at r means radius ≥ r"),
             (torch.stack([(right & (radius <= r)).double().mean() for r in radii]),
              "counts radii up to the one asked about: certified at r means radius ≥ r"),
             (expected * n, "returns numbers of images: divide by the number of all")):

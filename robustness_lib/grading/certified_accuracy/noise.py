@@ -26,7 +26,7 @@ def noise_mistake(noise: Tensor, sigma: float) -> str | None:
         return "pixels of an image share their noise: draw a number for each pixel and channel"
     if abs(middle) > 0.1 * sigma:
         return "the noise is not centred at 0: randn draws a standard normal, rand numbers between 0 and 1"
-    if abs(spread / sigma - 1) > 0.06:
+    if abs(spread / sigma - 1) > max(0.01, 6 / math.sqrt(2 * noise.numel())):  # six times what chance does
         return _what_spread(spread, sigma)
     if not 0.03 < (noise.abs() > 2 * sigma).float().mean() < 0.065:
         return "the noise has the right standard deviation and is not normal: use randn"
@@ -50,16 +50,27 @@ def alike(noise: Tensor) -> Tensor:
     return (far < 1e-3 * math.sqrt(flat.shape[1]) * noise.std()) & ~torch.eye(len(noise), dtype=torch.bool)
 
 
-def right_noise(shown: Tensor, x: Tensor, sigma: float) -> Iterator[Observation]:
-    """Two shares: the images under noise lie outside the box, and what was added is N(0, σ²)."""
+def right_noise(shown: Tensor, x: Tensor, sigma: float, wide: Tensor) -> Iterator[Observation]:
+    """Two shares: the images under noise are not cut off anywhere, and what was added is N(0, σ²). wide: what was shown
+    under a σ so large that any bounds are met."""
     mistake = noise_mistake(shown - x, sigma)
     clean = torch.equal(shown, x)
-    clamped = in_box(shown) and not clean
+    bounds = _bounds(wide)
+    clamped = (in_box(shown) or bounds is not None) and not clean
     yield need(not clamped and not clean, "the noisy images are not clamped",
                mistake if clean and mistake else
-               "noisy images are clamped to [0, 1]: the certificate is about the whole normal distribution")
+               f"noisy images are clamped to {bounds or '[0, 1]'}: the certificate is about the whole normal "
+               "distribution")
     yield need(mistake is None and not clamped, f"the noise is normal with standard deviation σ = {sigma:g}",
                "clamping has cut the noise short" if clamped else mistake or "")
+
+
+def _bounds(shown: Tensor) -> str | None:
+    """The interval to which images (M, ...) were clamped; None where most do not share their ends."""
+    low, high = shown.min(), shown.max()
+    if not all((shown == end).flatten(1).any(1).double().mean() > 0.5 for end in (low, high)):
+        return None
+    return f"[{low.item():.3g}, {high.item():.3g}]"
 
 
 def noise_of_its_own(noise: Tensor, rows: Tensor) -> Iterator[Observation]:

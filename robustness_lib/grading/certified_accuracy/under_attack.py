@@ -17,9 +17,13 @@ from robustness_lib.grading.linear_models import linear_classifier, points_at
 from robustness_lib.grading.observations import Observation, need, wrong
 from robustness_lib.grading.returned_values import is_number
 from robustness_lib.grading.steps import step
+from robustness_lib.grading.watched_model import WatchedModel
 from robustness_lib.threat import ThreatModel
 
 __all__ = ["attacked_accuracy", "repeatable"]
+
+
+_VOTES = 300, 200  # on a linear model, for the first ε and the second
 
 
 class _OnlyUnderNoise(nn.Module):
@@ -35,7 +39,7 @@ class _OnlyUnderNoise(nn.Module):
         return torch.where(rough[:, None] > 0.1, scores, scores.flip(1))
 
 
-@step(points=3, shares=8)
+@step(points=3, shares=12)
 def attacked_accuracy(mine: Callable[..., float], task: CertifiedAccuracyTask = FIRST,
                       distances: tuple[float, ...] = (0.1, 0.1, 0.3, 0.5, 0.7),
                       reach: tuple[float, ...] = (0.2, 0.6)) -> Iterator[Observation]:
@@ -44,8 +48,12 @@ def attacked_accuracy(mine: Callable[..., float], task: CertifiedAccuracyTask = 
     w, sigma = (w - w.mean()) / w.norm(), 0.1  # little beside the distances: luck in a few draws moves no image
     signs = torch.tensor([(-1.0) ** i for i in range(len(distances))])
     model, x, y = linear_classifier(w), points_at(signs * torch.tensor(distances), w), (signs > 0).long()
-    mine = repeatable(mine, task)
-    found = [mine(model, x, y, sigma, eps, 300, task.generator(11)) for eps in reach]
+    mine, watched = repeatable(mine, task), [WatchedModel(model) for _ in reach]
+    found = [mine(asked, x, y, sigma, eps, n, task.generator(11))
+             for asked, eps, n in zip(watched, reach, _VOTES, strict=True)]
+    if not any(asked.shown for asked in watched):
+        yield wrong("never asks the model: the share follows from its answers")
+        return
     if not all(is_number(one) and 0 <= float(one) <= 1 for one in found):
         yield wrong(f"returns {found[0]!r}: return a share of images, one number from 0 to 1")
         return
@@ -54,6 +62,9 @@ def attacked_accuracy(mine: Callable[..., float], task: CertifiedAccuracyTask = 
         words = f"on a linear model, ε = {eps:g}: {float(share):.0%} stay right"
         yield need(abs(float(share) - true) < 1e-6, words, f"{words}, and {true:.0%} lie farther than ε from the "
                    "boundary. " + _what_attack(float(share), true), share=2)
+    if all(share == 1 for share in found):
+        return  # nothing was attacked: there is nothing more to look at
+    yield from _asks_the_smoothed(watched, w, sigma)
     rough = _OnlyUnderNoise(model).eval()
     far, label = points_at(torch.tensor([0.8, -0.8]), w), torch.tensor([1, 0])
     share = float(mine(rough, far, label, 0.25, 0.01, 300, task.generator(12)))
@@ -61,6 +72,31 @@ def attacked_accuracy(mine: Callable[..., float], task: CertifiedAccuracyTask = 
                "a net that is right under noise alone was judged without noise: the certificate is the smoothed "
                "classifier's, so take the majority of votes at the attacked images", share=2)
     yield from _sandwiched(mine, task)
+
+
+def _asks_the_smoothed(watched: list[WatchedModel], w: Tensor, sigma: float) -> Iterator[Observation]:
+    """Four shares: the attack sees noise, 16 samples in each of 10 steps, and as many copies vote as were asked for.
+    watched: linear models with weights w that were asked in one run each, with `_VOTES` votes. On these an attack moves
+    images along w, so that what lies across is noise, apart from the attack's start."""
+    images, path = len(watched[0].shown[0]), watched[0].path
+    if not path:
+        yield wrong("asks the model for no gradient: attack the smoothed classifier with PGD")
+        return
+    seen = torch.cat([batch.flatten(1).float() for batch in path]) - 0.5
+    across = seen - (seen @ w.flatten())[:, None] * w.flatten()
+    spread = across.square().mean().sqrt().item()
+    yield need(abs(spread / sigma - 1) < 0.15, "the attack sees the classifier that was certified, under noise",
+               "the attack sees no noise: it attacks the bare network, and what was certified is the smoothed "
+               "classifier. Attack RandomizedSmoothing(model, sigma).classifier(samples=16)" if spread < sigma / 2 else
+               f"the attack sees noise of standard deviation {spread:.2f} where σ = {sigma:g}", share=2)
+    asked = len(seen) / images
+    yield need(asked >= 160, "16 samples in each of 10 steps",
+               f"the attack follows {asked:g} answers to each image, and 16 samples in each of 10 steps are 160")
+    votes = [(sum(map(len, one.shown)) - sum(map(len, one.path))) / images for one in watched]
+    more = _VOTES[0] - _VOTES[1]
+    yield need(votes[0] - votes[1] == more, "n votes judge each image",
+               f"with n = {_VOTES[0]} an image is judged by {votes[0] - votes[1]:g} votes more than with n = "
+               f"{_VOTES[1]}, and not by {more}: take n votes at each attacked image")
 
 
 def repeatable(attack: Callable[..., Any], task: CertifiedAccuracyTask) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from robustness_lib.grading.certified_accuracy.noise import alike, noise_of_its_
 from robustness_lib.grading.certified_accuracy.variants import FIRST, FORBIDDEN, CertifiedAccuracyTask
 from robustness_lib.grading.linear_models import linear_layer
 from robustness_lib.grading.observations import Observation, need, wrong
-from robustness_lib.grading.returned_values import matching
+from robustness_lib.grading.returned_values import matching, not_a_tensor
 from robustness_lib.grading.steps import step
 from robustness_lib.grading.watched_model import WatchedModel
 
@@ -63,7 +63,8 @@ def noise_loss(mine: Callable[..., Tensor], task: CertifiedAccuracyTask = FIRST,
         return
     yield need(torch.equal(x, before), "the images themselves stay as they were",
                "changes the images it was given: x + noise makes new ones")
-    yield from right_noise(shown, before, sigma)
+    wide = _under_much_noise(lambda net, x, sigma: mine(net, x, y.clone(), sigma, noise), before, task)
+    yield from right_noise(shown, before, sigma, wide)
     shared = alike(shown - before).any()
     yield need(not shared, "each image has its own noise", "all images get the same noise: draw it in the shape of x")
     yield need(all(net.modes), "the model stays in train mode",
@@ -93,10 +94,12 @@ def count_votes(mine: Callable[..., Tensor], task: CertifiedAccuracyTask = FIRST
     x, draw = _levels(images, shape), task.generator(4)
     (net, _), before = _some_net(shape, classes, task.generator(3)), x.clone()
     votes = mine(net.train(), x, sigma, n, draw)
-    if not isinstance(votes, Tensor) or votes.shape != (images, classes):
-        found = f"shape {tuple(votes.shape)}" if isinstance(votes, Tensor) else type(votes).__name__
-        yield wrong(f"returns {found}: one count for each of {images} images and {classes} classes; the logits say how "
-                    "many classes there are")
+    if (ending := not_a_tensor(votes)) is not None:
+        yield ending
+        return
+    if votes.shape != (images, classes):
+        yield wrong(f"returns shape {tuple(votes.shape)}: one count for each of {images} images and {classes} classes; "
+                    "the logits say how many classes there are")
         return
     shown = _shown(net)
     if shown.shape[1:] != shape:
@@ -109,7 +112,8 @@ def count_votes(mine: Callable[..., Tensor], task: CertifiedAccuracyTask = FIRST
     rows = (shown.flatten(1).mean(1, keepdim=True) - before.flatten(1).mean(1)).abs().argmin(1)
     counts, answers = torch.bincount(rows, minlength=images), torch.cat(net.answers)
     noise = shown - before[rows]
-    yield from right_noise(shown, before[rows], sigma)
+    wide = _under_much_noise(lambda net, x, sigma: mine(net, x, sigma, 9, draw), before, task)
+    yield from right_noise(shown, before[rows], sigma, wide)
     yield from noise_of_its_own(noise, rows)
     yield need(not any(net.modes), "the model votes in eval mode",
                "the model is in train mode: call model.eval(), or dropout and batch norm have a say")
@@ -122,6 +126,14 @@ def count_votes(mine: Callable[..., Tensor], task: CertifiedAccuracyTask = FIRST
     yield need(not any(net.recorded), "without gradients",
                "keeps a graph of every copy, which fills the memory: vote under torch.no_grad()")
     yield _another_time(net, lambda: mine(net, before.clone(), sigma, n, draw), shown)
+
+
+def _under_much_noise(ask: Callable[[WatchedModel, Tensor, float], object], x: Tensor,
+                      task: CertifiedAccuracyTask) -> Tensor:
+    """What a net is shown of these images under a σ beside which the pixel box is small."""
+    net, _ = _some_net(tuple(x.shape[1:]), 5, task.generator(20))
+    ask(net.train(), x.clone(), 3.0)
+    return _shown(net)
 
 
 def _another_time(net: WatchedModel, again: Callable[[], object], shown: Tensor) -> Observation:

@@ -81,7 +81,7 @@ def train(model: nn.Module, loss: _OfBatch, batches: Iterable[tuple[Tensor, Tens
 
 
 def robust(model: nn.Module, x: Tensor, y: Tensor, attacks: Iterable[_OfBatch]) -> Tensor:
-    """(N,) bool: read rightly as it is, and after every one of the attacks."""
+    """(N,) bool: classified correctly as it is, and after every one of the attacks."""
     standing = torch.ones(len(x), dtype=torch.bool)
     for shown in (x, *(attack(model, x, y) for attack in attacks)):
         with torch.no_grad():

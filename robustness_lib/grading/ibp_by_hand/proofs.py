@@ -14,7 +14,7 @@ from robustness_lib.grading.ibp_by_hand.intervals import CLOSE, images_within, s
 from robustness_lib.grading.ibp_by_hand.variants import FIRST, FORBIDDEN, IntervalsTask
 from robustness_lib.grading.linear_models import linear_layer
 from robustness_lib.grading.observations import Observation, need, wrong
-from robustness_lib.grading.returned_values import not_a_tensor
+from robustness_lib.grading.returned_values import not_of_shape
 from robustness_lib.grading.steps import step
 from robustness_lib.threat import ThreatModel
 
@@ -29,7 +29,7 @@ def margins(mine: Callable[..., Tensor], task: IntervalsTask = FIRST, n: int = 8
     net, eps = small_net(widths, task), 0.05
     x, y = torch.rand(n, 1, 1, 6, generator=task.generator(4)), torch.randint(4, (n,), generator=task.generator(5))
     found = mine(net, x.clone(), y.clone(), eps)
-    if (ending := not_a_tensor(found, (n, 4), "a bound for each image and class")) is not None:
+    if (ending := not_of_shape(found, (n, 4), "a bound for each image and class")) is not None:
         yield ending
         return
     own = torch.nn.functional.one_hot(y, 4).bool()

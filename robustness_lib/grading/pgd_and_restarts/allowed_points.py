@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,10 +10,11 @@ from torch import Tensor
 from robustness_lib.grading.library_calls import ATTACKING
 from robustness_lib.grading.observations import Observation, need
 from robustness_lib.grading.pgd_and_restarts.variants import FIRST, PgdAndRestartsTask
+from robustness_lib.grading.random_starts import not_uniform
 from robustness_lib.grading.returned_values import in_box, not_images, within
 from robustness_lib.grading.steps import step
 
-__all__ = ["not_uniform", "project", "random_start"]
+__all__ = ["project", "random_start"]
 
 
 @step(points=2, shares=5, forbidden=("grading/given", *ATTACKING))
@@ -90,21 +90,3 @@ def random_start(mine: Callable[..., Tensor], task: PgdAndRestartsTask = FIRST,
     again = torch.equal(first, second) or torch.equal(mine(grey, eps, draw), mine(grey, eps, draw))
     yield need(not again, "and another one each time", "the same start again: draw from the generator that you are "
                "given, and set no seed, else every restart repeats the first")
-
-
-def not_uniform(starts: Iterable[Tensor]) -> str | None:
-    """What is wrong with the spread of starts, as shares of ε, those of one image after the other's, (pixels,) each;
-    None where they are uniform from −1 to 1."""
-    starts = list(starts)
-    share = torch.cat(starts)
-    if share.min() >= 0 or share.max() <= 0:
-        return "moves in one direction only: torch.rand lies between 0 and 1, so 2 · rand − 1 lies between −1 and 1"
-    if (share.abs() > 0.999).double().mean() > 0.9:
-        return "takes the ends only, −ε and ε: a start may lie anywhere between them"
-    if any(len(set(start.tolist())) < 0.9 * len(start) for start in starts):
-        return "several pixels of an image get the same noise: draw it in the shape of x, a number for each pixel"
-    wanted = torch.linspace(-1, 1, len(share), dtype=share.dtype)
-    by_chance = max(0.1, 5 / math.sqrt(len(share)))  # of Kolmogorov and Smirnov's distance: exceeded once in 100,000
-    if (share.sort().values - wanted).abs().max() > by_chance:
-        return "not all of the ball is equally likely: draw each pixel's change evenly from −ε to ε"
-    return None

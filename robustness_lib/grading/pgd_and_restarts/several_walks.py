@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from robustness_lib.grading.given import pgd_and_restarts as given
 from robustness_lib.grading.library_calls import ATTACKING
 from robustness_lib.grading.observations import Observation, need
-from robustness_lib.grading.pgd_and_restarts.allowed_points import not_uniform
 from robustness_lib.grading.pgd_and_restarts.one_walk import in_ball_and_box
 from robustness_lib.grading.pgd_and_restarts.points_seen import PointsSeen
 from robustness_lib.grading.pgd_and_restarts.slopes import FlatFloor, ForkedSlope
 from robustness_lib.grading.pgd_and_restarts.variants import FIRST, GIVEN, PgdAndRestartsTask
+from robustness_lib.grading.random_starts import not_uniform
 from robustness_lib.grading.returned_values import in_box, misread, not_images, within
 from robustness_lib.grading.steps import step
 from robustness_lib.losses import margin_loss

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -58,25 +61,32 @@ def window_side(mine: Callable[..., int], task: SquareTask = FIRST,
                 budgets: tuple[int, ...] = (10_000, 500)) -> Iterator[Observation]:
     """The schedule: a window covers p of the pixels, p_init at first, halved at nine points of the budget."""
     first = mine(1, 10_000, 32, 32)
-    if isinstance(first, bool) or not isinstance(first, int):
+    if isinstance(first, bool) or not isinstance(first, Integral):
         yield wrong(f"returns {type(first).__name__} and no whole number: a side is counted in pixels (int)")
         return
     expected = given.window_side(1, 10_000, 32, 32)
     share = round(0.8 * 32 * 32)
     yield need(first == expected, f"begins with a side of {first} on 32 × 32 pixels",
                f"begins with a side of {first} on 32 × 32 pixels, and a square of .8 of them has side {expected}"
-               + (": the side is the square root of the number of pixels" if first in (share, share + 1) else ""))
+               + (": the side is the square root of the number of pixels" if first in (share, share + 1) else ""),
+               share=0.5)
     # At the largest budget a breakpoint is missed by one query at most if > and ≥ were confused: judged apart.
     whole = {q: mine(q, 10_000, 64, 64, 1.0) for q in range(1, 10_000)}
-    right = {q: given.window_side(q, 10_000, 64, 64, 1.0) for q in whole}
+    slip = next((slip for slip in _SLIPS if sum(whole[q] == slip.side(q, 10_000, 64, 1.0) for q in whole) > 9000),
+                _SLIPS[0])
+    yield need(slip.rounding is round, "rounds to the nearest whole number",
+               f"rounds {'down' if slip.rounding is math.floor else 'up'}: round to the nearest, round(...)", share=0.5)
+    yield need(not slip.fixed, "with the p_init that it is given",
+               "leaves out p_init: the check asks with p_init = 1, and the windows are those of .8", share=0.5)
+    right = {q: slip.side(q, 10_000, 64, 1.0) for q in whole}  # what was said already is not said again
     edges = set(given.HALVED_AFTER)
     off = [mark for mark in given.HALVED_AFTER if any(whole[q] != right[q] for q in (mark + 1, mark + 5))]
     yield need(not off, "halves p at all nine points",
                f"p is not what it should be after query {_listed(off)} of 10,000: the nine points are "
-               f"{_listed(given.HALVED_AFTER)}", share=2)
+               f"{_listed(given.HALVED_AFTER)}", share=1.5)
     yield need(all(whole[q] == right[q] for q in edges), "a point belongs to what went before it",
                "p is halved one query early: it is halved after query 10, not at it", share=0.5)
-    small = any(mine(q, queries, 32, 32) != given.window_side(q, queries, 32, 32)
+    small = any(mine(q, queries, 32, 32) != slip.side(q, queries, 32, 0.8)
                 for queries in budgets for q in range(1, queries) if q * 10_000 // queries not in edges)
     scaled = not off and not small
     yield need(scaled, "the points move with the budget", "with fewer queries the windows are not the right ones: the "
@@ -85,6 +95,22 @@ def window_side(mine: Callable[..., int], task: SquareTask = FIRST,
     yield need(min(sizes) >= 1 and all(mine(1, 500, side, side, 1.0) <= side for side in (3, 8)),
                "never smaller than one pixel nor larger than the image",
                f"a side of {min(sizes)} on a small image: it is at least 1 and at most the image's side")
+
+
+@dataclass(frozen=True)
+class _Slip:
+    """A way to compute a window's side that is right, or wrong in a way that has nothing to do with the schedule."""
+
+    rounding: Callable[[float], int]
+    fixed: bool  # at p = .8, whatever p_init is
+
+    def side(self, query: int, queries: int, of: int, p_init: float) -> int:
+        """On an image of `of` × `of` pixels."""
+        halvings = sum(query * 10_000 > mark * queries for mark in given.HALVED_AFTER)
+        return min(max(self.rounding(math.sqrt((0.8 if self.fixed else p_init) / 2**halvings) * of), 1), of)
+
+
+_SLIPS = [_Slip(rounding, fixed) for fixed in (False, True) for rounding in (round, math.floor, math.ceil)]
 
 
 def _listed(numbers: Any) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from robustness_lib.grading.linear_models import slope_and_offset
 from robustness_lib.grading.observations import Observation, need, wrong
-from robustness_lib.grading.returned_values import in_box, within
+from robustness_lib.grading.random_starts import not_uniform
+from robustness_lib.grading.returned_values import in_box, not_a_tensor, within
 from robustness_lib.grading.steps import step
 from robustness_lib.grading.trades_vs_pgd.small_nets import (
     line_of_two,
@@ -22,6 +23,7 @@ from robustness_lib.grading.trades_vs_pgd.small_nets import (
     weights_gradient,
     with_modes,
 )
+from robustness_lib.grading.trades_vs_pgd.steps_taken import climbs_step_by_step
 from robustness_lib.grading.trades_vs_pgd.variants import FIRST, TradesVsPgdTask, written_here
 from robustness_lib.grading.watched_model import WatchedModel
 
@@ -37,10 +39,12 @@ def kl(mine: Callable[[Tensor, Tensor], Tensor], task: TradesVsPgdTask = FIRST,
     clean.requires_grad_()
     attacked.requires_grad_()
     found = mine(clean, attacked)
-    if not isinstance(found, Tensor) or found.shape != (n,):
-        shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        yield wrong(f"returns {shown} for logits {shape}: one number for each image, ({n},). Add up over the classes, "
-                    "and take no mean here: reduction='mean' divides by images and classes")
+    if (ending := not_a_tensor(found)) is not None:
+        yield ending
+        return
+    if found.shape != (n,):
+        yield wrong(f"returns {tuple(found.shape)} for logits {shape}: one number for each image, ({n},). Add up over "
+                    "the classes, and take no mean here: reduction='mean' divides by images and classes")
         return
     p, q = (softmax(logits.detach().numpy(), axis=1) for logits in (clean, attacked))
     right, swapped = (torch.from_numpy(rel_entr(a, b).sum(1)) for a, b in ((p, q), (q, p)))
@@ -78,15 +82,14 @@ def trades_loss(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST,
                 n: int = 12) -> Iterator[Observation]:
     """TRADES' loss and its gradient in the weights, beside autograd's of the formula, on a small net."""
     net, x, x_adv, y = one_hidden_layer(task, n)
-    beta = task.beta + 1.5
+    beta, asked = task.beta + 1.5, WatchedModel(net)
     wanted = trades_formulas(net, x, x_adv, y)
     plain, right = wanted["clean"](0.0), wanted["right"](beta)
-    loss = mine(net, x, x_adv, y, beta)
-    if not isinstance(loss, Tensor) or loss.ndim:
-        yield wrong(f"returns {tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__}: a loss is one "
-                    "number, the mean over the batch")
+    loss = mine(asked, x, x_adv, y, beta)
+    if (ending := _no_loss(loss, asked)) is not None:
+        yield ending
         return
-    nothing = mine(net, x, x_adv, y, 0.0)
+    nothing = mine(asked, x, x_adv, y, 0.0)
     cross = near(nothing, wanted["no clean term"](0.0))
     yield need(near(nothing, plain), "with β = 0 it is the clean loss",
                "with β = 0 it is the cross-entropy at x_adv: that is PGD training. In TRADES the label is for the "
@@ -104,7 +107,7 @@ def trades_loss(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST,
     watched = with_modes(task)
     images = torch.rand(8, 3, 4, 4, generator=task.generator(6))
     mine(watched.train(), images, images, torch.arange(8) % 3, 1.0)
-    yield need(all(watched.modes) and watched.training, "in train mode, as the model came",
+    yield need(bool(watched.shown) and all(watched.modes) and watched.training, "in train mode, as the model came",
                "switches the model to eval mode: the update is taken in the mode in which the model comes", share=2)
 
 
@@ -155,16 +158,25 @@ def trades_formulas(net: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> dict
     }
 
 
-@step(points=3, shares=10, forbidden=written_here("pgd_loss", "pgd_point"))
+def _no_loss(loss: object, asked: WatchedModel) -> Observation | None:
+    """An observation that ends a check: what came back is no loss of this model."""
+    if not isinstance(loss, Tensor) or loss.ndim:
+        return wrong(f"returns {tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__}: a loss is one "
+                     "number, the mean over the batch, in a tensor with its gradient")
+    if not asked.shown:
+        return wrong("never asks the model: the loss follows from its answers")
+    return None
+
+
+@step(points=3, shares=13, forbidden=written_here("pgd_loss", "pgd_point"))
 def pgd_loss(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST, n: int = 32,
              side: int = 4) -> Iterator[Observation]:
     """PGD training: on a linear model its loss and gradient have a closed form."""
     eps, (line, x, y) = task.eps, line_of_two(task, n, side)
     watched = WatchedModel(line)
     loss = mine(watched, x, y, eps, task.steps, task.generator(2))
-    if not isinstance(loss, Tensor) or loss.ndim:
-        yield wrong(f"returns {tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__}: a loss is one "
-                    "number, the mean over the batch")
+    if (ending := _no_loss(loss, watched)) is not None:
+        yield ending
         return
     weight, bias = slope_and_offset(line)
     margins = (2 * y - 1) * (x.flatten(1) @ weight + bias)
@@ -181,12 +193,25 @@ def pgd_loss(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST, n: int 
     yield need(near(slopes, expected, 1e-3), "with the closed form's gradient in the weights",
                "no gradient reaches the weights: only x_adv is a constant" if not slopes.any() else
                "its gradient in the weights is not that of the closed form, with x_adv a constant", share=2)
-    start = watched.start
-    gone = eps if start is None else (start - x).abs().max().item()
-    yield need(eps / 2 < gone <= eps * (1 + 1e-5), "starts anywhere in the ball",
-               f"starts {gone / eps:.2f} ε from the image: begin at a uniform random point of the ball, "
-               "x + ε · (2 · rand − 1)")
+    yield _starts_in_the_ball(mine, task)
+    yield from climbs_step_by_step(
+        lambda model, at, label, eps, steps: mine(model, at, label, eps, steps, task.generator(3)), "cross-entropy",
+        task, task.steps)
     yield from _update_after_attack(mine, task)
+
+
+def _starts_in_the_ball(mine: Callable[..., Tensor], task: TradesVsPgdTask) -> Observation:
+    """Whether the search begins at a uniform random point of the ball."""
+    line, x, y = line_of_two(task, 100, 5)  # so many that chance alone is never taken for a mistake
+    watched = WatchedModel(line)
+    mine(watched, x, y, task.eps, task.steps, task.generator(9))
+    if watched.start is None:
+        return need(False, "", "asks for no gradient at any point: climb the cross-entropy from a start in the ball")
+    share = (watched.start - x).flatten(1) / task.eps
+    gone = share.abs().max().item()
+    mistake = f"starts {gone:.2f} ε from the image" if not 0.5 < gone <= 1 + 1e-4 else not_uniform(share)
+    return need(mistake is None, "starts anywhere in the ball",
+                f"{mistake}. Begin at a uniform random point of the ball, x + ε · (2 · rand − 1)")
 
 
 def _update_after_attack(mine: Callable[..., Tensor], task: TradesVsPgdTask) -> Iterator[Observation]:
@@ -196,6 +221,9 @@ def _update_after_attack(mine: Callable[..., Tensor], task: TradesVsPgdTask) -> 
     mine(watched.train(), x, torch.arange(8) % 3, task.eps, task.steps, task.generator(8))
     attacked = [mode for mode, followed in zip(watched.modes, watched.followed, strict=True) if followed]
     yield need(not any(attacked), "the attack sees the model in eval mode", "attacks the model in train mode")
+    if not watched.shown:
+        yield wrong("never asks the model")
+        return
     yield need(watched.training and watched.modes[-1], "the update is taken in train mode",
                "takes the update in eval mode: the model's mode is to be given back after the attack", share=2)
     yield need(not watched.disturbed, "the parameters' gradients stay as they were",

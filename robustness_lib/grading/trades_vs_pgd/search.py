@@ -14,13 +14,14 @@ from robustness_lib.grading.observations import Observation, need, wrong
 from robustness_lib.grading.returned_values import in_box, not_images, within
 from robustness_lib.grading.steps import step
 from robustness_lib.grading.trades_vs_pgd.small_nets import line_of_two, with_modes
+from robustness_lib.grading.trades_vs_pgd.steps_taken import climbs_step_by_step, so_many_steps
 from robustness_lib.grading.trades_vs_pgd.variants import FIRST, TradesVsPgdTask, written_here
 from robustness_lib.grading.watched_model import WatchedModel
 
 __all__ = ["ascend", "leaves_no_trace", "trades_point"]
 
 
-@step(points=3, shares=10, forbidden=("grading/given", "attacks", "training"))
+@step(points=3, shares=13, forbidden=("grading/given", "attacks", "training"))
 def ascend(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST, n: int = 16, side: int = 4,
            steps: int = 5) -> Iterator[Observation]:
     """The search: on a linear model it ends in the worst corner, and it leaves no trace on any model."""
@@ -56,6 +57,7 @@ def ascend(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST, n: int = 
                "goes downhill: the loss is to rise, so the step is added" if (end <= begin + 1e-9).all() else
                f"comes {100 * share:.0f} % of the way to a linear model's worst corner: steps of 2.5 ε / steps along "
                "the gradient's sign", share=2)
+    yield from so_many_steps(mine, task, n, side, steps)
     yield from leaves_no_trace(lambda model, at: mine(model, lambda z: z.square().sum(1), at, at, eps, steps), task)
 
 
@@ -77,7 +79,7 @@ def leaves_no_trace(attack: Callable[[nn.Module, Tensor], object], task: TradesV
                "only, torch.autograd.grad(..., x_adv), instead of .backward()")
 
 
-@step(points=2, shares=11, forbidden=written_here("trades_point"))
+@step(points=2, shares=15, forbidden=written_here("trades_point"))
 def trades_point(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST, n: int = 64,
                  side: int = 4) -> Iterator[Observation]:
     """Where TRADES looks: as far as possible from the clean answer, whichever way, from a start beside the image."""
@@ -94,19 +96,37 @@ def trades_point(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST, n: 
     if (ending := not_images(x_adv, x)) is not None:
         yield ending
         return
-    start = watched.start
-    gone = 0.0 if start is None else (start - x).abs().max().item()
-    yield need(start is None or gone > 1e-6, "starts beside the image",
-               "begins with a gradient at the image itself: there the KL has its minimum, and its gradient is zero. "
-               "Start at x + .001 · N(0, 1)", share=2)
+    if watched.start is None:
+        yield wrong("asks for no gradient: climb the KL from a start beside the image, given.ascend does it")
+        return
+    yield from _starts_beside(watched.start - x)
     yield need(within(x_adv, x, eps) and in_box(x_adv), "ends in ball and box", "leaves the ball or the pixel box")
     asked = len(watched.shown)
     yield need(asked <= task.steps + 2, "asks for the clean answer once",
                f"asks the model {asked} times for {task.steps} steps: the clean logits are a constant, computed once",
                share=0.5)
     yield from _is_the_farthest(line, x, x_adv, eps)
+    yield from climbs_step_by_step(
+        lambda model, at, y, eps, steps: mine(model, at, eps, steps, task.generator(6)), "KL", task, task.steps)
     yield from leaves_no_trace(lambda model, at: mine(model, at, eps, task.steps, task.generator(3)), task)
     yield from _as_far_as_the_given(mine, task)
+
+
+def _starts_beside(noise: Tensor) -> Iterator[Observation]:
+    """Three shares: what was added to the images at the start, a thousand pixels or so, is .001 · N(0, 1)."""
+    spread, middle = noise.std().item(), noise.mean().item()
+    still = noise.abs().max().item() <= 1e-6
+    yield need(not still, "starts beside the image",
+               "begins with a gradient at the image itself: there the KL has its minimum, and its gradient is zero. "
+               "Start at x + .001 · N(0, 1)", share=2)
+    normal = abs(middle) < 2e-4 and abs(spread / 0.001 - 1) < 0.15 and (
+        0.01 < (noise.abs() > 0.002).double().mean().item() < 0.1)
+    yield need(normal, "at x + .001 · N(0, 1)",
+               "adds no noise at the start" if still else
+               "the start lies to one side of the image: randn draws a standard normal, rand numbers between 0 and 1"
+               if abs(middle) >= 2e-4 and abs(spread / 0.001 - 1) < 0.75 else
+               f"the noise at the start has standard deviation {spread:.4f}, mean {middle:.4f}: x + .001 · N(0, 1) is "
+               "asked for, .001 times randn")
 
 
 def _is_the_farthest(line: nn.Sequential, x: Tensor, x_adv: Tensor, eps: float) -> Iterator[Observation]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,12 +13,20 @@ from robustness_lib.grading.given import trades_vs_pgd as given
 from robustness_lib.grading.observations import Observation, need
 from robustness_lib.grading.steps import step
 from robustness_lib.grading.trades_vs_pgd.variants import FIRST, TradesVsPgdTask, written_here
+from robustness_lib.grading.watched_model import gradients_noted
 
-__all__ = ["given_nets", "nets_of", "trained"]
+__all__ = ["Trained", "given_nets", "nets_of", "trained"]
+
+
+class Trained(NamedTuple):
+    """A net, and how often an attack asked for a gradient in each update of its training."""
+
+    net: nn.Module
+    gradients: float
 
 
 def nets_of(point: Callable[..., Tensor], loss: Callable[..., Tensor], pgd: Callable[..., Tensor],
-            task: TradesVsPgdTask) -> tuple[nn.Module, nn.Module]:
+            task: TradesVsPgdTask) -> tuple[Trained, Trained]:
     """The net of TRADES and that of PGD training: one start, the same batches, random starts from equal seeds."""
     draw = task.generator(9)
 
@@ -28,24 +37,32 @@ def nets_of(point: Callable[..., Tensor], loss: Callable[..., Tensor], pgd: Call
     def madry(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return pgd(model, x, y, task.eps, task.steps, draw)
 
-    first = given.train(task.model(), trades, task.batches())
-    draw.manual_seed(task.generator(9).initial_seed())
-    return first, given.train(task.model(), madry, task.batches())
+    def train(update: Callable[..., Tensor]) -> Trained:
+        draw.manual_seed(task.generator(9).initial_seed())
+        model = task.model()
+        with gradients_noted(model) as asked:
+            given.train(model, update, task.batches())
+        return Trained(model, sum(asked) / task.updates)
+
+    return train(trades), train(madry)
 
 
 @lru_cache(maxsize=8)
 def given_nets(task: TradesVsPgdTask) -> tuple[nn.Module, nn.Module]:
     """The nets that the given losses train."""
-    return nets_of(given.trades_point, given.trades_loss, given.pgd_loss, task)
+    first, second = nets_of(given.trades_point, given.trades_loss, given.pgd_loss, task)
+    return first.net, second.net
 
 
-@step(points=3, shares=4, forbidden=written_here("trades_point", "trades_loss", "pgd_loss", "pgd_point"))
+@step(points=3, shares=6, forbidden=written_here("trades_point", "trades_loss", "pgd_loss", "pgd_point"))
 def trained(point: Callable[..., Tensor], loss: Callable[..., Tensor], pgd: Callable[..., Tensor],
             task: TradesVsPgdTask = FIRST) -> Iterator[Observation]:
     """Both losses at work: nets trained for some updates resist about as much as those of the given losses."""
     nets = nets_of(point, loss, pgd, task)
     before, peers = _standing(task.model(), task), _given_standing(task)
-    for name, net, peer in zip(("TRADES", "PGD training"), nets, peers, strict=True):
+    for name, (net, gradients), peer in zip(("TRADES", "PGD training"), nets, peers, strict=True):
+        yield need(task.steps <= gradients <= task.steps + 1, f"{name} searches in {task.steps} steps for each update",
+                   f"{name} asks for {gradients:g} gradients in each update, and steps = {task.steps}")
         ours = _standing(net, task)
         words = (f"{name}, {task.updates} updates: {ours} of {task.images} images stand PGD, {before} before the "
                  f"training and {peer} with the given losses")

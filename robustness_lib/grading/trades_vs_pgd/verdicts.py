@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustness_lib.attacks import AutoPGD
 from robustness_lib.grading.given import trades_vs_pgd as given
 from robustness_lib.grading.observations import Observation, need, wrong
+from robustness_lib.grading.returned_values import not_a_tensor
 from robustness_lib.grading.steps import step
 from robustness_lib.grading.trades_vs_pgd.training import given_nets
 from robustness_lib.grading.trades_vs_pgd.variants import FIRST, TradesVsPgdTask
@@ -29,11 +30,14 @@ def robust(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST, n: int = 
     x = torch.cat([torch.zeros(n, 1), fate.float()], 1)[:, :, None, None]  # which reading is due, and the readings
     y = torch.randint(2, (n,), generator=draw)
     x = torch.where((torch.arange(5) > 0)[:, None, None] & (y == 0)[:, None, None, None], 1 - x, x)
-    found = mine(_Oracle(), x, y, [_Turned(number) for number in (1, 2, 3)])
-    if not isinstance(found, Tensor) or found.shape != (n,) or found.dtype != torch.bool:
-        shown = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        yield wrong(f"returns {shown}: a verdict for each image, bool ({n},). Averages over attacks hide that each "
-                    "image has its own worst one")
+    attacks = [_Turned(number) for number in (1, 2, 3)]
+    found = mine(_Oracle(), x, y, attacks)
+    if (ending := not_a_tensor(found)) is not None:
+        yield ending
+        return
+    if found.shape != (n,) or found.dtype != torch.bool:
+        yield wrong(f"returns {found.dtype} {tuple(found.shape)}: a verdict for each image, bool ({n},). Averages over "
+                    "attacks hide that each image has its own worst one")
         return
     mistake = "these are not the images that are right as they are and after every attack"
     only = "looks at the first attack only"
@@ -47,7 +51,12 @@ def robust(mine: Callable[..., Tensor], task: TradesVsPgdTask = FIRST, n: int = 
                                                            "resist every one")):
         if torch.equal(found, other):
             mistake = words
-    yield need(torch.equal(found, fate.all(1)), "right as it is, and after every attack", mistake, share=5)
+    yield need(torch.equal(found, fate.all(1)), "right as it is, and after every attack", mistake, share=3)
+    begun = [given for attack in attacks for given in attack.given_to]
+    chained = any((given[:, 0] != 0).any() for given in begun)
+    yield need(bool(begun) and not chained, "every attack begins at the images themselves",
+               "an attack is given the images that the one before it made: each of them begins at x" if chained else
+               "no attack is run", share=2)
 
 
 class _Oracle(nn.Module):
@@ -61,11 +70,13 @@ class _Oracle(nn.Module):
 
 @dataclass(frozen=True)
 class _Turned:
-    """An attack on `_Oracle`, whose effect stands in the image."""
+    """An attack on `_Oracle`, whose effect stands in the image. It notes what it was given."""
 
     number: int
+    given_to: list[Tensor] = field(default_factory=list)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        self.given_to.append(x.clone())
         x_adv = x.clone()
         x_adv[:, 0] = self.number
         return x_adv

@@ -340,7 +340,7 @@ WRONG = [
     Wrong("stands", "a seed that is set inside", with_a_seed),
     Wrong("stands", "return bool", a_share),
     Wrong("stands", "returns shape (): one truth value for each image", all_together),
-    Wrong("stands", "returns ndarray: return a tensor", as_numpy),
+    Wrong("stands", "returns ndarray", as_numpy),
     Wrong("stands", "library's own work", the_given_count),
     Wrong("stands", "asks 9 times about an image, and 15", for_nine_draws, hidden=True),
     Wrong("straight_through", "hands on the images without the defense", undefended_forward),

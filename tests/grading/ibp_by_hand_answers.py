@@ -426,7 +426,7 @@ WRONG = [
     Wrong("margins", "takes the predicted label", of_the_prediction),
     Wrong("margins", "ignores the label", label_ignored),
     Wrong("margins", "put ∞ there", zero_at_the_label),
-    Wrong("margins", "returns ndarray: return a tensor", margins_as_numpy),
+    Wrong("margins", "returns ndarray", margins_as_numpy),
     Wrong("margins", "one for 2ε", margins_twice_eps),
     Wrong("margins", "bias is missing", bias_forgotten),
     Wrong("margins", "not the bound of the difference", rows_without_absolute),

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from robustness_lib.grading.linear_models import linear_classifier
-from robustness_lib.grading.returned_values import in_box, is_number, matching, misread, not_a_tensor, not_images, within
+from robustness_lib.grading.returned_values import (
+    in_box,
+    is_number,
+    matching,
+    misread,
+    not_a_tensor,
+    not_images,
+    within,
+)
 
 X = torch.full((2, 1, 2, 2), 0.5)
 

@@ -9,7 +9,7 @@ __all__ = ["uneven"]
 
 
 def uneven(share: Tensor) -> str | None:
-    """What is wrong with the spread of a start (M,), in shares of ε: two thousand values or more, of pixels at which the
+    """What is wrong with the spread of a start (M,), in shares of ε: two thousand values or more, of pixels where the
     pixel box is far. None where they are uniform from −1 to 1."""
     if share.min() >= 0 or share.max() <= 0:
         return "moves in one direction only: torch.rand lies between 0 and 1, so 2 · rand − 1 lies between −1 and 1"

@@ -482,7 +482,7 @@ WRONG = [
     Wrong("attack", "and its window, of 300 queries, has side 20", schedule_of_ten_thousand),
     Wrong("attack", "changes 8 × ", always_eight),
     Wrong("attack", "at the same place", one_place_for_all),
-    Wrong("attack", "changes 32 × 1 pixels", flips_stripes),
+    Wrong("attack", "neither a start in stripes nor one window", flips_stripes),
     Wrong("attack", "stops after 150 of 300 queries", half_the_budget),
     Wrong("attack", "asks once about each image", the_start_alone),
     Wrong("attack", "neither a start in stripes nor one window", one_query_solves_all),

@@ -1,6 +1,6 @@
 """What the shape of a net buys: one knob at a time around one small net, trained by PGD, in paired trainings.
 
-    python benchmarks/architectures.py                 all of it, about an hour of one core
+    python benchmarks/architectures.py                 all of it, about seventy minutes of one core
     python benchmarks/architectures.py --only knobs    one section
     python benchmarks/architectures.py --quick         small, into _build/
 
@@ -65,7 +65,7 @@ FORGOTTEN: dict[str, Knobs] = {
 @dataclass(frozen=True)
 class Size:
     train: int = 1280
-    epochs: int = 8
+    epochs: int = 16
     seeds: int = 5
     test: int = 1000
     margin_steps: int = 20
@@ -162,22 +162,26 @@ def rounded(interval: tuple[float, float]) -> list[float]:
 
 # ---------------------------------------------------------------------------------------- sections
 
-def trying(size: Size, folder: Path) -> Iterator[Figures]:
-    """Where the base net is neither at the ceiling nor on the floor: ε and the learning rate, on validation images and
-    with a seed that no section uses again."""
-    found: dict[str, Figures] = {}
-    images = data.load("signs", "validation", n=size.test)[:2]
-    for level, peak in ((4, PEAK), (4, PEAK / 2), (6, PEAK), (8, PEAK)):
-        threat = ThreatModel("linf", level / 255)
+TRIALS = [(4, PEAK, 1.0, seed) for seed in (100, 101, 102)] + [(4, PEAK, 0.5, seed) for seed in (100, 101, 102)] + [
+    (4, PEAK / 2, 1.0, 100), (6, PEAK, 1.0, 100), (8, PEAK, 1.0, 100)]  # ε · 255, peak, share of the epochs, seed
 
-        def work(threat: ThreatModel = threat, peak: float = peak) -> Figures:
-            model = trained({}, 100, size.epochs, size, threat, peak)
+
+def trying(size: Size, folder: Path) -> Iterator[Figures]:
+    """Where the base net is neither at the ceiling nor on the floor, and trainings are alike: ε, learning rate, epochs,
+    on validation images and with seeds that no section uses again."""
+    found: list[Figures] = []
+    images = data.load("signs", "validation", n=size.test)[:2]
+    for level, peak, share, seed in TRIALS:
+        threat, epochs = ThreatModel("linf", level / 255), round(share * size.epochs)
+        settings = {"threat": threat.text, "peak": peak, "epochs": epochs, "seed": seed}
+
+        def work(threat: ThreatModel = threat, peak: float = peak, epochs: int = epochs, seed: int = seed) -> Figures:
+            model = trained({}, seed, epochs, size, threat, peak)
             return {kind: figure(Accuracy.of(column)) for kind, column in verdicts(model, images, size, threat).items()}
-        name = f"{threat.text}, peak {peak:g}"
-        found[name] = once(kept(size) / f"trial {name.replace('/', '-')}.json",
-                           dataclasses.asdict(size), work)
-        yield {"net": BASE, "epochs": size.epochs, "train": size.train, "seed": 100, "tried": found,
-               "taken": f"{THREAT.text}, peak {PEAK:g}"}
+        file = kept(size) / f"trial {level}, peak {peak:g}, {epochs} epochs, seed {seed}.json"
+        found.append(settings | once(file, settings | dataclasses.asdict(size), work))
+        yield {"net": BASE, "train": size.train, "measured by": attack_words(size), "tried": found,
+               "taken": {"threat": THREAT.text, "peak": PEAK, "epochs": size.epochs}}
 
 
 def cost(size: Size, folder: Path) -> Iterator[Figures]:

@@ -54,6 +54,7 @@ TURNED: dict[str, Knobs] = {
     "kernel 5": {"kernel_size": 5}, "kernel 7": {"kernel_size": 7},
     "no batch norm": {"batch_norm": False}, "no residual connection": {"residual": False},
 }
+WIDTHS = (2, 4, 6, 8, 12, 16, 24)
 DEEP: Knobs = {"depth": 3}
 FORGOTTEN: dict[str, Knobs] = {
     "with addition": {}, "without addition": {"residual": False},
@@ -138,9 +139,14 @@ def columns(runs: list[Figures], n: int) -> dict[str, NDArray[np.bool_]]:
 
 
 def summary(found: dict[str, NDArray[np.bool_]]) -> Figures:
-    """Right ones of each training, by seed."""
-    return {kind: {"right": found[kind].sum(1).tolist(), "n": found[kind].shape[1],
-                   "mean": round(float(found[kind].mean()), 4)} for kind in ("clean", "robust")}
+    """Right ones of each training, by seed; their mean, with an interval for other trainings on other images."""
+    figures: Figures = {}
+    for kind in ("clean", "robust"):
+        right = found[kind]
+        figures[kind] = {"right": right.sum(1).tolist(), "n": right.shape[1], "mean": round(float(right.mean()), 4)}
+        if len(right) > 1:
+            figures[kind]["interval_95"] = rounded(PairedTrainings.of(np.zeros_like(right), right).interval)
+    return figures
 
 
 def effects(before: dict[str, NDArray[np.bool_]], after: dict[str, NDArray[np.bool_]]) -> Figures:
@@ -286,6 +292,18 @@ def design(compared: Figures) -> Figures:
     return found
 
 
+def widths(size: Size, folder: Path) -> Iterator[Figures]:
+    """The width turned further, at equal steps: what was trained for section `knobs` is not trained again."""
+    runs: dict[int, list[Figures]] = {width: [] for width in WIDTHS}
+    for seed in range(size.seeds):
+        for width in WIDTHS:
+            name, knobs = ("base", {}) if width == BASE["width"] else (f"width {width}", {"width": width})
+            runs[width].append(one_run(name, knobs, seed, size.epochs, size))
+        yield {"epochs": size.epochs, "measured by": attack_words(size), "widths": {
+            str(width): {"parameters": parameters(built({"width": width}, 0))} | summary(columns(of, size.test))
+            for width, of in runs.items()}}
+
+
 def strong(size: Size, folder: Path) -> Iterator[Figures]:
     """Whether a stronger attack changes the picture: 100 steps toward each class after the attack of all the others."""
     x, y = data.load("signs", "test", n=size.strong)[:2]
@@ -348,5 +366,5 @@ def judged(claim: Claim, budget: str, knob: str, found: Figures) -> Figures:
 
 
 if __name__ == "__main__":
-    run_sections({"trial": trying, "cost": cost, "knobs": knobs_turned, "bugs": bugs, "strong": strong,
-                  "claims": claims}, Size(), QUICK, THREAT)
+    run_sections({"trial": trying, "cost": cost, "knobs": knobs_turned, "claims": claims,
+                  "bugs": bugs, "strong": strong, "widths": widths}, Size(), QUICK, THREAT)

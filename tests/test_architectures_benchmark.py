@@ -134,3 +134,12 @@ def test_claims_name_knobs_that_are_turned_and_sources_that_are_cited(benchmark)
     for claim in benchmark.CLAIMS:
         assert set(claim.knobs) <= set(benchmark.TURNED)
         assert f"{{{claim.source}," in cited
+
+
+def test_a_mean_over_trainings_has_an_interval_where_there_are_two(benchmark):
+    right = np.arange(40) < np.array([[20], [30]])
+    both = benchmark.summary({"clean": right, "robust": right})["clean"]
+    assert both["right"] == [20, 30]
+    assert both["mean"] == 0.625
+    assert both["interval_95"][0] < 0.625 - 12.7062 * 0.125 < 0.625 < both["interval_95"][1]  # Student's t, of two
+    assert "interval_95" not in benchmark.summary({"clean": right[:1], "robust": right[:1]})["clean"]

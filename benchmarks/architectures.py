@@ -41,7 +41,7 @@ KEPT = ROOT / "_build/architectures"
 THREAT = ThreatModel("linf", 4 / 255)
 STEPS, BATCH, PEAK = 3, 64, 1e-2
 
-Knobs = dict[str, Any]
+Knobs = dict[str, Any]  # of `knob_cnn`, and "peak" where the learning rate is another
 Split = tuple[Tensor, Tensor]
 
 BASE: Knobs = {"width": 8, "depth": 1, "activation": "relu", "pooling": "stride", "kernel_size": 3, "batch_norm": True,
@@ -52,14 +52,16 @@ TURNED: dict[str, Knobs] = {
     "SiLU": {"activation": "silu"}, "softplus": {"activation": "softplus"},
     "max pooling": {"pooling": "max"}, "average pooling": {"pooling": "average"},
     "kernel 5": {"kernel_size": 5}, "kernel 7": {"kernel_size": 7},
-    "no batch norm": {"batch_norm": False}, "no residual connection": {"residual": False},
+    "no batch norm": {"batch_norm": False},
+    "no batch norm, a quarter of the rate": {"batch_norm": False, "peak": PEAK / 4},  # PEAK can be too much
+    "no residual connection": {"residual": False},
 }
 WIDTHS = (2, 4, 6, 8, 12, 16, 24)
 DEEP: Knobs = {"depth": 3}
 FORGOTTEN: dict[str, Knobs] = {
     "with addition": {}, "without addition": {"residual": False},
-    "with addition, no batch norm": {"batch_norm": False},
-    "without addition, no batch norm": {"batch_norm": False, "residual": False},
+    "with addition, no batch norm": {"batch_norm": False, "peak": PEAK / 4},
+    "without addition, no batch norm": {"batch_norm": False, "peak": PEAK / 4, "residual": False},
 }
 
 
@@ -86,15 +88,19 @@ def kept(size: Size) -> Path:
 
 def built(knobs: Knobs, seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return models.knob_cnn(**(BASE | knobs))
+    return models.knob_cnn(**shape(knobs))
 
 
-def trained(knobs: Knobs, seed: int, epochs: int, size: Size, threat: ThreatModel = THREAT,
-            peak: float = PEAK) -> nn.Module:
+def shape(knobs: Knobs) -> Knobs:
+    """What of it is about the net."""
+    return {name: value for name, value in (BASE | knobs).items() if name != "peak"}
+
+
+def trained(knobs: Knobs, seed: int, epochs: int, size: Size, threat: ThreatModel = THREAT) -> nn.Module:
     model = built(knobs, seed)
     fit(model, data.load("signs", "train", n=size.train)[:2], PGDTraining(threat, steps=STEPS), epochs=epochs,
-        schedule=OneCycle(peak), batch_size=BATCH, ramp=round(epochs / 5), augment=AUGMENTATIONS["signs"], seed=seed,
-        keep="last", channels_last=True, progress=False)
+        schedule=OneCycle(knobs.get("peak", PEAK)), batch_size=BATCH, ramp=round(epochs / 5), seed=seed,
+        augment=AUGMENTATIONS["signs"], keep="last", channels_last=True, progress=False)
     return model
 
 
@@ -120,8 +126,8 @@ def unpacked(digits: str, n: int) -> NDArray[np.bool_]:
 
 def one_run(name: str, knobs: Knobs, seed: int, epochs: int, size: Size) -> Figures:
     """The verdicts of a net after its training, which a killed run may have left behind."""
-    settings = {"knobs": BASE | knobs, "seed": seed, "epochs": epochs, "threat": THREAT.text, "steps": STEPS,
-                "batch": BATCH, "peak": PEAK, "train": size.train, "test": size.test,
+    settings = {"knobs": shape(knobs), "seed": seed, "epochs": epochs, "threat": THREAT.text, "steps": STEPS,
+                "batch": BATCH, "peak": knobs.get("peak", PEAK), "train": size.train, "test": size.test,
                 "attack": [size.margin_steps, size.cross_entropy_steps]}
 
     def work() -> Figures:
@@ -182,7 +188,7 @@ def trying(size: Size, folder: Path) -> Iterator[Figures]:
         settings = {"threat": threat.text, "peak": peak, "epochs": epochs, "seed": seed}
 
         def work(threat: ThreatModel = threat, peak: float = peak, epochs: int = epochs, seed: int = seed) -> Figures:
-            model = trained({}, seed, epochs, size, threat, peak)
+            model = trained({"peak": peak}, seed, epochs, size, threat)
             return {kind: figure(Accuracy.of(column)) for kind, column in verdicts(model, images, size, threat).items()}
         file = kept(size) / f"trial {level}, peak {peak:g}, {epochs} epochs, seed {seed}.json"
         found.append(settings | once(file, settings | dataclasses.asdict(size), work))
@@ -194,7 +200,7 @@ def cost(size: Size, folder: Path) -> Iterator[Figures]:
     """Processor time of a training step, the nets in turn, round by round, over that of the base net. Measured once:
     the epochs of section `knobs` follow from it."""
     yield once(kept(size) / "cost.json", {"rounds": size.rounds, "epochs": size.epochs, "batch": BATCH, "steps": STEPS},
-               lambda: prices_of({"base": {}} | TURNED, size))
+               lambda: prices_of({"base": {}} | {n: k for n, k in TURNED.items() if "peak" not in k}, size))
 
 
 def prices_of(nets: dict[str, Knobs], size: Size) -> Figures:
@@ -234,7 +240,8 @@ def measured(folder: Path, section: str) -> Figures:
 
 def knobs_turned(size: Size, folder: Path) -> Iterator[Figures]:
     """Each knob against the base net: at equal steps, then at equal time where that gives it other epochs."""
-    prices = measured(folder, "cost")["nets"]
+    measured_prices = measured(folder, "cost")["nets"]
+    prices = {name: measured_prices[priced_as(name)] for name in TURNED}
     budgets = {"equal steps": dict.fromkeys(TURNED, size.epochs),
                "equal time": {name: prices[name]["epochs in equal time"] for name in TURNED}}
     wanted = [("base", size.epochs)] + [(name, epochs[name]) for epochs in budgets.values() for name in TURNED]
@@ -246,6 +253,11 @@ def knobs_turned(size: Size, folder: Path) -> Iterator[Figures]:
                 if (epochs == size.epochs) == equal_steps:
                     runs[name, epochs].append(one_run(name, TURNED.get(name, {}), seed, epochs, size))
             yield knob_figures(runs, budgets, size, {name: prices[name]["over base"] for name in TURNED})
+
+
+def priced_as(name: str) -> str:
+    """The name of the net whose steps have been timed for this one: the same net, where only the rate is another."""
+    return next(other for other, knobs in TURNED.items() if "peak" not in knobs and shape(knobs) == shape(TURNED[name]))
 
 
 def knob_figures(runs: dict[tuple[str, int], list[Figures]], budgets: dict[str, dict[str, int]], size: Size,

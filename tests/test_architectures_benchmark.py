@@ -68,10 +68,11 @@ def test_a_run_goes_on_after_a_kill_with_the_runs_it_has(benchmark, monkeypatch,
     killed = True
     with pytest.raises(Killed):
         list(benchmark.knobs_turned(benchmark.QUICK, tmp_path))
+    assert benchmark.priced_as("no batch norm, a quarter of the rate") == "no batch norm"
     killed, before = False, trained[:4]
     figures = list(benchmark.knobs_turned(benchmark.QUICK, tmp_path))[-1]
     assert not set(before) & set(trained[5:])
-    assert len(trained) - 1 == len(set(trained)) == 2 * (13 + 1)  # width 16 alone has other epochs in equal time
+    assert len(trained) - 1 == len(set(trained)) == 2 * (14 + 1)  # width 16 alone has other epochs in equal time
     assert figures["budgets"]["equal time"]["width 16"]["epochs"] == 1
     assert figures["budgets"]["equal time"]["width 16"]["time over base"] == 0.75  # half the steps, each 1.5 as dear
     assert figures["budgets"]["equal time"]["SiLU"] == figures["budgets"]["equal steps"]["SiLU"]

@@ -17,7 +17,7 @@ from robustness_lib import ThreatModel
 from robustness_lib.files import write_whole
 from robustness_lib.statistics import Accuracy
 
-__all__ = ["ROOT", "Figures", "figure", "run_sections"]
+__all__ = ["ROOT", "Figures", "figure", "once", "run_sections"]
 
 ROOT = Path(__file__).resolve().parents[1]
 Figures = dict[str, Any]
@@ -27,6 +27,20 @@ Size = TypeVar("Size")
 def figure(accuracy: Accuracy) -> Figures:
     """As chapters read it (`notebook.of_file`)."""
     return {"right": accuracy.correct, "n": accuracy.n, "interval_95": [round(v, 4) for v in accuracy.interval]}
+
+
+def once(file: Path, settings: Figures, work: Callable[[], Figures]) -> Figures:
+    """The result of `work`, which is kept in this file: one that was kept under the same settings is not done again."""
+    settings = json.loads(json.dumps(settings))
+    if file.exists():
+        kept: Figures = json.loads(file.read_text(encoding="utf-8"))
+        if kept.get("settings") == settings:
+            return dict(kept["result"])
+    result = work()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps({"settings": settings, "result": result}).encode())
+    print(f"  {file.stem}", flush=True)
+    return result
 
 
 def run_sections(sections: Mapping[str, Callable[[Size, Path], Iterator[Figures]]], size: Size, quick: Size,

@@ -11,13 +11,13 @@ _build/training-chapter, and is not done again while it is there.
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sections
 import torch
 from measuring import Counter, seconds
 from sections import ROOT, Figures, figure, run_sections
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, data, models
 from robustness_lib.attacks import PGD
-from robustness_lib.files import write_whole
 from robustness_lib.querying import frozen
 from robustness_lib.statistics import Accuracy
 from robustness_lib.training import (
@@ -104,18 +103,9 @@ def small(seed: int) -> nn.Module:
 
 def once(name: str, size: Size, work: Callable[[], Figures]) -> Figures:
     """The result of `work`, which a killed run may have left behind. name: begins with that of its section."""
-    file = KEPT / ("quick" if size == QUICK else "full") / f"{name.replace('/', '-')}.json"
-    sizes = json.loads(json.dumps(dataclasses.asdict(size)))
+    sizes = dataclasses.asdict(size)
     of = {key: sizes[key] for key in ("test", "validation", "attack_steps", name.split()[0]) if key in sizes}
-    if file.exists():
-        kept: Figures = json.loads(file.read_text(encoding="utf-8"))
-        if kept["size"] == of:
-            return dict(kept["result"])
-    result = work()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps({"size": of, "result": result}).encode())
-    print(f"  {name}", flush=True)
-    return result
+    return sections.once(KEPT / ("quick" if size == QUICK else "full") / f"{name.replace('/', '-')}.json", of, work)
 
 
 # ---------------------------------------------------------------------------------------- sections

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainc, betaincinv, ndtri
+from scipy.special import betainc, betaincinv, nctdtrinc, ndtri, stdtrit
 
-__all__ = ["ALPHA", "Accuracy", "binomial_test", "clopper_pearson", "clopper_pearson_lower", "clopper_pearson_upper",
-           "images_to_show_a_drop", "images_to_show_below", "lower_bounds", "mcnemar", "paired_interval"]
+__all__ = ["ALPHA", "Accuracy", "PairedTrainings", "binomial_test", "clopper_pearson", "clopper_pearson_lower",
+           "clopper_pearson_upper", "images_to_show_a_drop", "images_to_show_below", "lower_bounds", "mcnemar",
+           "paired_interval"]
 
 ALPHA = 0.05  # a drop counts as shown when chance alone would do as much less often than this
 _TAIL = 0.025  # of the 95 % interval, on each side
@@ -122,6 +123,64 @@ def paired_interval(lost: int, gained: int, n: int) -> tuple[float, float]:
     down, up = (lost + 1) / (n + 2), (gained + 1) / (n + 2)
     half = float(ndtri(0.975)) * math.sqrt((down + up - (up - down) ** 2) / (n + 2))
     return max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
+@dataclass(frozen=True)
+class PairedTrainings:
+    """What a change to the training or to the net is worth, from pairs of trainings judged on the same n images.
+
+    Two things are chance here: the trainings (initial weights, order of the images), of which there are few, and the
+    images, of which there are many. `error_of_trainings` and `error_of_images` are the standard errors of the mean
+    difference from either: the spread of the pairs' differences over √pairs, and that of the images' differences, each
+    averaged over the pairs, over √n. `interval` adds the two half-widths in quadrature (Student's t for the pairs, the
+    normal law for the images): it is for other trainings on other images of the same kind. What pair and image do
+    together is in both errors, so that it is a little too wide. `interval_on_these_images` is for other trainings on
+    the same images.
+    """
+
+    effect: float  # the mean difference, after − before, as a share of the images
+    error_of_trainings: float
+    error_of_images: float
+    pairs: int
+
+    @classmethod
+    def of(cls, before: ArrayLike, after: ArrayLike) -> PairedTrainings:
+        """From verdicts (pairs, n) bool of the two: one row for each pair of trainings. Raises ValueError unless both
+        have the same shape, of at least two pairs and two images."""
+        was, now = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+        if was.shape != now.shape or was.ndim != 2 or min(was.shape) < 2:
+            raise ValueError("need verdicts (pairs, n) of the same pairs and images, at least two of each; found "
+                             f"shapes {was.shape} and {now.shape}")
+        change = now.astype(float) - was
+        pairs, n = change.shape
+        return cls(float(change.mean()), float(change.mean(1).std(ddof=1)) / math.sqrt(pairs),
+                   float(change.mean(0).std(ddof=1)) / math.sqrt(n), pairs)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, for other trainings on other images."""
+        half = math.hypot(self._factor * self.error_of_trainings, float(ndtri(1 - _TAIL)) * self.error_of_images)
+        return self.effect - half, self.effect + half
+
+    @property
+    def interval_on_these_images(self) -> tuple[float, float]:
+        """95 %, for other trainings on the same images: the paired t interval."""
+        half = self._factor * self.error_of_trainings
+        return self.effect - half, self.effect + half
+
+    def smallest_visible(self, power: float = 0.8) -> float:
+        """The true effect at which `interval` would lie on one side of 0 with this probability, if the errors are as
+        found here: exact for the trainings (noncentral t) and for the images alone, in quadrature for both. Raises
+        ValueError unless power lies between 0.05 and 1."""
+        if not ALPHA < power < 1:
+            raise ValueError(f"power must lie between {ALPHA} and 1; found {power}")
+        of_trainings = float(nctdtrinc(self.pairs - 1, 1 - power, self._factor))
+        of_images = float(ndtri(1 - _TAIL) + ndtri(power))
+        return math.hypot(of_trainings * self.error_of_trainings, of_images * self.error_of_images)
+
+    @property
+    def _factor(self) -> float:
+        return float(stdtrit(self.pairs - 1, 1 - _TAIL))
 
 
 def images_to_show_a_drop(lost: int, gained: int, n: int) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -13,15 +12,8 @@ from torch import Tensor, nn
 __all__ = ["WatchedModel", "gradients_noted", "modes_noted"]
 
 
-@dataclass
-class _Log:
-    """What a model and all its copies were asked: an entry for each pass."""
-
-    shown: list[Tensor] = field(default_factory=list)
-    answers: list[Tensor] = field(default_factory=list)
-    modes: list[bool] = field(default_factory=list)
-    followed: list[bool] = field(default_factory=list)
-    recorded: list[bool] = field(default_factory=list)
+class _Shared(list[Any]):
+    """A list that a copy of the model keeps writing into."""
 
     def __deepcopy__(self, _: object) -> Self:
         return self
@@ -29,7 +21,7 @@ class _Log:
 
 class WatchedModel(nn.Module):
     """A model, and what it was shown and answered: a batch for each pass, in their order. Its copies write into the
-    same log.
+    same lists.
 
     `shown` holds the batches, and `answers` what the model made of them, both without their graphs; `modes` is True
     where any part of the model was in train mode; `followed` says whether a gradient with respect to the batch was
@@ -38,47 +30,31 @@ class WatchedModel(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self._log = model, _Log()
+        self.model = model
+        self.shown: list[Tensor] = _Shared()
+        self.answers: list[Tensor] = _Shared()
+        self.modes: list[bool] = _Shared()
+        self.followed: list[bool] = _Shared()
+        self.recorded: list[bool] = _Shared()
 
     def forget(self) -> None:
         """Begin anew."""
-        self._log.__init__()  # type: ignore[misc]
-
-    @property
-    def shown(self) -> list[Tensor]:
-        return self._log.shown
-
-    @property
-    def answers(self) -> list[Tensor]:
-        return self._log.answers
-
-    @property
-    def modes(self) -> list[bool]:
-        return self._log.modes
-
-    @property
-    def followed(self) -> list[bool]:
-        return self._log.followed
-
-    @property
-    def recorded(self) -> list[bool]:
-        return self._log.recorded
+        for entries in (self.shown, self.answers, self.modes, self.followed, self.recorded):
+            entries.clear()
 
     def forward(self, x: Tensor) -> Any:
-        log = self._log
-        log.shown.append(x.detach().clone())
-        log.modes.append(any(part.training for part in self.modules()))
-        log.followed.append(x.requires_grad)
+        self.shown.append(x.detach().clone())
+        self.modes.append(any(part.training for part in self.modules()))
+        self.followed.append(x.requires_grad)
         answers = self.model(x)
-        log.answers.append(answers.detach().clone())
-        log.recorded.append(answers.requires_grad)
+        self.answers.append(answers.detach().clone())
+        self.recorded.append(answers.requires_grad)
         return answers
 
     @property
     def path(self) -> list[Tensor]:
         """The batches at which a gradient was asked for: where an attack went."""
-        log = self._log
-        return [x for x, followed, recorded in zip(log.shown, log.followed, log.recorded, strict=True)
+        return [x for x, followed, recorded in zip(self.shown, self.followed, self.recorded, strict=True)
                 if followed and recorded]
 
     @property

@@ -47,7 +47,7 @@ def so_many_steps(mine: Callable[..., Tensor], task: TradesVsPgdTask, n: int, si
     even = all(_same((b - a).abs(), torch.full_like(a, size * eps)) for a, b in pairwise(points))
     yield need(taken == steps and even, f"takes {steps} steps of 2.5 ε / {steps}",
                f"takes {taken} steps, the first of {first:.2f} ε. Here steps = {steps}, and each is to move a pixel by "
-               f" 2.5 ε / {steps} = {size:.2f} ε, along the gradient's sign", share=3)
+               f"2.5 ε / {steps} = {size:.2f} ε, along the gradient's sign", share=3)
 
 
 def _margins(logits: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from pathlib import Path
 from course import Problem
 from tables import Result, Row, as_written, short, write_csv
 
+from robustness_lib.files import read_text
+
 COLUMNS = ("student", "exercise", "cell", "of", "answer", "points", "words")
 Place = tuple[str, str, str]  # student, exercise, cell
 
@@ -33,9 +35,8 @@ def read_marks(path: Path) -> dict[Place, Mark]:
     if not path.is_file():
         return {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            text = file.read()
-    except UnicodeDecodeError as error:
+        text = read_text(path)
+    except ValueError as error:
         raise Problem(f"{path} is not in UTF-8: save it as CSV in UTF-8") from error
     first = text.partition("\n")[0]
     rows = csv.DictReader(text.splitlines(keepends=True), delimiter=";" if first.count(";") > first.count(",") else ",")
@@ -72,7 +73,7 @@ def with_marks(result: Result, marks: dict[Place, Mark]) -> Result:
     cells, words = {}, {}
     for name, cell in result["cells"].items():
         mark = marks.get((result["student"], result["exercise"], name))
-        if mark and cell["open"] and same_text(mark.answer, result["answers"][name]):
+        if mark and cell["open"] and same_text(mark.answer, result["answers"].get(name, "")):
             cells[name] = {**cell, "points": min(mark.points, cell["of"]), "open": 0.0}
             words[name] = mark.words
         else:

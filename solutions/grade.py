@@ -37,6 +37,8 @@ from repair import kind, name, repair
 from submitted import Submission, Unreadable, find_submissions
 from tables import Result, printed_checks, short, total, write_tables
 
+from robustness_lib.files import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 COUNTED = ("check", "answer", "task")
 GRACE = 90  # seconds beyond the notebook's own limit for starting, stopping and writing the page
@@ -65,12 +67,12 @@ class Batch:
         make_course(self.course, self.source, names, self.variant, gradebook=True)
         self.exercises = {name: read_exercise(self.course, name) for name in names}
 
-    def state(self, submission: Submission) -> Path:
-        return self.out / "state" / submission.student / f"{submission.exercise}.json"
+    def state(self, student: str, exercise: str) -> Path:
+        return self.out / "state" / student / f"{exercise}.json"
 
-    def page(self, submission: Submission) -> Path:
+    def page(self, student: str, exercise: str) -> Path:
         """nbgrader's page; the one for the student is made of it when all are graded."""
-        return self.state(submission).with_suffix(".html")
+        return self.state(student, exercise).with_suffix(".html")
 
     def key(self, submission: Submission) -> str:
         """Changes when the notebook, the exercise, its variant or the grading program does."""
@@ -93,11 +95,11 @@ def read_result(path: Path) -> Result | None:
 
 def kept_result(batch: Batch, submission: Submission) -> Result | None:
     """The result of an earlier call, if it still holds; one that ran out of time does not hold for more minutes."""
-    result = read_result(batch.state(submission))
+    result = read_result(batch.state(submission.student, submission.exercise))
     if result is None:
         return None
     longer = result["cut_short"] and batch.minutes > result["minutes"]
-    there = batch.page(submission).is_file() or not result["page"]
+    there = batch.page(submission.student, submission.exercise).is_file() or not result["page"]
     return result if result["key"] == batch.key(submission) and there and not longer else None
 
 
@@ -127,7 +129,7 @@ def grade(batch: Batch, submission: Submission) -> Result:
     """Grade one submission and keep the result. Raises nothing that is the submission's fault."""
     start = time.monotonic()
     result = fresh_result(batch, submission)
-    batch.page(submission).unlink(missing_ok=True)
+    batch.page(submission.student, submission.exercise).unlink(missing_ok=True)
     exercise = batch.exercises[submission.exercise]
     try:
         notebook, remarks = repair(submission.path.read_bytes(), exercise, batch.exercises.values())
@@ -143,7 +145,8 @@ def grade(batch: Batch, submission: Submission) -> Result:
             run_job(batch, submission, Path(folder), result)
     result["seconds"] = time.monotonic() - start
     if not batch.stopping.is_set():
-        write_atomically(batch.state(submission), json.dumps(result, ensure_ascii=False, indent=1).encode())
+        kept = json.dumps(result, ensure_ascii=False, indent=1).encode()
+        write_whole(batch.state(submission.student, submission.exercise), kept)
     return result
 
 
@@ -204,15 +207,8 @@ def run_job(batch: Batch, submission: Submission, folder: Path, result: Result) 
     result["remarks"] += found["remarks"]
     page = folder / "feedback" / "student" / submission.exercise / f"{submission.exercise}.html"
     if page.is_file():
-        write_atomically(batch.page(submission), page.read_bytes())
+        write_whole(batch.page(submission.student, submission.exercise), page.read_bytes())
         result["page"] = True
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(content)
-    os.replace(new, path)
 
 
 # The batch.
@@ -284,10 +280,10 @@ def publish(batch: Batch, results: list[Result], marks: dict[Place, Mark]) -> No
     counted = [with_marks(result, marks) for result in everybody]
     write_tables(batch.out, counted)
     for result in counted:
-        nbgraders = batch.out / "state" / result["student"] / f"{result['exercise']}.html"
-        text = nbgraders.read_text(encoding="utf-8") if result["page"] else None
-        page = batch.out / "feedback" / result["student"] / f"{result['exercise']}.html"
-        write_atomically(page, page_for(result, text).encode())
+        student, exercise = result["student"], result["exercise"]
+        text = batch.page(student, exercise).read_text(encoding="utf-8") if result["page"] else None
+        page = batch.out / "feedback" / student / f"{exercise}.html"
+        write_whole(page, page_for(result, text).encode())
     print(f"\n{printed_checks(counted)}\n\nGrades: {batch.out / 'grades.csv'}, each cell: cells.csv, failed checks: "
           f"checks.csv, pages for students: {batch.out / 'feedback'}")  # fmt: skip
     if still := sum(cell["open"] > 0 for result in counted for cell in result["cells"].values()):

@@ -20,6 +20,8 @@ from nbgrader import preprocessors
 from nbgrader.api import Gradebook
 from nbgrader.converters import Autograde, GenerateFeedback
 
+from robustness_lib.files import write_whole
+
 STUDENT = "student"  # within a job there is only one; real names may hold what nbgrader's patterns do not take
 
 
@@ -83,9 +85,7 @@ def main() -> int:
         "remarks": execute.remarks + settle.remarks,
         "cut_short": bool(execute.stopped),
     }
-    written = root / "result.json.new"
-    written.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
-    written.rename(root / "result.json")
+    write_whole(root / "result.json", json.dumps(result, ensure_ascii=False).encode())
     return 0
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from robustness_lib.files import write_whole
 
 Result = dict[str, Any]  # what grade.py keeps of one submission
 Row = tuple[str | int | float, ...]
@@ -28,10 +30,9 @@ def short(points: float) -> str:
 
 def write_csv(path: Path, header: Row, rows: Iterable[Row]) -> None:
     """Write a table; whoever reads it meanwhile sees the old one or the new one."""
-    new = path.with_name(f"{path.name}.new")
-    with new.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *(map(no_formula, row) for row in rows)])
-    os.replace(new, path)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *(map(no_formula, row) for row in rows)])
+    write_whole(path, text.getvalue().encode())
 
 
 def no_formula(entry: str | int | float) -> str | int | float:

@@ -60,6 +60,16 @@ def test_points_for_another_answer_do_not_count(tmp_path: Path) -> None:
     assert "the answer has changed; the last one had 2: clear" in path.read_text(encoding="utf-8")
 
 
+def test_where_grading_broke_off_the_points_wait(tmp_path: Path) -> None:
+    path = tmp_path / "by_hand.csv"
+    write_marks(path, [result()], {})
+    fill(path, "2", "clear")
+    broken_off = {**result(), "answers": {}}
+    assert with_marks(broken_off, read_marks(path))["cells"] == broken_off["cells"]
+    write_marks(path, [broken_off], read_marks(path))
+    assert with_marks(result(), read_marks(path))["cells"]["why"]["points"] == 2
+
+
 def test_who_is_not_in_this_batch_keeps_the_points(tmp_path: Path) -> None:
     path = tmp_path / "by_hand.csv"
     write_marks(path, [result("ann"), result("bert")], {})

@@ -1,10 +1,13 @@
 """What chapters and exercises share: checks that the reader sees, accuracies in short form, values glued into the
-text, a progress bar, and the threat model and the linear classifier that many of them begin with."""
+text and read from another page, a progress bar, and the threat model and the linear classifier that many of them begin
+with."""
 
 from __future__ import annotations
 
+import ast
 import html
 import importlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +23,8 @@ from robustness_lib.attacks import AttackResult
 from robustness_lib.statistics import Accuracy
 from robustness_lib.threat import ThreatModel
 
-__all__ = ["check", "glue_values", "linear_model", "linf", "not_broken", "of_file", "results_folder", "share", "short",
-           "watched"]
+__all__ = ["check", "glue_values", "glued", "linear_model", "linf", "not_broken", "of_file", "results_folder",
+           "share", "short", "watched"]
 
 Item = TypeVar("Item")
 
@@ -155,12 +158,35 @@ def results_folder() -> Path:
     Raises:
         FileNotFoundError: if neither the current folder nor any folder above it holds one.
     """
+    return _above("benchmarks/results")
+
+
+def glued(page: str) -> dict[str, str]:
+    """The values that another page of the book hands to its text, as they are saved in it: nothing is run.
+
+    Args:
+        page: the notebook's path in the repository without its ending: "book/02_pgd".
+
+    Returns:
+        The texts by the names that the page's {glue:text} has, with hyphens.
+
+    Raises:
+        FileNotFoundError: if there is no such notebook in the repository.
+    """
+    notebook = json.loads(_above(f"{page}.ipynb").read_text(encoding="utf-8"))
+    return {output["metadata"]["scrapbook"]["name"]:
+            ast.literal_eval("".join(output["data"][output["metadata"]["scrapbook"]["mime_prefix"] + "text/plain"]))
+            for cell in notebook["cells"] for output in cell.get("outputs", ())
+            if "scrapbook" in output.get("metadata", {})}
+
+
+def _above(path: str) -> Path:
+    """That path in the current folder or in the nearest one above it."""
     here = Path.cwd()
     for place in (here, *here.parents):
-        if (place / "benchmarks" / "results").is_dir():
-            return place / "benchmarks" / "results"
-    raise FileNotFoundError("benchmarks/results lies in no folder above this one: run the notebook inside the "
-                            "repository")
+        if (place / path).exists():
+            return place / path
+    raise FileNotFoundError(f"{path} lies in no folder above this one: run the notebook inside the repository")
 
 
 def watched(items: Iterable[Item]) -> Iterator[Item]:

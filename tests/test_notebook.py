@@ -5,19 +5,24 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from robustness_lib import ThreatModel
 from robustness_lib.attacks import FGSM, PGD
 from robustness_lib.notebook import (
     check,
     glue_values,
+    glued,
     linear_model,
     linf,
     not_broken,
@@ -157,6 +162,19 @@ def test_the_results_are_found_from_below(monkeypatch: pytest.MonkeyPatch, tmp_p
     results.rmdir()
     with pytest.raises(FileNotFoundError, match="benchmarks/results"):
         results_folder()
+
+
+def test_glued_values_are_read_from_another_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = ("from robustness_lib.notebook import glue_values\nfrom robustness_lib.statistics import Accuracy\n"
+              "glue_values(of_fgsm=Accuracy(1, 4), quoted=\"it's 3 %\")\nglue_values(later=7)\nprint('not glued')")
+    page = new_notebook(cells=[new_markdown_cell("# A page"), new_code_cell(source), new_code_cell("1 + 1")])
+    NotebookClient(page, kernel_name="python3").execute()
+    (tmp_path / "book" / "deep").mkdir(parents=True)
+    nbformat.write(page, tmp_path / "book" / "page.ipynb")
+    monkeypatch.chdir(tmp_path / "book" / "deep")
+    assert glued("book/page") == {"of-fgsm": short(Accuracy(1, 4)), "quoted": "it's 3 %", "later": "7"}
+    with pytest.raises(FileNotFoundError, match=r"book/other\.ipynb"):
+        glued("book/other")
 
 
 def test_items_are_watched_in_order_and_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:

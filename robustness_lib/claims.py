@@ -14,12 +14,12 @@ from scipy.special import bdtr
 
 from robustness_lib.statistics import Accuracy, clopper_pearson
 
-__all__ = ["RULE", "VERDICTS", "Claim", "Judgment", "Measurement", "Range", "difference", "judge", "lost_share",
+__all__ = ["RULE", "VERDICTS", "Claim", "Measurement", "Range", "Ruling", "difference", "judge", "lost_share",
            "median_interval", "worst_and_best"]
 
 Range = tuple[float, float]
-Judgment = Literal["holds here", "does not", "cannot tell"]
-VERDICTS: tuple[Judgment, ...] = ("holds here", "does not", "cannot tell")
+Ruling = Literal["holds here", "does not", "cannot tell"]
+VERDICTS: tuple[Ruling, ...] = ("holds here", "does not", "cannot tell")
 
 RULE = (
     "A claim is a range, and a measurement is a 95 % interval. The claim *holds here* if the interval lies wholly in "
@@ -31,7 +31,7 @@ RULE = (
 _EACH = 0.975  # two intervals of 97.5 % hold both at least 95 % of the time, whatever they have to do with each other
 
 
-def judge(interval: Range, claimed: Range) -> Judgment:
+def judge(interval: Range, claimed: Range) -> Ruling:
     """What one measurement says of a claim.
 
     Args:
@@ -75,7 +75,7 @@ class Measurement:
     n: int
     unit: str = "%"
     bound: Literal["", "above", "below"] = ""
-    given: Judgment | None = None
+    given: Ruling | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -85,7 +85,7 @@ class Measurement:
         judge(self.interval, self.claimed)
 
     @property
-    def verdict(self) -> Judgment:
+    def verdict(self) -> Ruling:
         if self.given is not None:
             return self.given
         low, high = self.interval
@@ -120,7 +120,7 @@ class Claim:
             raise ValueError(f"claim {self.anchor or self.words!r} lacks {', '.join(missing)}")
 
     @property
-    def verdict(self) -> Judgment:
+    def verdict(self) -> Ruling:
         """As RULE says: all must hold, and one that does not is enough."""
         found = {measurement.verdict for measurement in self.measurements}
         if found == {"holds here"}:

@@ -30,7 +30,7 @@ from two_stages import Doubt, Excess, Suspicion, TwoStages, adaptive, ask, thres
 from visibility import JUST_NOTICEABLE, color_difference, flat, saved, surviving
 
 from robustness_lib import ThreatModel, counter_random, data, models
-from robustness_lib.attacks import FGSM, PGD, Attack, AutoPGD, BoundedAttack, Quantized, Transfer
+from robustness_lib.attacks import FGSM, PGD, Attack, AutoPGD, BoundedAttack, Quantized
 from robustness_lib.certify import RandomizedSmoothing
 from robustness_lib.training import AUGMENTATIONS, FastFGSM, Objective, OneCycle, PGDTraining, Standard, fit
 from robustness_lib.training.objectives import WithinThreat, bare, step_logits
@@ -46,11 +46,11 @@ Split = tuple[Tensor, Tensor]
 class Size:
     """How many images, steps of an attack, images and epochs of a training, seeds, votes, and rounds of timing."""
 
-    images: int = 1000
+    images: int = 500
     calibrate: int = 1000  # validation images for a threshold
-    steps: int = 100
+    steps: int = 50
     detector: tuple[int, int] = (4000, 8)
-    train: tuple[int, int] = (5000, 8)
+    train: tuple[int, int] = (4000, 6)
     seeds: int = 3
     smoothed: int = 200
     votes: int = 1000
@@ -290,6 +290,16 @@ def taught(model: nn.Module, objective: Objective, seed: int, size: Size) -> nn.
 
 
 @cache
+def foreign_images(size: Size) -> dict[str, Tensor]:
+    """The test images, attacked on other nets: with a step of the time, with many, and with many on a robust net."""
+    x, y = split("test", size.images)
+    pgd = PGD(THREAT, 40, stop="never")
+    return {"FGSM, transferred": FGSM(THREAT, stop="never").run(held_out(size), x, y).x_adv,
+            "PGD, transferred": pgd.run(held_out(size), x, y).x_adv,
+            "PGD, transferred from a robust net": pgd.run(net(ROBUST), x, y).x_adv}
+
+
+@cache
 def held_out(size: Size) -> nn.Module:
     """A net of another architecture, trained plainly, that no training of an ensemble has seen."""
     torch.manual_seed(100)
@@ -321,15 +331,13 @@ def ensemble_training(size: Size, folder: Path) -> Iterator[Figures]:
 
 
 def under_attacks(model: nn.Module, size: Size) -> Figures:
-    """First what knows other nets (one trained plainly, and a robust one), then what knows this one."""
+    """First what knows other nets, then what knows this one."""
     x, y = split("test", size.images)
-    pgd = PGD(THREAT, 40, stop="never")
-    measured = {
-        "clean": standing(model, x, y),
-        "FGSM, transferred": standing(model, x, y, Transfer(THREAT, held_out(size), FGSM(THREAT))),
-        "PGD, transferred": standing(model, x, y, Transfer(THREAT, held_out(size), pgd)),
-        "PGD, transferred from a robust net": standing(model, x, y, Transfer(THREAT, net(ROBUST), pgd)),
-        "FGSM": standing(model, x, y, FGSM(THREAT)), "PGD-20": standing(model, x, y, PGD(THREAT, 20))}
+    clean = standing(model, x, y)
+    measured = {"clean": clean}
+    for name, shown in foreign_images(size).items():
+        measured[name] = clean & standing(model, shown, y)
+    measured |= {"FGSM": standing(model, x, y, FGSM(THREAT)), "PGD-20": standing(model, x, y, PGD(THREAT, 20))}
     measured["worst case"] = measured["PGD-20"] & standing(model, x, y, *strong(THREAT, size.steps))
     return {name: share(column) for name, column in measured.items()}
 
@@ -338,8 +346,7 @@ def under_attacks(model: nn.Module, size: Size) -> Figures:
 
 N0, ALPHA = 100, 0.001
 SMOOTHED = ([(f"signs-gaussian-{trained:g}", sigma) for trained in (0.12, 0.25, 0.5) for sigma in (0.12, 0.25, 0.5)]
-            + [(name, sigma) for name in ("signs-standard", ROBUST) for sigma in (0.12, 0.25)]
-            + [("signs-smoothadv-0.25", 0.25)])
+            + [(name, 0.25) for name in ("signs-standard", ROBUST, "signs-smoothadv-0.25")])
 
 
 def smoothed_radii(size: Size, folder: Path) -> Iterator[Figures]:
@@ -382,12 +389,12 @@ def by_net(rows: dict[tuple[str, float], Figures]) -> Figures:
 
 def paired(rows: dict[tuple[str, float], Figures]) -> Figures:
     """From one net to another, on the same images at the same σ."""
-    pairs = [(a, b, sigma) for sigma in (0.12, 0.25) for a, b in (("signs-standard", ROBUST),
-             (f"signs-gaussian-{sigma:g}", ROBUST), (f"signs-gaussian-{sigma:g}", f"signs-smoothadv-{sigma:g}"))]
+    sigma, noise = 0.25, "signs-gaussian-0.25"
+    pairs = [("signs-standard", ROBUST), (noise, ROBUST), (noise, "signs-smoothadv-0.25")]
     return {f"{a} to {b}, σ = {sigma:g}": {f"{k * sigma:g}": change(reached(rows[a, sigma], k * sigma),
                                                                     reached(rows[b, sigma], k * sigma))
                                            for k in (0, 1, 2)}
-            for a, b, sigma in pairs if {(a, sigma), (b, sigma)} <= rows.keys()}
+            for a, b in pairs if {(a, sigma), (b, sigma)} <= rows.keys()}
 
 
 # ---------------------------------------------------------------------------------------- visible
@@ -411,8 +418,8 @@ def visible(size: Size, folder: Path) -> Iterator[Figures]:
 
 
 def after_saving(name: str, levels: float, size: Size) -> Figures:
-    """Read rightly: as attacked, once the images are saved, and where the attack looks for images that can be. Saving may
-    carry a value past ε, to the next level; what is made to be saved stays inside."""
+    """Read rightly: as attacked, once the images are saved, and where the attack looks for images that can be. Saving
+    may carry a value past ε, to the next level; what is made to be saved stays inside."""
     x, y = split("test", size.images, name.split("-")[0])
     model, attack = net(name), AutoPGD(ThreatModel("linf", levels / 255), size.steps, loss="margin",
                                        stop="keep-success")

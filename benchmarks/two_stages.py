@@ -177,7 +177,7 @@ def tries(system: TwoStages, x: Tensor, y: Tensor, threat: ThreatModel, steps: i
         yield Try(f"side {number}", side, climb)
     likely = ask(system.first, x).scatter(1, y[:, None], -math.inf).argsort(1, descending=True)
     plain = AutoPGD(threat, steps, loss="margin")
-    for rank in range(classes):
+    for rank in range(min(classes, likely.shape[1] - 1)):
         yield Try(f"side 1, class {rank + 1}", system.sides()[0], plain, likely[:, rank])
     if system.second is not None:
         yield Try("second net", system.second, plain)

@@ -75,6 +75,7 @@ def test_a_run_goes_on_after_a_kill_with_the_trainings_it_has(benchmark, monkeyp
         return model
 
     monkeypatch.setattr(benchmark, "taught", quick_training)
+    monkeypatch.setattr(benchmark, "plain_knob", lambda size: models.knob_cnn(width=1))
     monkeypatch.setattr(benchmark, "under_attacks", lambda model, size: {"clean": benchmark.share(torch.ones(4))})
     killed = True
     with pytest.raises(Killed):

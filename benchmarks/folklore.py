@@ -352,8 +352,9 @@ def under_attacks(model: nn.Module, size: Size) -> Figures:
 # ---------------------------------------------------------------------------------------- smoothed radii
 
 N0, ALPHA = 100, 0.001
-SMOOTHED = ([(f"signs-gaussian-{trained:g}", sigma) for trained in (0.12, 0.25, 0.5) for sigma in (0.12, 0.25, 0.5)]
-            + [(name, 0.25) for name in ("signs-standard", ROBUST, "signs-smoothadv-0.25")])
+SMOOTHED = [(name, 0.25) for name in ("signs-gaussian-0.25", ROBUST, "signs-standard", "signs-smoothadv-0.25",
+                                      "signs-gaussian-0.12", "signs-gaussian-0.5")]
+SMOOTHED += [("signs-gaussian-0.12", 0.12), ("signs-gaussian-0.25", 0.12)]
 
 
 def smoothed_radii(size: Size, folder: Path) -> Iterator[Figures]:

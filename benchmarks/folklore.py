@@ -217,7 +217,7 @@ def detectors(size: Size, folder: Path) -> Iterator[Figures]:
     clean images refused."""
     allowed = 0.05
     figures: Figures = {"net": "signs-standard", "false positives": allowed, "images": size.images,
-                        "trained net": f"two layers on the net's features, {size.detector[0]} signs and as many attacked by PGD-20",
+                        "trained net": f"a head on the net's features, {size.detector[0]} signs and as many by PGD-20",
                         "detectors": {}}
     gates = {"trained net": lambda: by_detector(0, allowed, size),
              "confidence": lambda: by_confidence("signs-standard", 1 - allowed, size)}

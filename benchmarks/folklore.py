@@ -119,7 +119,7 @@ def judged(system: TwoStages, size: Size) -> Figures:
 
 def costs(system: TwoStages, figures: Figures, gate: nn.Module | None, size: Size) -> Figures:
     """Milliseconds of processor time an image, in batches of 100, and what the system takes over its second net alone.
-    gate: where it is a net of its own, which sees every image too."""
+    gate: where it is a net of its own, which sees every image too (features that it shares are counted twice)."""
     assert system.second is not None
     x = split("test", 100)[0].to(memory_format=torch.channels_last)
     nets = {"first": system.first, "second": system.second} | ({} if gate is None else {"gate": gate})

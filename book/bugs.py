@@ -30,7 +30,7 @@ from robustness_lib.notebook import glue_values, glued
 BOOK = Path(__file__).resolve().parent
 ERRATA = "errata"
 # The sections of the page of errata, with the numbers of their first and their last chapter.
-SECTIONS = {"Attacks": (0, 4), "Training and defenses": (5, 7), "Certificates": (8, 9), "Evaluation": (10, 11)}
+SECTIONS = {"Attacks": (0, 4), "Training and defenses": (5, 7), "Certificates": (8, 10), "Evaluation": (11, 11)}
 
 
 @dataclass(frozen=True)

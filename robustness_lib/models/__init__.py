@@ -7,6 +7,7 @@ from robustness_lib.models.find import find_model, published_resizing, with_publ
 from robustness_lib.models.knobs import knob_cnn
 from robustness_lib.models.lipschitz_layers import (
     GroupSort,
+    Scale,
     almost_orthogonal,
     lipschitz_cnn,
     orthogonal_linear,
@@ -16,7 +17,7 @@ from robustness_lib.models.mlp import mlp
 from robustness_lib.models.residual import preact_resnet18, wide_resnet
 from robustness_lib.models.zoo import card, list_pretrained, load_pretrained, save_pretrained
 
-__all__ = ["GroupSort", "Normalize", "almost_orthogonal", "architecture", "as_classifier", "build", "card",
+__all__ = ["GroupSort", "Normalize", "Scale", "almost_orthogonal", "architecture", "as_classifier", "build", "card",
            "find_logits", "find_model", "knob_cnn", "lipschitz_cnn", "list_pretrained", "load_pretrained", "mlp",
            "orthogonal_linear", "preact_resnet18", "published_resizing", "save_pretrained", "small_cnn", "strided_cnn",
            "tiny_cnn", "wide_resnet", "with_plain_weights", "with_published_resizing"]

@@ -52,5 +52,5 @@ def test_a_subject_is_one_short_cell_that_checks_itself(subjects: dict[str, str]
 
 
 def test_the_contents_at_the_top_link_to_every_subject(page: nbformat.NotebookNode) -> None:
-    linked = re.findall(r"\]\((refresher-[\w-]+)\)", page.cells[0].source)
+    linked = re.findall(r"\]\(#(refresher-[\w-]+)\)", page.cells[0].source)
     assert linked == SUBJECTS

@@ -372,8 +372,8 @@ def claims(size: Size, folder: Path) -> Iterator[Figures]:
 def judged(claim: Claim, budget: str, knob: str, found: Figures) -> Figures:
     low, high = found["interval_95"]
     verdict, why = claim.verdict((low, high), found["smallest visible"])
-    return {"claim": claim.words, "source": claim.source, "claimed": claim.size, "knob": knob, "budget": budget,
-            "measure": claim.measure, "effect": found["effect"], "interval_95": [low, high],
+    return {"claim": claim.words, "source": claim.source, "claimed": claim.size, "sign": claim.sign, "knob": knob,
+            "budget": budget, "measure": claim.measure, "effect": found["effect"], "interval_95": [low, high],
             "smallest visible": found["smallest visible"], "verdict": verdict, "because": why}
 
 

@@ -17,8 +17,8 @@ import robustness_lib
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(robustness_lib.__file__).parent
 FLOORS = {
-    0: {"counter_random", "threat", "norm_balls", "losses", "statistics", "shapes", "files", "file_kinds", "inputs",
-        "png", "input_advice", "batches", "precision", "model_kinds", "state", "straight_through", "streams",
+    0: {"counter_random", "claims", "threat", "norm_balls", "losses", "statistics", "shapes", "files", "file_kinds",
+        "inputs", "png", "input_advice", "batches", "precision", "model_kinds", "state", "straight_through", "streams",
         "distributed", "errors", "data", "models"},
     1: {"querying", "reports"},
     2: {"attacks", "defenses"},

@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robustness_lib.models.architectures import architecture
+from robustness_lib.models.same_padding import SameConvolution
 
 __all__ = ["PreActivationResNet", "preact_resnet18", "wide_resnet"]
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 _PADDINGS = ("symmetric", "same")
 _STARTS = ("activation", "input")
-
-
-class _SameConvolution(nn.Conv2d):
-    """A 3×3 convolution of stride 2 that pads as TensorFlow's SAME: below and to the right alone where a side is even,
-    all around where it is odd. The result is half as large as the image, rounded up."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        return super().forward(functional.pad(x, (width % 2, 1, height % 2, 1)))
 
 
 class _Block(nn.Module):
@@ -36,7 +27,7 @@ class _Block(nn.Module):
                  padding: str, shortcut_from: str) -> None:
         super().__init__()
         same = padding == "same" and stride > 1
-        kind = _SameConvolution if same else nn.Conv2d
+        kind = SameConvolution if same else nn.Conv2d
         self.activation, self.from_input = activation(), shortcut_from == "input"
         self.norm1 = nn.BatchNorm2d(width_in)
         self.conv1 = kind(width_in, width_out, 3, stride=stride, padding=0 if same else 1, bias=False)

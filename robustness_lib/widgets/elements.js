@@ -30,9 +30,9 @@ function choice(title, contents, choose, { pressed = 0, names = null } = {}) {
 }
 
 // A label above a slider over whole numbers from 0 to max. say(value) is its words: {label, value}.
-function slider(max, say, move) {
+function slider(max, say, move, value = 0) {
   const id = `slider-${Math.random().toString(36).slice(2)}`; // per view: a widget may be shown twice
-  const handle = element("input", { type: "range", id, min: 0, max, step: 1, value: 0, ...OWN_KEYS });
+  const handle = element("input", { type: "range", id, min: 0, max, step: 1, value, ...OWN_KEYS });
   const label = element("label", { for: id });
   const tell = () => {
     const words = say(Number(handle.value));

@@ -22,7 +22,7 @@ function render({ model, el }) {
   const images = readImages(model.get("images"), shape);
   const networks = model.get("networks").map((description) => readNetwork(description, model.get("weights")));
   const magnification = 255 / (2 * maxLevel);
-  const state = { image: 0, network: 0, steps: STEPS[0], level: 0, attacked: images[0] };
+  const state = { image: 0, network: 0, steps: STEPS[0], level: model.get("level"), attacked: images[0] };
 
   const clean = picture("clean", "clean image");
   const change = picture(`change × ${Number(magnification.toPrecision(2))}`, "the change, magnified; grey is no change");
@@ -40,7 +40,7 @@ function render({ model, el }) {
   }), (level) => {
     state.level = level;
     update();
-  });
+  }, state.level);
 
   const restart = (changes) => {
     Object.assign(state, changes);

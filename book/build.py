@@ -1,10 +1,14 @@
-"""Build the book: `python book/build.py [--strict] [--executed FOLDER] [--no-solutions]`.
+"""Build the book: `python book/build.py [--strict] [--executed FOLDER] [--no-solutions] [--zip]`.
 
 Jupyter Book keeps executed notebooks in a cache keyed on their code cells alone, so a change in the library, its
 data or its weights would leave old numbers on the page. Here the cache is dropped when the package's hash changes.
 
 With `--executed` no notebook is executed: the pages show what is in the folder, where a test run of the chapters
 leaves them (conftest.py). With `--no-solutions` the book has no page of a solution, for a class that is to hand in.
+With `--zip` it is packed as well, into one file that can be read anywhere without a network.
+
+Where _config.yml names a repository (`repository: url:`), each page has buttons that lead there: its source, a report
+of a mistake, and for notebooks Colab and Binder. Without one it has none of them.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -24,6 +29,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKED = "attack-defend-certify.zip"
 
 
 def package_hash(package: Path) -> str:
@@ -90,11 +96,37 @@ def contents(build: Path, solutions: bool) -> Path:
     return shorter
 
 
+def configuration(config: Path, build: Path) -> Path:
+    """The configuration to build with: _config.yml, or where it names a repository, a copy with the buttons for it."""
+    with_buttons = build / "config_with_repository.yml"
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if not settings["repository"]["url"]:
+        with_buttons.unlink(missing_ok=True)
+        return config
+    settings["html"] |= {f"use_{what}_button": True for what in ("issues", "repository", "edit_page")}
+    settings["launch_buttons"] = {"colab_url": "https://colab.research.google.com",
+                                  "binderhub_url": "https://mybinder.org"}
+    build.mkdir(exist_ok=True)
+    with_buttons.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    return with_buttons
+
+
+def pack(html: Path, into: Path) -> int:
+    """The built book as one zip file, which is replaced whole. Returns its bytes."""
+    unfinished = into.with_suffix(".part")
+    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted(path for path in html.rglob("*") if path.is_file() and path.name != ".buildinfo"):
+            packed.write(path, Path(into.stem) / path.relative_to(html))
+    unfinished.replace(into)
+    return into.stat().st_size
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--strict", action="store_true", help="every warning is an error, every page is read again")
     parser.add_argument("--executed", type=Path, metavar="FOLDER", help="execute nothing, show these notebooks")
     parser.add_argument("--no-solutions", action="store_true", help="leave out the pages of the solutions")
+    parser.add_argument("--zip", action="store_true", help=f"pack the pages into _build/{PACKED}")
     chosen = parser.parse_args()
     strict = ["-W", "-n", "--keep-going"] if chosen.strict else []
     # Where solutions come or go, every page is read again: each lists them beside its text.
@@ -114,13 +146,16 @@ def main() -> int:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # This interpreter's own jupyter-book, whatever PATH says; the package has no __main__ for -m.
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", *strict,
-               "--toc", str(toc), "."]  # fmt: skip
+               "--toc", str(toc), "--config", str(configuration(ROOT / "_config.yml", ROOT / "_build")), "."]
     code = subprocess.run(command, cwd=ROOT, env=environment).returncode
     seconds = time.monotonic() - start
     if code:
         print(f"the book was not built (exit code {code}, {seconds:.0f} s); the first error is above", file=sys.stderr)
         return code
     print(f"the book is built in {seconds:.0f} s; open _build/html/index.html")
+    if chosen.zip:
+        size = pack(ROOT / "_build" / "html", ROOT / "_build" / PACKED)
+        print(f"packed: _build/{PACKED} ({size / 1e6:.0f} MB); unpacked, it is read from its index.html")
     return 0
 
 

@@ -62,7 +62,7 @@ class Measurement:
         interval: its 95 % interval.
         claimed: the range that the claim gives it.
         n: how many images, or other independent things, it rests on.
-        unit: what stands behind the figure: "%", "points", "×".
+        unit: what stands behind the figure: "%", "points", "×", "passes".
         bound: "above" where the truth may lie lower than the figure, as after an attack that a stronger one may beat;
             "below" where it may lie higher.
         given: the verdict, where a stricter rule than `judge` has given it elsewhere.

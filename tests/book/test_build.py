@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +117,53 @@ def test_a_book_without_solutions_names_none(build: Any, tmp_path: Path) -> None
     assert text.count("file:") == whole.count("file:") - whole.count("file: solutions/")
     assert build.contents(tmp_path, solutions=True).name == "_toc.yml"
     assert not shorter.exists()
+
+
+MINIATURE = """title: A book
+only_build_toc_files: true
+html: {use_issues_button: false, use_repository_button: false, use_edit_page_button: false}
+repository: {url: "%s", branch: main}
+"""
+LEADS_AWAY = ("colab.research.google.com/github/someone/a-repository/blob/main/one.ipynb", "mybinder.org/v2/gh/someone",
+              "github.com/someone/a-repository/issues/new", "github.com/someone/a-repository/edit/main/one.ipynb")
+
+
+@pytest.mark.parametrize("url", ["", "https://github.com/someone/a-repository"], ids=["none", "one"])
+def test_pages_lead_to_the_repository_where_there_is_one(build: Any, tmp_path: Path, url: str) -> None:
+    notebook(tmp_path / "one.ipynb", "1", "1")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: one\n")
+    (tmp_path / "_config.yml").write_text(MINIATURE % url)
+    config = build.configuration(tmp_path / "_config.yml", tmp_path / "made")
+    assert (config.name == "_config.yml") == (url == "")
+    book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    made = subprocess.run([*book, "build", "--config", str(config), "."], cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr[-2000:]
+    page = (tmp_path / "_build" / "html" / "one.html").read_text(encoding="utf-8")
+    assert [address in page for address in LEADS_AWAY] == [url != ""] * len(LEADS_AWAY)
+
+
+def test_the_packed_book_holds_every_page_and_is_replaced_whole(build: Any, tmp_path: Path) -> None:
+    (tmp_path / "html" / "book").mkdir(parents=True)
+    (tmp_path / "html" / "index.html").write_text("here")
+    (tmp_path / "html" / "book" / "one.html").write_text("a page")
+    into = tmp_path / "a-book.zip"
+    into.write_text("an older one")
+    assert build.pack(tmp_path / "html", into) == into.stat().st_size
+    with zipfile.ZipFile(into) as packed:
+        assert packed.namelist() == ["a-book/book/one.html", "a-book/index.html"]
+        assert packed.read("a-book/index.html") == b"here"
+    assert list(tmp_path.glob("*.part")) == []
+
+
+@pytest.mark.browser
+def test_the_packed_book_is_read_without_a_server(build: Any, visit: Any, tmp_path: Path) -> None:
+    html = Path(__file__).resolve().parents[2] / "_build" / "html"
+    if not (html / "index.html").is_file():
+        pytest.skip("no built book to pack: run `make book`")
+    build.pack(html, tmp_path / "the-book.zip")
+    with zipfile.ZipFile(tmp_path / "the-book.zip") as packed:
+        packed.extractall(tmp_path)
+    opened = visit((tmp_path / "the-book" / "index.html").as_uri())
+    assert opened.page.locator(".live-attack [role=status]").first.text_content()
+    assert opened.problems == []
+    assert opened.strangers == []

@@ -145,6 +145,21 @@ def test_the_page_shows_it_as_it_is_now(bug: Any) -> None:
     assert bug.markdown(glued(f"book/{bug.place.page}")) in "\n\n".join(shown)
 
 
+def test_what_stands_first_is_no_hint() -> None:
+    """Of the bugs that a reader is to find, in the cells that show both versions, about half have the wrong one first."""
+    first = []
+    for page in bugs.chapters():
+        for cell in cells(page):
+            if {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", ())):
+                continue
+            for record in cell.metadata.get("bugs", ()):
+                wrong, right = (words(cell.source).find(words(record[which])) for which in ("wrong", "right"))
+                if min(wrong, right) >= 0:
+                    first.append(wrong < right)
+    assert len(first) >= 12
+    assert 0.35 <= sum(first) / len(first) <= 0.65, f"{sum(first)} of {len(first)}"
+
+
 # What reads them.
 
 

@@ -115,9 +115,15 @@ def _from_book_extra(module: str) -> ModuleType:
 
 
 def short(accuracy: Accuracy) -> str:
-    """12.3 % (9–17): the accuracy and its 95 % interval, with no line break before the % sign or at the dash."""
-    low, high = (f"{100 * end:.0f}" for end in accuracy.interval)
-    return f"{100 * accuracy.value:.1f}\u00a0% ({low}\u2060–\u2060{high})"
+    """12.3 % (9–17): the accuracy and its 95 % interval, with no line break before the % sign or at the dash.
+
+    Where whole percent would make both ends alike or leave the accuracy outside, they have a decimal, as in
+    98.8 % (98.6–99.0).
+    """
+    value = 100 * accuracy.value
+    low, high = (100 * end for end in accuracy.interval)
+    digits = 0 if round(low) <= value <= round(high) and round(low) < round(high) else 1
+    return f"{value:.1f}\u00a0% ({low:.{digits}f}\u2060–\u2060{high:.{digits}f})"
 
 
 def share(mask: Tensor | NDArray[Any]) -> Accuracy:

@@ -127,6 +127,16 @@ def test_the_short_form_of_an_accuracy_does_not_break() -> None:
     assert "\u2060–\u2060" in text
 
 
+@pytest.mark.parametrize(("correct", "n", "text"), [
+    (9880, 10_000, "98.8\u00a0% (98.6–99.0)"),  # whole percent: 99–99, and 98.8 outside
+    (0, 1000, "0.0\u00a0% (0.0–0.4)"),
+    (1999, 2000, "100.0\u00a0% (99.7–100.0)"),
+    (500, 500, "100.0\u00a0% (99–100)"),
+])  # fmt: skip
+def test_the_short_form_holds_the_accuracy_between_two_ends_that_differ(correct: int, n: int, text: str) -> None:
+    assert short(Accuracy(correct, n)).replace("\u2060", "") == text
+
+
 def test_share_counts_booleans_only() -> None:
     assert share(torch.tensor([True, False, True])) == Accuracy(2, 3)
     assert share(np.array([True, False, True])) == Accuracy(2, 3)  # a column of a report

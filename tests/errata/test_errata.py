@@ -146,7 +146,7 @@ def test_the_page_shows_it_as_it_is_now(bug: Any) -> None:
 
 
 def test_what_stands_first_is_no_hint() -> None:
-    """Of the bugs that a reader is to find, in the cells that show both versions, about half have the wrong one first."""
+    """Of the bugs that a reader is to find, about half have the wrong version first."""
     first = []
     for page in bugs.chapters():
         for cell in cells(page):

@@ -142,6 +142,7 @@ def main() -> int:
         if missing:
             print(f"not in {chosen.executed}, or not as they are now: {', '.join(missing)}", file=sys.stderr)
             return 1
+    subprocess.run([sys.executable, str(ROOT / "book" / "api.py")], check=True)  # the pages of the API reference
     # One thread: with more, small networks run up to ten times slower when another process holds a core.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # This interpreter's own jupyter-book, whatever PATH says; the package has no __main__ for -m.

@@ -40,6 +40,14 @@ _ALONE = """<!doctype html><html lang="en" data-theme="light"><title>alone</titl
 </script></html>"""
 
 
+# Look at every answer without a guess. Returns how many predictions there were.
+_LOOK = """(() => {
+    const skips = document.querySelectorAll('.guess-skip');
+    skips.forEach((one) => one.click());
+    return skips.length;
+})()"""
+
+
 @dataclass
 class Opened:
     """A page of the book in the browser, and what went wrong on it."""
@@ -167,8 +175,8 @@ def visit(chromium: Any) -> Iterator[Callable[..., Opened]]:
         opened.page.goto(address, wait_until="load")
         if wait:
             _wait_until_drawn(opened.page)
-        if not guessing:
-            opened.page.evaluate("document.querySelectorAll('.guess-skip').forEach((one) => one.click())")
+        if not guessing and opened.page.evaluate(_LOOK):
+            opened.page.wait_for_timeout(800)  # the theme then looks anew for boxes that scroll
         return opened
 
     yield visit

@@ -88,7 +88,7 @@ def test_make_lab_opens_a_chapter_and_its_exercise_side_by_side(chromium: Any, t
         assert left["x"] + left["width"] <= right["x"]
         shown = " ".join(titles.all_inner_texts())
         assert "Exercise: first steps with FGSM" in shown
-        assert "One step" in shown
+        assert "FGSM: one step" in shown
         page.screenshot(path=tmp_path / "side_by_side.png")
         context.close()
     assert list((tmp_path / "_build" / "lab").glob("course*.jupyterlab-workspace"))

@@ -55,6 +55,8 @@ def entry(name: str, thing: Any) -> Iterator[str]:
         yield from ("```python", *signature(name, thing), "```", "")
     if is_alias(thing):
         yield from ("```python", f"{name} = {in_words(str(thing))}", "```", "")
+    elif isinstance(thing, (dict, tuple)):  # a table: its own words, not those of its type
+        yield from ("One of: " + ", ".join(f"`{each}`" for each in thing) + ".", "")
     else:
         yield from (prose(inspect.getdoc(thing) or ""), "")
     if inspect.isclass(thing):
@@ -92,7 +94,7 @@ def arguments(thing: Any) -> list[str]:
     try:
         found = inspect.signature(thing).parameters.values()
     except (TypeError, ValueError):
-        return ["…"]
+        return ["..."]
     written: list[str] = []
     for each in found:
         if each.name in ("self", "cls"):
@@ -112,6 +114,7 @@ def in_words(value: Any, *, quoted: bool = False) -> str:
         text = value.strip("'\"")
     else:
         text = value.__name__ if inspect.isclass(value) or inspect.isroutine(value) else repr(value)
+        text = "..." if "<" in text else text  # no source has such words: a default that is made elsewhere
     return re.sub(r"\b(?:robustness_lib|torch|typing|collections)(?:\.\w+)*\.(?=[A-Z])", "", text)
 
 

@@ -90,7 +90,7 @@ class _Checked:
 
 
 def glue_values(**values: object) -> None:
-    """Hand computed values to the page's text, where {glue:text}`a-name` shows them.
+    """Hand computed values to the page's text, where its role `glue:text` shows them by name.
 
     Args:
         values: by name; in the text each underscore of a name is a hyphen. An Accuracy is glued in short form, and
@@ -174,7 +174,7 @@ def glued(page: str) -> dict[str, str]:
         page: the notebook's path in the repository without its ending: "book/02_pgd".
 
     Returns:
-        The texts by the names that the page's {glue:text} has, with hyphens.
+        The texts by the names that the page's role `glue:text` has, with hyphens.
 
     Raises:
         FileNotFoundError: if there is no such notebook in the repository.

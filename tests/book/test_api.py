@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import yaml
+from from_book import from_book
 
 import robustness_lib
 
@@ -18,16 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOT_FOR_READERS = {"cli", "grading"}  # what people type at a prompt, and what checks exercises
 
 
-def module() -> Any:
-    spec = importlib.util.spec_from_file_location("book_api", ROOT / "book" / "api.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-api = module()
+api = from_book("api")
 NAMES = [(room, name) for room in api.ROOMS for name, _ in api.public(room)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -11,19 +10,14 @@ from typing import Any
 
 import nbformat
 import pytest
+from from_book import from_book
 from jupyter_cache import get_cache
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 
 @pytest.fixture(scope="module")
 def build() -> Any:
-    path = Path(__file__).resolve().parents[2] / "book" / "build.py"
-    spec = importlib.util.spec_from_file_location("book_build", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return from_book("build")
 
 
 @pytest.fixture

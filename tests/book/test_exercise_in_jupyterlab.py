@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from from_book import from_book
 from lab import jupyterlab
 
 pytestmark = pytest.mark.browser
@@ -95,11 +95,7 @@ def test_make_lab_opens_a_chapter_and_its_exercise_side_by_side(chromium: Any, t
 
 
 def test_windows_stay_as_the_learner_left_them(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("book_lab", ROOT / "book" / "lab.py")
-    assert spec is not None
-    assert spec.loader is not None
-    lab = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(lab)
+    lab = from_book("lab")
     lab.prepare(tmp_path)
     (left,) = tmp_path.iterdir()
     left.write_text(left.read_text().replace("0.5, 0.5", "0.3, 0.7"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import re
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from from_book import from_book
 from myst_parser.mdit_to_docutils.base import default_slugify
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -25,17 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 FEWEST = 25
 RECORD = {"anchor": "errata-one", "name": "One", "wrong": "x + 1", "right": "x - 1", "damage": "{left} left (n = 3).",
           "test": "tests/errata/test_errata.py::test_no_two_share_a_name"}
-
-
-def from_book(name: str) -> Any:
-    """A module of book/, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"book_{name}", ROOT / "book" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for it there
-    spec.loader.exec_module(module)
-    return module
 
 
 bugs = from_book("bugs")

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import nbformat
 import pytest
+from from_book import from_book
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-
-SCRIPT = Path(__file__).resolve().parents[2] / "book" / "notebooks.py"
 
 
 @pytest.fixture(scope="module")
 def saver() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("book_notebooks", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module: ModuleType = from_book("notebooks")
     return module
 
 
